@@ -1,0 +1,1 @@
+//! nuncio: an Envoy-compatible xDS data plane.

@@ -1,0 +1,1 @@
+//! Envoy's API for nuncio.
