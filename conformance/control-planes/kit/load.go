@@ -1,0 +1,139 @@
+package kit
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Load is a bounded stream of requests: a few clients in a closed loop with a pause between requests.
+type Load struct {
+	stop chan struct{}
+	wg   sync.WaitGroup
+
+	mu    sync.Mutex
+	total int
+	seen  map[string]int
+	wrong []string
+}
+
+// LoadOptions say what is asked and how.
+type LoadOptions struct {
+	URL     string
+	Clients int           // 4
+	Pause   time.Duration // 2 ms
+	TLS     *tls.Config
+	// FreshConnections opens a connection for each request.
+	FreshConnections bool
+	// Key names an answer; the counts by name are in the result. Default: the answering upstream.
+	Key func(*http.Response) string
+	// Wrong says why an answer is wrong. Default: anything but 200.
+	Wrong func(*http.Response, string) error
+}
+
+// Load starts asking. The caller stops it.
+func (t *T) Load(o LoadOptions) *Load {
+	if o.Clients == 0 {
+		o.Clients = 4
+	}
+	if o.Pause == 0 {
+		o.Pause = 2 * time.Millisecond
+	}
+	if o.Key == nil {
+		o.Key = func(r *http.Response) string { return r.Header.Get("x-upstream") }
+	}
+	if o.Wrong == nil {
+		o.Wrong = func(r *http.Response, body string) error {
+			if r.StatusCode != http.StatusOK {
+				return fmt.Errorf("%d %.80s", r.StatusCode, body)
+			}
+			return nil
+		}
+	}
+	l := &Load{stop: make(chan struct{}), seen: map[string]int{}}
+	for range o.Clients {
+		l.wg.Add(1)
+		go l.client(o)
+	}
+	var once sync.Once
+	t.Cleanup(func() { once.Do(l.end) })
+	return l
+}
+
+func (l *Load) client(o LoadOptions) {
+	defer l.wg.Done()
+	transport := &http.Transport{TLSClientConfig: o.TLS, DisableKeepAlives: o.FreshConnections}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(o.Pause):
+		}
+		key, err := ask(client, o)
+		l.mu.Lock()
+		l.total++
+		if err != nil {
+			l.wrong = append(l.wrong, err.Error())
+		} else {
+			l.seen[key]++
+		}
+		l.mu.Unlock()
+	}
+}
+
+func ask(client *http.Client, o LoadOptions) (string, error) {
+	resp, err := client.Get(o.URL)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	return o.Key(resp), o.Wrong(resp, string(body))
+}
+
+func (l *Load) end() {
+	select {
+	case <-l.stop:
+	default:
+		close(l.stop)
+	}
+	l.wg.Wait()
+}
+
+// Seen is how many answers had this key so far.
+func (l *Load) Seen(key string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen[key]
+}
+
+// Total is how many requests were asked so far.
+func (l *Load) Total() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total
+}
+
+// StopClean ends the load and the scenario with it if a single request went wrong.
+func (l *Load) StopClean(t *T) {
+	l.end()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.Expect(l.total > 0, "the load made no request")
+	t.Expect(len(l.wrong) == 0, "%d of %d requests went wrong, first: %s", len(l.wrong), l.total, first(l.wrong))
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}

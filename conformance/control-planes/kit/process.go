@@ -1,0 +1,107 @@
+package kit
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Process is a program the scenario started; its output goes to NAME.log in the scenario's folder.
+type Process struct {
+	Log  string
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+var (
+	liveMu sync.Mutex
+	live   = map[*Process]bool{}
+)
+
+// KillAll ends every process that still runs. For an interrupted run.
+func KillAll() {
+	liveMu.Lock()
+	defer liveMu.Unlock()
+	for p := range live {
+		_ = p.cmd.Process.Kill()
+	}
+}
+
+// Start runs a program until the scenario is over.
+func (t *T) Start(name string, env []string, program string, args ...string) *Process {
+	p := &Process{Log: filepath.Join(t.Dir, name+".log"), done: make(chan struct{})}
+	log, err := os.Create(p.Log)
+	t.OK(err, "log file")
+	p.cmd = exec.Command(program, args...)
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Dir = t.Dir
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	// Nothing we start outlives us, even if we are killed.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	t.OK(p.cmd.Start(), "start "+program)
+	liveMu.Lock()
+	live[p] = true
+	liveMu.Unlock()
+	go func() {
+		_ = p.cmd.Wait()
+		log.Close()
+		liveMu.Lock()
+		delete(live, p)
+		liveMu.Unlock()
+		close(p.done)
+	}()
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// Running says whether the process has not ended yet.
+func (p *Process) Running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill ends the process at once and waits for it.
+func (p *Process) Kill() {
+	if p.Running() {
+		_ = p.cmd.Process.Kill()
+	}
+	<-p.done
+}
+
+// Wait is the exit code, once the process has ended by itself.
+func (p *Process) Wait(limit time.Duration) (int, error) {
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode(), nil
+	case <-time.After(limit):
+		return 0, errors.New("still running after " + limit.String())
+	}
+}
+
+// Terminate sends SIGTERM and gives the exit code.
+func (p *Process) Terminate(limit time.Duration) (int, error) {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return 0, err
+	}
+	return p.Wait(limit)
+}
+
+// Tail is the end of the process's output, for a failure's explanation.
+func (p *Process) Tail(n int) string {
+	text, err := os.ReadFile(p.Log)
+	if err != nil {
+		return err.Error()
+	}
+	if len(text) > n {
+		text = text[len(text)-n:]
+	}
+	return string(text)
+}

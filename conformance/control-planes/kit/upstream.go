@@ -1,0 +1,40 @@
+package kit
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+)
+
+// Upstream is an HTTP/1.1 server that answers 200 with its own name.
+type Upstream struct {
+	Name string
+	Port int
+	Hits atomic.Int64
+	// Header, if set, sees every request before it is answered.
+	Header func(http.ResponseWriter, *http.Request)
+}
+
+// Upstream starts a server on a free port; with a TLS configuration it speaks TLS.
+func (t *T) Upstream(name string, config *tls.Config) *Upstream {
+	u := &Upstream{Name: name}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	t.OK(err, "upstream")
+	u.Port = listener.Addr().(*net.TCPAddr).Port
+	if config != nil {
+		listener = tls.NewListener(listener, config)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u.Hits.Add(1)
+		if u.Header != nil {
+			u.Header(w, r)
+		}
+		w.Header().Set("x-upstream", u.Name)
+		fmt.Fprint(w, u.Name)
+	})}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return u
+}

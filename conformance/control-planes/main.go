@@ -1,0 +1,136 @@
+// Control-planes drives an Envoy binary through real control planes and a real rate-limit service.
+//
+// Each scenario prints one line, "ok NAME" or "FAIL NAME: why"; the last line is "N passed, N failed".
+// The exit code is 1 if anything failed. A scenario is believed because the real Envoy passes it:
+//
+//	go run . -binary path/to/envoy
+//	go run . -binary path/to/nuncio -run faults/
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"nuncio/conformance/control-planes/kit"
+	"nuncio/conformance/control-planes/scenarios"
+)
+
+// The programs of others that scenarios run, built from the module cache.
+var tools = map[string]string{
+	"go-control-plane-test": "github.com/envoyproxy/go-control-plane/pkg/test/main",
+	"ratelimit":             "github.com/envoyproxy/ratelimit/src/service_cmd",
+}
+
+func main() {
+	target := flag.String("target", "../../target", "folder for built programs and logs")
+	binary := flag.String("binary", "", "the proxy under test (default TARGET/debug/nuncio)")
+	pattern := flag.String("run", "", "only scenarios whose name matches this regular expression")
+	long := flag.Bool("long", false, "keep each load up for a minute")
+	jobs := flag.Int("jobs", 2, "scenarios at a time")
+	list := flag.Bool("list", false, "print the scenarios' names and end")
+	flag.Parse()
+
+	wanted := regexp.MustCompile(*pattern)
+	var chosen []scenarios.Scenario
+	for _, s := range scenarios.All() {
+		if wanted.MatchString(s.Name) {
+			chosen = append(chosen, s)
+		}
+	}
+	if *list {
+		for _, s := range chosen {
+			fmt.Println(s.Name)
+		}
+		return
+	}
+	settings, err := prepare(*target, *binary, *long)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		fmt.Println("0 passed, 1 failed")
+		os.Exit(1)
+	}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		kit.KillAll()
+		os.Exit(130)
+	}()
+	passed, failed := run(settings, chosen, *jobs)
+	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	if failed > 0 || passed == 0 {
+		os.Exit(1)
+	}
+}
+
+func prepare(target, binary string, long bool) (kit.Settings, error) {
+	target, err := filepath.Abs(target)
+	if err != nil {
+		return kit.Settings{}, err
+	}
+	if binary == "" {
+		binary = filepath.Join(target, "debug", "nuncio")
+	}
+	if binary, err = filepath.Abs(binary); err != nil {
+		return kit.Settings{}, err
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return kit.Settings{}, err
+	}
+	folder := filepath.Join(target, "conformance")
+	for name, pkg := range tools {
+		build := exec.Command("go", "build", "-o", filepath.Join(folder, "bin", name), pkg)
+		if out, err := build.CombinedOutput(); err != nil {
+			return kit.Settings{}, fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+		}
+	}
+	return kit.Settings{
+		Binary: binary,
+		Tools:  filepath.Join(folder, "bin"),
+		Logs:   filepath.Join(folder, "logs"),
+		Long:   long,
+	}, nil
+}
+
+func run(settings kit.Settings, chosen []scenarios.Scenario, jobs int) (passed, failed int) {
+	limit := 2 * time.Minute
+	if settings.Long {
+		limit = 6 * time.Minute
+	}
+	queue := make(chan scenarios.Scenario)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for range max(jobs, 1) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for s := range queue {
+				err := kit.Run(settings, s.Name, limit, s.Run)
+				mu.Lock()
+				if err == nil {
+					passed++
+					fmt.Printf("ok %s\n", s.Name)
+				} else {
+					failed++
+					fmt.Printf("FAIL %s: %s\n", s.Name, strings.ReplaceAll(err.Error(), "\n", " | "))
+				}
+				mu.Unlock()
+			}
+		}()
+	}
+	for _, s := range chosen {
+		queue <- s
+	}
+	close(queue)
+	wg.Wait()
+	return passed, failed
+}
