@@ -1,1 +1,19 @@
 //! nuncio: an Envoy-compatible xDS data plane.
+//!
+//! One picture holds the house: a control thread turns configuration into immutable objects,
+//! worker threads run them. `docs/architecture.md` follows one request and one cluster update
+//! through the files below.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+// Envoy marks fields deprecated long before control planes stop sending them; every one must be named.
+#![allow(deprecated)]
+
+#[macro_use]
+pub mod config;
+pub mod extensions;
+pub mod http;
+pub mod net;
+pub mod route;
+pub mod server;
+pub mod upstream;
+pub mod xds;

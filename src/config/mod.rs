@@ -1,0 +1,21 @@
+//! From proto messages to runtime objects: errors with a field path, the three-way sorting of
+//! fields, and the context that every conversion is given.
+//!
+//! A conversion reads `fn build(proto: P, cx: &mut BuildCx) -> ConfigResult<Runtime>`, destructures
+//! its message with [`coverage!`](crate::coverage) and descends with [`BuildCx::field`].
+
+#[macro_use]
+mod coverage;
+mod any;
+mod convert;
+mod cx;
+mod error;
+
+pub use any::{AnyExt, unpack};
+pub use convert::{DurationExt, FractionalPercent, duration, fraction, millis, percent};
+pub use coverage::is_set;
+pub use cx::{BuildCx, Ignored, InitTarget};
+pub use error::{ConfigError, ConfigResult};
+
+#[cfg(test)]
+mod tests;

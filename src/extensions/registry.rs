@@ -1,0 +1,67 @@
+//! Finding an extension by the type URL of its configuration, as Envoy does: names are labels.
+
+use std::{collections::HashMap, sync::Arc};
+
+use xds_protos::{google::protobuf::Any, prost::Name};
+
+use crate::{
+    config::{AnyExt, BuildCx, ConfigResult, unpack},
+    http::filter::{HttpFilterConfig, HttpFilterFactory, RouteConfig},
+};
+
+/// An [`HttpFilterFactory`] with its types erased; a blanket impl makes it from any factory.
+pub trait ErasedHttpFilter: Send + Sync {
+    /// Envoy's extension name.
+    fn name(&self) -> &'static str;
+    /// Opens and builds the filter's configuration.
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn HttpFilterConfig>>;
+    /// Opens and builds a per-route configuration.
+    fn build_route(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<RouteConfig>;
+}
+
+impl<F: HttpFilterFactory> ErasedHttpFilter for F {
+    fn name(&self) -> &'static str {
+        F::NAME
+    }
+
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn HttpFilterConfig>> {
+        let proto = unpack::<F::Proto>(any, cx)?;
+        HttpFilterFactory::build(self, proto, cx)
+    }
+
+    fn build_route(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<RouteConfig> {
+        let proto = unpack::<F::RouteProto>(any, cx)?;
+        HttpFilterFactory::build_route(self, proto, cx)
+    }
+}
+
+/// All extensions by type name. Built once at start, never changed.
+#[derive(Default)]
+pub struct Registry {
+    http_filters: HashMap<String, Arc<dyn ErasedHttpFilter>>,
+    http_route_configs: HashMap<String, Arc<dyn ErasedHttpFilter>>,
+}
+
+impl Registry {
+    /// Adds an HTTP filter under its filter and its per-route message types.
+    pub fn http_filter<F: HttpFilterFactory>(&mut self, factory: F) {
+        let factory: Arc<dyn ErasedHttpFilter> = Arc::new(factory);
+        self.http_filters.insert(F::Proto::full_name(), factory.clone());
+        self.http_route_configs.insert(F::RouteProto::full_name(), factory);
+    }
+
+    /// The HTTP filter whose configuration `any` holds.
+    pub fn find_http_filter(&self, any: &Any) -> Option<&Arc<dyn ErasedHttpFilter>> {
+        self.http_filters.get(any.type_name())
+    }
+
+    /// The HTTP filter whose per-route configuration `any` holds.
+    pub fn find_http_route_config(&self, any: &Any) -> Option<&Arc<dyn ErasedHttpFilter>> {
+        self.http_route_configs.get(any.type_name())
+    }
+
+    /// Names of all HTTP filters, for `/server_info` and coverage.
+    pub fn http_filter_names(&self) -> impl Iterator<Item = &'static str> {
+        self.http_filters.values().map(|f| f.name())
+    }
+}

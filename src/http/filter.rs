@@ -1,0 +1,128 @@
+//! The HTTP filter traits: what an extension author writes, and what the chain runs.
+//!
+//! Decoder order is A, B, C; encoder order C, B, A. A filter is synchronous unless it waits: a
+//! suspended future *is* Envoy's stopped iteration, and dropping it cancels. Bodies are wrapped, not
+//! called back, so back-pressure costs nothing.
+
+use std::{any::Any, rc::Rc, sync::Arc};
+
+use futures_util::future::LocalBoxFuture;
+use xds_protos::prost::{Message, Name};
+
+use super::{Body, LocalReply, RequestHead, ResponseHead, StreamInfo};
+use crate::{
+    config::{BuildCx, ConfigResult},
+    route::RouteMatch,
+    server::Worker,
+};
+
+/// A filter's per-route configuration, opened again with `downcast_ref` by the filter that made it.
+pub type RouteConfig = Arc<dyn Any + Send + Sync>;
+
+/// What an HTTP filter extension is, typed for its author. One zero-sized type per extension implements it.
+pub trait HttpFilterFactory: Send + Sync + 'static {
+    /// Envoy's extension name, for example `envoy.filters.http.rbac`.
+    const NAME: &'static str;
+    /// The filter's configuration message.
+    type Proto: Message + Name + Default;
+    /// The message under `typed_per_filter_config`; the same as `Proto` where Envoy has only one.
+    type RouteProto: Message + Name + Default;
+
+    /// Builds the configuration that all streams of a chain share.
+    fn build(&self, proto: Self::Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn HttpFilterConfig>>;
+
+    /// Builds a per-route configuration.
+    fn build_route(&self, proto: Self::RouteProto, cx: &mut BuildCx<'_>) -> ConfigResult<RouteConfig>;
+}
+
+/// A built filter: immutable, shared by all workers.
+pub trait HttpFilterConfig: Send + Sync {
+    /// A filter for one stream; none when it has nothing to do on this stream.
+    fn create(&self, cx: &StreamCx<'_>) -> Option<Box<dyn HttpFilter>>;
+}
+
+/// What a filter is created with.
+pub struct StreamCx<'a> {
+    /// The worker that runs the stream.
+    pub worker: &'a Rc<Worker>,
+    /// The name under which the filter stands in the chain: the key of its per-route configuration.
+    pub filter_name: &'a Arc<str>,
+}
+
+/// What a filter may read and change while it runs.
+pub struct FilterCx {
+    /// Everything known of the stream: addresses, flags, metadata, filter state, timing.
+    pub info: StreamInfo,
+    /// The chosen route; none when nothing matched (the router answers 404) or before it was chosen.
+    pub route: Option<RouteMatch>,
+    /// Set to make the connection manager choose the route again before the next filter (`clearRouteCache`).
+    pub clear_route_cache: bool,
+    /// The worker that runs the stream.
+    pub worker: Rc<Worker>,
+    /// Name of the filter that is running now: the key of its per-route configuration.
+    pub filter_name: Arc<str>,
+}
+
+impl FilterCx {
+    /// The running filter's most specific per-route configuration of type `T`: route, then virtual host,
+    /// then route configuration.
+    pub fn route_config<T: 'static>(&self) -> Option<&T> {
+        self.route
+            .as_ref()?
+            .filter_config(&self.filter_name)
+            .and_then(|c| c.downcast_ref::<T>())
+    }
+}
+
+/// What a filter answers.
+pub enum Step<'a> {
+    /// On to the next filter.
+    Continue,
+    /// Stop here: this reply goes through the encoder filters.
+    Reply(Box<LocalReply>),
+    /// Not yet known: the chain waits.
+    Wait(LocalBoxFuture<'a, Step<'static>>),
+}
+
+/// One filter of one stream. Every method has a default that passes on.
+#[allow(unused_variables)]
+pub trait HttpFilter {
+    /// The request's head; `end` when no body follows.
+    fn request_headers<'a>(&'a mut self, cx: &'a mut FilterCx, head: &'a mut RequestHead, end: bool) -> Step<'a> {
+        Step::Continue
+    }
+
+    /// Whether the filter needs the whole request body before `request_buffered` and the filters after it;
+    /// asked after `request_headers`. The limit in bytes; past it the reply is 413.
+    fn buffer_request(&self) -> Option<u64> {
+        None
+    }
+
+    /// The whole request body, when [`Self::buffer_request`] asked for it.
+    fn request_buffered<'a>(
+        &'a mut self,
+        cx: &'a mut FilterCx,
+        head: &'a mut RequestHead,
+        body: &'a mut bytes::Bytes,
+    ) -> Step<'a> {
+        Step::Continue
+    }
+
+    /// The request's body as it streams: wrap it, or hand it on.
+    fn request_body(&mut self, cx: &mut FilterCx, body: Body) -> Body {
+        body
+    }
+
+    /// The response's head; `end` when no body follows. A reply replaces the response.
+    fn response_headers<'a>(&'a mut self, cx: &'a mut FilterCx, head: &'a mut ResponseHead, end: bool) -> Step<'a> {
+        Step::Continue
+    }
+
+    /// The response's body as it streams: wrap it, or hand it on.
+    fn response_body(&mut self, cx: &mut FilterCx, body: Body) -> Body {
+        body
+    }
+
+    /// The stream is over, well or not, also when it was cancelled: the last chance to count and to log.
+    fn on_complete(&mut self, cx: &mut FilterCx) {}
+}

@@ -1,0 +1,13 @@
+//! HTTP as filters see it: heads, bodies, what is known of a stream, and the filter traits.
+//! The connection level (hyper, h2) is known to `codec` alone.
+
+pub mod body;
+pub mod filter;
+pub mod head;
+pub mod local_reply;
+pub mod stream_info;
+
+pub use body::{Body, BodyError};
+pub use head::{RequestHead, ResponseHead, Scheme};
+pub use local_reply::LocalReply;
+pub use stream_info::{ConnectionInfo, Flag, ResponseFlags, StreamInfo};

@@ -1,0 +1,89 @@
+//! What is known of a downstream connection.
+
+use std::{cell::RefCell, sync::Arc, time::SystemTime};
+
+use super::{FilterState, Metadata};
+use crate::net::Address;
+
+/// A downstream connection's facts, shared by all its streams.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// Unique in the process: `%CONNECTION_ID%`.
+    pub id: u64,
+    /// Address the client connected to, restored where a listener filter did so.
+    pub local_address: Address,
+    /// The client's address, as PROXY protocol may have replaced it.
+    pub remote_address: Address,
+    /// The peer of the socket: `%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%`.
+    pub direct_remote_address: Address,
+    /// When it was accepted.
+    pub start_time: SystemTime,
+    /// SNI, from TLS or from the inspector: `%REQUESTED_SERVER_NAME%`.
+    pub server_name: Option<Arc<str>>,
+    /// TLS facts; none for plain text.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// Name of the matched filter chain: `%FILTER_CHAIN_NAME%`.
+    pub filter_chain: Arc<str>,
+    /// Dynamic metadata set by listener and network filters.
+    pub metadata: RefCell<Metadata>,
+    /// Filter state of the connection's life.
+    pub filter_state: RefCell<FilterState>,
+    /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`
+    pub transport_failure: RefCell<Option<String>>,
+}
+
+/// What a TLS handshake settled, on either side. All names are those of the formatter's operators.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// `TLSv1.2`, `TLSv1.3`
+    pub version: &'static str,
+    /// OpenSSL's name of the cipher suite, as Envoy prints it.
+    pub cipher: &'static str,
+    /// Negotiated application protocol.
+    pub alpn: Option<Arc<str>>,
+    /// Server name sent or received.
+    pub sni: Option<Arc<str>>,
+    /// Hex of the session id; empty under TLS 1.3.
+    pub session_id: String,
+    /// Whether a peer certificate was given.
+    pub peer_presented: bool,
+    /// Whether it was validated.
+    pub peer_validated: bool,
+    /// The peer's certificate.
+    pub peer: CertInfo,
+    /// The certificate shown to the peer.
+    pub local: CertInfo,
+}
+
+/// One certificate in the forms that logs, XFCC and RBAC read.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct CertInfo {
+    /// RFC 2253 subject.
+    pub subject: String,
+    /// RFC 2253 issuer.
+    pub issuer: String,
+    /// Hex serial number, lower-case.
+    pub serial: String,
+    /// Hex SHA-256 of the DER.
+    pub sha256: String,
+    /// Hex SHA-1 of the DER.
+    pub sha1: String,
+    /// URI SANs.
+    pub uri_sans: Vec<String>,
+    /// DNS SANs.
+    pub dns_sans: Vec<String>,
+    /// IP SANs as text.
+    pub ip_sans: Vec<String>,
+    /// E-mail SANs.
+    pub email_sans: Vec<String>,
+    /// PEM of the leaf, URL-encoded (XFCC `Cert`).
+    pub url_encoded_pem: String,
+    /// PEM of the chain, URL-encoded (XFCC `Chain`).
+    pub url_encoded_chain: String,
+    /// Validity start, seconds since the epoch.
+    pub not_before: i64,
+    /// Validity end, seconds since the epoch.
+    pub not_after: i64,
+}

@@ -1,0 +1,95 @@
+//! Filter state: named objects that filters leave for one another (`envoy.type` FilterState).
+
+use std::{any::Any, borrow::Cow, fmt, rc::Rc, sync::Arc};
+
+/// Whether an object goes along to the upstream connection, and how far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// Stays on this stream.
+    #[default]
+    None,
+    /// To the next internal connection, no further.
+    Once,
+    /// To every internal connection behind.
+    Transitive,
+}
+
+/// An object in filter state.
+pub trait FilterStateObject: fmt::Debug {
+    /// As `%FILTER_STATE(name:PLAIN)%` prints it; none when it has no text form.
+    fn as_text(&self) -> Option<Cow<'_, str>>;
+    /// The hash that makes it part of an upstream pool's key; none for objects that are not hashable.
+    fn hash(&self) -> Option<u64> {
+        None
+    }
+    /// For the filter that knows the object's type.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A plain string (`envoy.string`); hashable when made by a hashable factory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StringObject(pub Arc<str>);
+
+impl FilterStateObject for StringObject {
+    fn as_text(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.0))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    name: Arc<str>,
+    object: Rc<dyn FilterStateObject>,
+    sharing: Sharing,
+    read_only: bool,
+}
+
+/// Named objects of one life span. Few at a time, so a list is the fastest map.
+#[derive(Debug, Clone, Default)]
+pub struct FilterState(Vec<Entry>);
+
+impl FilterState {
+    /// The object of this name.
+    pub fn get(&self, name: &str) -> Option<&dyn FilterStateObject> {
+        self.0.iter().find(|e| &*e.name == name).map(|e| &*e.object)
+    }
+
+    /// Sets an object; false when one of that name is there and read-only.
+    pub fn set(
+        &mut self,
+        name: Arc<str>,
+        object: Rc<dyn FilterStateObject>,
+        sharing: Sharing,
+        read_only: bool,
+    ) -> bool {
+        let entry = Entry {
+            name,
+            object,
+            sharing,
+            read_only,
+        };
+        match self.0.iter_mut().find(|e| e.name == entry.name) {
+            Some(e) if e.read_only => false,
+            Some(e) => {
+                *e = entry;
+                true
+            }
+            None => {
+                self.0.push(entry);
+                true
+            }
+        }
+    }
+
+    /// The objects that go along to an upstream connection, with their sharing.
+    pub fn shared(&self) -> impl Iterator<Item = (&Arc<str>, &Rc<dyn FilterStateObject>, Sharing)> {
+        self.0
+            .iter()
+            .filter(|e| e.sharing != Sharing::None)
+            .map(|e| (&e.name, &e.object, e.sharing))
+    }
+}

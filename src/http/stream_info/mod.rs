@@ -1,0 +1,158 @@
+//! What is known of one stream: read by access logs, formatters, filters and matchers; written by
+//! the connection manager, the router and filters (Envoy's `StreamInfo`).
+
+mod connection;
+mod filter_state;
+mod flags;
+
+use std::{
+    borrow::Cow,
+    cell::Cell,
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use http::{HeaderMap, StatusCode, Version};
+use xds_protos::google::protobuf::Struct;
+
+pub use connection::{CertInfo, ConnectionInfo, TlsInfo};
+pub use filter_state::{FilterState, FilterStateObject, Sharing, StringObject};
+pub use flags::{Flag, ResponseFlags};
+
+use crate::{net::Address, upstream::Host};
+
+/// Dynamic metadata: a struct per filter name, as `%DYNAMIC_METADATA(..)%` reads it.
+pub type Metadata = BTreeMap<String, Struct>;
+
+/// Byte counts and moments that bodies write while they stream; shared with the body wrappers.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Request body bytes read from downstream: `%BYTES_RECEIVED%`.
+    pub bytes_received: Cell<u64>,
+    /// Response body bytes written downstream: `%BYTES_SENT%`.
+    pub bytes_sent: Cell<u64>,
+    /// Request body bytes sent upstream.
+    pub upstream_bytes_sent: Cell<u64>,
+    /// Response body bytes read from upstream.
+    pub upstream_bytes_received: Cell<u64>,
+    /// When the last byte of the request came in: `%REQUEST_DURATION%`.
+    pub last_downstream_rx: Cell<Option<Instant>>,
+    /// When the first byte went upstream.
+    pub first_upstream_tx: Cell<Option<Instant>>,
+    /// When the last byte went upstream: `%REQUEST_TX_DURATION%`.
+    pub last_upstream_tx: Cell<Option<Instant>>,
+    /// When the upstream's response head came: `%RESPONSE_DURATION%`.
+    pub first_upstream_rx: Cell<Option<Instant>>,
+    /// When the upstream's last byte came.
+    pub last_upstream_rx: Cell<Option<Instant>>,
+    /// When the first byte of the response went downstream.
+    pub first_downstream_tx: Cell<Option<Instant>>,
+    /// When the last byte of the response went downstream.
+    pub last_downstream_tx: Cell<Option<Instant>>,
+    /// Whether the request body was read to its end.
+    pub request_complete: Cell<bool>,
+    /// Last activity in either direction: the stream idle timer reads it.
+    pub last_activity: Cell<Option<Instant>>,
+}
+
+/// The upstream side of a stream: the last attempt's.
+#[derive(Debug, Default)]
+pub struct UpstreamInfo {
+    /// Name of the chosen cluster: `%UPSTREAM_CLUSTER_RAW%`.
+    pub cluster: Option<Arc<str>>,
+    /// `alt_stat_name` or the name: `%UPSTREAM_CLUSTER%` prints it.
+    pub cluster_observability_name: Option<Arc<str>>,
+    /// The host picked: `%UPSTREAM_HOST%`.
+    pub host: Option<Arc<Host>>,
+    /// `%UPSTREAM_LOCAL_ADDRESS%`
+    pub local_address: Option<Address>,
+    /// `%UPSTREAM_REMOTE_ADDRESS%`
+    pub remote_address: Option<Address>,
+    /// Protocol spoken: `%UPSTREAM_PROTOCOL%`.
+    pub protocol: Option<Version>,
+    /// TLS facts of the connection.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// `%UPSTREAM_CONNECTION_ID%`
+    pub connection_id: Option<u64>,
+    /// Attempts made, the first included: `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`.
+    pub attempts: u32,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`
+    pub transport_failure: Option<String>,
+    /// Time from connect to established, of the connection used: `%CONNECTION_POOL_READY_DURATION%`.
+    pub pool_ready: Option<std::time::Duration>,
+}
+
+/// Everything known of one stream.
+#[derive(Debug)]
+pub struct StreamInfo {
+    /// The downstream connection.
+    pub connection: Rc<ConnectionInfo>,
+    /// Wall clock at the request's first byte: `%START_TIME%`.
+    pub start_time: SystemTime,
+    /// Monotonic clock at the same moment.
+    pub start: Instant,
+    /// When the stream ended; none while it runs.
+    pub end: Option<Instant>,
+    /// Downstream protocol: `%PROTOCOL%`; none for TCP.
+    pub protocol: Option<Version>,
+    /// `:method` and so on are in the head; this is `%RESPONSE_CODE%`, 0 when there was none.
+    pub response_code: Option<StatusCode>,
+    /// `%RESPONSE_CODE_DETAILS%`
+    pub response_code_details: Option<Cow<'static, str>>,
+    /// `%CONNECTION_TERMINATION_DETAILS%`
+    pub connection_termination_details: Option<Cow<'static, str>>,
+    /// `%RESPONSE_FLAGS%`
+    pub flags: ResponseFlags,
+    /// `%ROUTE_NAME%`
+    pub route_name: Option<Arc<str>>,
+    /// `%VIRTUAL_CLUSTER_NAME%`
+    pub virtual_cluster: Option<Arc<str>>,
+    /// `%STREAM_ID%` / `x-request-id` as text.
+    pub request_id: Option<Arc<str>>,
+    /// The upstream side.
+    pub upstream: UpstreamInfo,
+    /// Counts and moments written while bodies stream.
+    pub progress: Rc<Progress>,
+    /// Dynamic metadata by filter name.
+    pub metadata: Metadata,
+    /// Filter state of the stream's life; the connection's is in `connection`.
+    pub filter_state: FilterState,
+    /// Bytes of the request's head as received (an estimate where the codec does not tell).
+    pub request_header_bytes: u64,
+    /// Bytes of the response's head as sent (likewise).
+    pub response_header_bytes: u64,
+    /// Trailers of the response, once they passed.
+    pub response_trailers: Option<HeaderMap>,
+    /// Body given by a local reply: `%LOCAL_REPLY_BODY%`.
+    pub local_reply_body: Option<bytes::Bytes>,
+}
+
+impl StreamInfo {
+    /// A stream that starts now on `connection`.
+    pub fn new(connection: Rc<ConnectionInfo>, protocol: Option<Version>) -> Self {
+        Self {
+            connection,
+            start_time: SystemTime::now(),
+            start: Instant::now(),
+            end: None,
+            protocol,
+            response_code: None,
+            response_code_details: None,
+            connection_termination_details: None,
+            flags: ResponseFlags::default(),
+            route_name: None,
+            virtual_cluster: None,
+            request_id: None,
+            upstream: UpstreamInfo::default(),
+            progress: Rc::default(),
+            metadata: Metadata::new(),
+            filter_state: FilterState::default(),
+            request_header_bytes: 0,
+            response_header_bytes: 0,
+            response_trailers: None,
+            local_reply_body: None,
+        }
+    }
+}

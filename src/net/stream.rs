@@ -1,0 +1,80 @@
+//! One type for every byte stream, so that codecs and copy loops are compiled once.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+/// What a transport socket may hand on when none of the named kinds fits.
+pub trait ByteStream: AsyncRead + AsyncWrite {}
+impl<T: AsyncRead + AsyncWrite> ByteStream for T {}
+
+/// A connected byte stream, downstream or upstream.
+pub enum Stream {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// Plain unix socket.
+    Unix(UnixStream),
+    /// TLS accepted from a TCP client: the usual downstream.
+    ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// TLS opened over TCP: the usual upstream.
+    ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// Anything else: peeked bytes in front, TLS over unix sockets, internal connections.
+    Other(Pin<Box<dyn ByteStream>>),
+}
+
+macro_rules! delegate {
+    ($self:ident, $s:ident => $call:expr, $o:ident => $other:expr) => {
+        match $self.get_mut() {
+            Stream::Tcp($s) => $call,
+            Stream::Unix($s) => $call,
+            Stream::ServerTls($s) => $call,
+            Stream::ClientTls($s) => $call,
+            Stream::Other($o) => $other,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, s => Pin::new(s).poll_read(cx, buf), o => o.as_mut().poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        delegate!(self, s => Pin::new(s).poll_write(cx, buf), o => o.as_mut().poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        delegate!(self, s => Pin::new(s).poll_write_vectored(cx, bufs), o => o.as_mut().poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(s) => s.is_write_vectored(),
+            Self::Unix(s) => s.is_write_vectored(),
+            Self::ServerTls(s) => s.is_write_vectored(),
+            Self::ClientTls(s) => s.is_write_vectored(),
+            Self::Other(s) => s.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, s => Pin::new(s).poll_flush(cx), o => o.as_mut().poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, s => Pin::new(s).poll_shutdown(cx), o => o.as_mut().poll_shutdown(cx))
+    }
+}

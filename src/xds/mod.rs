@@ -1,0 +1,1 @@
+//! Speaking xDS: transports, subscription state, and the handlers of each resource type.
