@@ -1,0 +1,57 @@
+//! Small messages there and back over long-lived TCP connections.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Seen;
+
+#[derive(Args)]
+pub struct Options {
+    #[arg(long)]
+    port: u16,
+    #[arg(long)]
+    seconds: u64,
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+}
+
+/// Prints what it saw as JSON.
+pub async fn run(options: Options) -> Result<()> {
+    let start = Instant::now();
+    let end = start + Duration::from_secs(options.seconds);
+    let tasks: Vec<_> = (0..options.connections)
+        .map(|_| tokio::task::spawn_local(ping_pong(options.port, end)))
+        .collect();
+    let mut latencies = Vec::new();
+    let mut errors = 0;
+    for task in tasks {
+        match task.await? {
+            Ok(mut some) => latencies.append(&mut some),
+            Err(_) => errors += 1,
+        }
+    }
+    let seen = Seen::new(latencies, start.elapsed().as_secs_f64(), errors);
+    println!("{}", serde_json::to_string(&seen)?);
+    Ok(())
+}
+
+async fn ping_pong(port: u16, end: Instant) -> std::io::Result<Vec<u32>> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    stream.set_nodelay(true)?;
+    let message = [b'm'; 64];
+    let mut back = [0; 64];
+    let mut latencies = Vec::new();
+    let mut now = Instant::now();
+    while now < end {
+        stream.write_all(&message).await?;
+        stream.read_exact(&mut back).await?;
+        let then = std::mem::replace(&mut now, Instant::now());
+        latencies.push((now - then).as_micros() as u32);
+    }
+    Ok(latencies)
+}

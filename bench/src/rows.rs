@@ -1,0 +1,152 @@
+//! The rows of the table: what is measured, in order.
+
+/// One row.
+pub struct Row {
+    /// How `--rows` names it.
+    pub name: &'static str,
+    /// How the table names it.
+    pub title: &'static str,
+    /// Whether the proxies write a file access log meanwhile.
+    pub log: bool,
+    pub work: Work,
+}
+
+/// What is done in a row.
+#[derive(Clone, Copy)]
+pub enum Work {
+    /// HTTP/1.1 by wrk on keep-alive connections.
+    Http1 {
+        tls: bool,
+        connections: usize,
+        path: &'static str,
+    },
+    /// HTTP/1.1 at 70 % of what Envoy reached in the row `h1`, by h2load.
+    Http1Paced { connections: usize },
+    /// HTTP/2 by h2load; the upstream side is HTTP/1.1.
+    Http2 {
+        tls: bool,
+        connections: usize,
+        streams: usize,
+    },
+    /// A TLS 1.3 handshake for every request.
+    Handshake { resume: bool, connections: usize },
+    /// 64-byte messages there and back through the TCP proxy.
+    Tcp { connections: usize },
+    /// Memory of a process that has just become ready.
+    MemoryAtStart,
+    /// Memory that each idle keep-alive connection adds.
+    MemoryPerConnection { tls: bool, connections: usize },
+    /// Many clusters and virtual hosts: Envoy and nuncio only.
+    Clusters { count: usize },
+}
+
+const fn row(name: &'static str, title: &'static str, log: bool, work: Work) -> Row {
+    Row { name, title, log, work }
+}
+
+const H1: Work = Work::Http1 {
+    tls: false,
+    connections: 64,
+    path: "/",
+};
+const H1_TLS: Work = Work::Http1 {
+    tls: true,
+    connections: 64,
+    path: "/",
+};
+const H2: Work = Work::Http2 {
+    tls: false,
+    connections: 8,
+    streams: 16,
+};
+const H2_TLS: Work = Work::Http2 {
+    tls: true,
+    connections: 8,
+    streams: 16,
+};
+const TCP: Work = Work::Tcp { connections: 64 };
+
+/// All rows; `h1` stands first because `h1-paced` needs its rate.
+pub const ROWS: &[Row] = &[
+    row("h1", "HTTP/1.1 keep-alive, 64 connections", false, H1),
+    row("h1-tls", "HTTP/1.1 over TLS 1.3, 64 connections", false, H1_TLS),
+    row("h2", "HTTP/2 cleartext, 8 connections x 16 streams", false, H2),
+    row("h2-tls", "HTTP/2 over TLS 1.3, 8 x 16", false, H2_TLS),
+    row(
+        "handshake",
+        "Full TLS 1.3 handshake per request (ECDSA P-256)",
+        false,
+        Work::Handshake {
+            resume: false,
+            connections: 8,
+        },
+    ),
+    row(
+        "resume",
+        "Resumed TLS 1.3 handshake per request",
+        false,
+        Work::Handshake {
+            resume: true,
+            connections: 8,
+        },
+    ),
+    row("tcp", "TCP proxy, 64-byte messages", false, TCP),
+    row(
+        "body-1m",
+        "1 MiB response bodies",
+        false,
+        Work::Http1 {
+            tls: false,
+            connections: 16,
+            path: "/1m",
+        },
+    ),
+    row(
+        "h1-paced",
+        "HTTP/1.1 at 70 % of Envoy's best rate",
+        false,
+        Work::Http1Paced { connections: 64 },
+    ),
+    row("h1-log", "HTTP/1.1 with a file access log", true, H1),
+    row("h1-tls-log", "HTTP/1.1 over TLS with a file access log", true, H1_TLS),
+    row("h2-log", "HTTP/2 cleartext with a file access log", true, H2),
+    row("h2-tls-log", "HTTP/2 over TLS with a file access log", true, H2_TLS),
+    row("memory-start", "Memory at start", false, Work::MemoryAtStart),
+    row(
+        "memory-idle",
+        "Memory per idle keep-alive connection",
+        false,
+        Work::MemoryPerConnection {
+            tls: false,
+            connections: 2000,
+        },
+    ),
+    row(
+        "memory-idle-tls",
+        "Memory per idle TLS connection",
+        false,
+        Work::MemoryPerConnection {
+            tls: true,
+            connections: 1000,
+        },
+    ),
+    row(
+        "clusters-10k",
+        "10,000 clusters and virtual hosts",
+        false,
+        Work::Clusters { count: 10_000 },
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ROWS.len());
+    }
+}
