@@ -15,5 +15,6 @@ pub mod http;
 pub mod net;
 pub mod route;
 pub mod server;
+pub mod stats;
 pub mod upstream;
 pub mod xds;
