@@ -1,6 +1,6 @@
 use super::*;
 
-stats_block! {
+crate::stats_block! {
     /// For the tests.
     struct Demo {
         counter rq_total, "Requests";

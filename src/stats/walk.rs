@@ -83,7 +83,6 @@ impl Stat<'_> {
             (Stat::Dynamic { stat, .. }, Kind::Gauge) => stat.gauge().value,
             (_, Kind::Histogram(_)) => self.histogram().0.count(),
             (_, Kind::TextReadout) => 0,
-            (Stat::Field { .. }, _) => 0,
         }
     }
 
