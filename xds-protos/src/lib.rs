@@ -28,6 +28,7 @@
 
 pub mod any;
 mod descriptors;
+pub mod load;
 
 pub use descriptors::{TYPE_URL_PREFIX, message, pool, type_url};
 pub use envoy_types::pb::{cel, envoy, google, io, opentelemetry, ratelimit, udpa, validate, xds};

@@ -1,0 +1,57 @@
+//! The tree between text and message: what YAML and JSON have in common, with the place of every value.
+
+/// A place in the text; line and column count from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub line: u32,
+    pub column: u32,
+}
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub at: Mark,
+    pub kind: NodeKind,
+}
+
+/// A JSON value; a number keeps its digits, because only the field's type says how to read them.
+#[derive(Clone, Debug)]
+pub(super) enum NodeKind {
+    Null,
+    Bool(bool),
+    Number(String),
+    String(String),
+    List(Vec<Node>),
+    /// In the order of the text. YAML has let the last duplicate win already; JSON keeps duplicates.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a map and where it stands.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub at: Mark,
+    pub name: String,
+}
+
+impl Node {
+    /// What the value is, for an error message.
+    pub fn describe(&self) -> String {
+        match &self.kind {
+            NodeKind::Null => "null".into(),
+            NodeKind::Bool(value) => format!("the boolean {value}"),
+            NodeKind::Number(digits) => format!("the number {digits}"),
+            NodeKind::String(text) => format!("the string {:?}", shortened(text)),
+            NodeKind::List(_) => "a list".into(),
+            NodeKind::Map(_) => "a map".into(),
+        }
+    }
+}
+
+/// Enough of a string to recognise it: values can be whole certificates.
+pub(super) fn shortened(text: &str) -> &str {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
