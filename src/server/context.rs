@@ -5,7 +5,7 @@ use std::sync::Arc;
 use xds_protos::envoy::config::core::v3::Node;
 
 use super::Mailboxes;
-use crate::extensions::Registry;
+use crate::{extensions::Registry, xds};
 
 /// The server: one per process, shared by control, admin and workers. Read-only but for its own slots.
 pub struct ServerContext {
@@ -17,4 +17,6 @@ pub struct ServerContext {
     pub mailboxes: Mailboxes,
     /// Number of workers (`--concurrency`).
     pub concurrency: usize,
+    /// The xDS client.
+    pub xds: xds::Handle,
 }

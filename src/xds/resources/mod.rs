@@ -1,0 +1,3 @@
+//! One handler for each resource type.
+
+pub mod rds;
