@@ -3,6 +3,8 @@ package kit
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -26,7 +28,9 @@ func (t *T) Upstream(name string, config *tls.Config) *Upstream {
 	if config != nil {
 		listener = tls.NewListener(listener, config)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	// A refused handshake is what some scenarios want: not worth a line on the terminal.
+	quiet := log.New(io.Discard, "", 0)
+	server := &http.Server{ErrorLog: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u.Hits.Add(1)
 		if u.Header != nil {
 			u.Header(w, r)

@@ -12,6 +12,11 @@ type Scenario struct {
 // All is every scenario, in the order they run.
 func All() []Scenario {
 	var all []Scenario
+	all = append(all, restarts()...)
+	all = append(all, nacks()...)
+	all = append(all, order()...)
+	all = append(all, hostile()...)
+	all = append(all, change()...)
 	all = append(all, goControlPlane()...)
 	return all
 }
