@@ -1,0 +1,179 @@
+//! Sends the requests of a case and gathers the responses.
+
+pub mod connect;
+pub mod h1;
+pub mod h2;
+pub mod message;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::case::{Request, RequestFields};
+use crate::certs::Certs;
+use crate::substitute::Scope;
+use crate::text;
+use crate::upstream::Backend;
+
+/// No exchange takes longer; one that does is an outcome of its own.
+const LIMIT: Duration = Duration::from_secs(12);
+
+/// Reading and writing of an enum of streams.
+macro_rules! delegate_io {
+    ($name:ident, $($variant:ident),+) => {
+        impl tokio::io::AsyncRead for $name {
+            fn poll_read(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+                buf: &mut tokio::io::ReadBuf<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                match self.get_mut() { $(Self::$variant(s) => std::pin::Pin::new(s).poll_read(cx, buf)),+ }
+            }
+        }
+        impl tokio::io::AsyncWrite for $name {
+            fn poll_write(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+                buf: &[u8],
+            ) -> std::task::Poll<std::io::Result<usize>> {
+                match self.get_mut() { $(Self::$variant(s) => std::pin::Pin::new(s).poll_write(cx, buf)),+ }
+            }
+            fn poll_flush(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                match self.get_mut() { $(Self::$variant(s) => std::pin::Pin::new(s).poll_flush(cx)),+ }
+            }
+            fn poll_shutdown(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<std::io::Result<()>> {
+                match self.get_mut() { $(Self::$variant(s) => std::pin::Pin::new(s).poll_shutdown(cx)),+ }
+            }
+        }
+    };
+}
+pub(crate) use delegate_io;
+
+/// Where requests go and what they may refer to.
+pub struct Target {
+    pub scope: Scope,
+    pub certs: Arc<Certs>,
+    pub backends: BTreeMap<String, Backend>,
+}
+
+enum Connection {
+    H1(h1::Connection),
+    H2(h2::Connection),
+}
+
+/// Sends `requests` in order (background ones beside the others) and returns their outcomes in order.
+pub async fn send_all(requests: &[Request], target: &Arc<Target>) -> Vec<Value> {
+    let mut kept: HashMap<String, Connection> = HashMap::new();
+    let mut pending = Vec::new();
+    for request in requests {
+        for _ in 0..request.repeat.unwrap_or(1) {
+            if request.background {
+                let (request, target) = (request.clone(), target.clone());
+                pending.push(tokio::spawn(async move {
+                    send(&request, &target, &mut HashMap::new()).await
+                }));
+            } else {
+                let outcome = send(request, target, &mut kept).await;
+                pending.push(tokio::spawn(async move { outcome }));
+            }
+        }
+    }
+    let mut outcomes = Vec::new();
+    for task in pending {
+        outcomes.push(task.await.unwrap_or_else(|e| json!({"harness_error": e.to_string()})));
+    }
+    outcomes
+}
+
+async fn send(request: &RequestFields, target: &Target, kept: &mut HashMap<String, Connection>) -> Value {
+    let outcome = async {
+        if let Err(error) = wait_seen(&request.when_seen, &target.backends).await {
+            return json!({"harness_error": error.to_string()});
+        }
+        let exchange = exchange(request, target, kept);
+        if let Some(seconds) = request.cancel_after {
+            let limit = Duration::from_secs_f64(seconds);
+            return tokio::time::timeout(limit, exchange)
+                .await
+                .unwrap_or_else(|_| json!("given up"));
+        }
+        if !request.cancel_when_seen.is_empty() {
+            return tokio::select! {
+                outcome = exchange => outcome,
+                _ = wait_seen(&request.cancel_when_seen, &target.backends) => json!("given up"),
+            };
+        }
+        exchange.await
+    };
+    tokio::time::timeout(LIMIT, outcome)
+        .await
+        .unwrap_or_else(|_| json!({"no_response": "timed out"}))
+}
+
+async fn exchange(request: &RequestFields, target: &Target, kept: &mut HashMap<String, Connection>) -> Value {
+    let existing = request.connection.as_ref().and_then(|name| kept.remove(name));
+    let mut connection = match existing {
+        Some(connection) => connection,
+        None => match open(request, target).await {
+            Ok(connection) => connection,
+            Err(outcome) => return outcome,
+        },
+    };
+    let outcome = match &mut connection {
+        Connection::H1(c) if request.steps.is_empty() => c.request(request).await,
+        Connection::H1(c) => c.play(&request.steps, &target.backends).await,
+        Connection::H2(c) => c.request(request).await,
+    };
+    if let Some(name) = &request.connection {
+        kept.insert(name.clone(), connection);
+    }
+    outcome
+}
+
+async fn open(request: &RequestFields, target: &Target) -> Result<Connection, Value> {
+    let port = if request.admin {
+        target.scope.admin
+    } else {
+        target.scope.port
+    };
+    let (io, about) = connect::connect(port, request.tls.as_ref(), request.h2, &target.certs).await?;
+    Ok(if request.h2 {
+        Connection::H2(h2::Connection::new(io, about).await?)
+    } else {
+        Connection::H1(h1::Connection::new(io, about))
+    })
+}
+
+/// Waits until each named upstream has seen so many requests.
+pub async fn wait_seen(seen: &BTreeMap<String, usize>, backends: &BTreeMap<String, Backend>) -> Result<()> {
+    for (name, n) in seen {
+        let backend = backends.get(name).with_context(|| format!("no upstream {name:?}"))?;
+        backend.state.wait_begun(*n).await?;
+    }
+    Ok(())
+}
+
+/// What goes into `host` or `:authority`.
+fn authority(request: &RequestFields) -> Option<&str> {
+    match &request.host {
+        None => Some("example.test"),
+        Some(host) => host.as_deref(),
+    }
+}
+
+fn body(request: &RequestFields) -> Option<Vec<u8>> {
+    match (&request.body, &request.body_hex) {
+        (Some(body), _) => Some(text::to_bytes(body)),
+        (_, Some(hex)) => Some(text::from_hex(hex)),
+        _ => None,
+    }
+}

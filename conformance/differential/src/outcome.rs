@@ -1,0 +1,222 @@
+//! What one side did with a case, as one JSON value with everything volatile taken out.
+
+use std::sync::LazyLock;
+
+use anyhow::Result;
+use regex::Regex;
+use serde_json::{Map, Value, json};
+
+use crate::case::{BodyCompare, Case, RequestFields};
+use crate::substitute::Scope;
+
+static UUID: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b").ok());
+
+/// Takes ports, paths, prefixes and times out of what one side said.
+pub struct Normalizer {
+    ports: Vec<(u16, String)>,
+    pattern: Option<Regex>,
+    prefix: String,
+    dirs: [String; 2],
+}
+
+impl Normalizer {
+    pub fn new(scope: &Scope) -> Result<Normalizer> {
+        let mut ports = vec![(scope.port, "{port}".to_owned()), (scope.admin, "{admin}".to_owned())];
+        let named = scope.upstreams.iter().map(|(n, p)| (*p, format!("{{{n}}}")));
+        let extra = scope.extra.iter().map(|(n, p)| (*p, format!("{{extra:{n}}}")));
+        ports.extend(named.chain(extra));
+        let alternatives: Vec<String> = ports.iter().map(|(p, _)| p.to_string()).collect();
+        Ok(Normalizer {
+            pattern: Some(Regex::new(&format!(r"\b({})\b", alternatives.join("|")))?),
+            ports,
+            prefix: scope.prefix.clone(),
+            dirs: [scope.dir.display().to_string(), scope.certs.display().to_string()],
+        })
+    }
+
+    pub fn text(&self, text: &str) -> String {
+        let mut out = text.to_owned();
+        for (dir, name) in self.dirs.iter().zip(["{dir}", "{certs}"]) {
+            out = out.replace(dir, name);
+        }
+        out = out
+            .replace(&format!("{}_", self.prefix), "")
+            .replace(&self.prefix, "CASE");
+        if let Some(uuid) = UUID.as_ref() {
+            out = uuid.replace_all(&out, "<uuid>").into_owned();
+        }
+        if let Some(pattern) = &self.pattern {
+            let name = |c: &regex::Captures<'_>| {
+                let port = self.ports.iter().find(|(p, _)| p.to_string() == c[1]);
+                port.map_or_else(|| c[1].to_owned(), |(_, n)| n.clone())
+            };
+            out = pattern.replace_all(&out, name).into_owned();
+        }
+        out
+    }
+
+    /// The same through a whole value.
+    pub fn value(&self, value: &mut Value) {
+        match value {
+            Value::String(s) => *s = self.text(s),
+            Value::Number(n) => {
+                if let Some((_, name)) = self.ports.iter().find(|(p, _)| n.as_u64() == Some(u64::from(*p))) {
+                    *value = name.clone().into();
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|v| self.value(v)),
+            Value::Object(map) => {
+                for (key, v) in std::mem::take(map) {
+                    let mut v = v;
+                    if matches!(key.as_str(), "headers" | "trailers") {
+                        volatile_headers(&mut v);
+                    }
+                    self.value(&mut v);
+                    map.insert(self.text(&key), v);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Headers whose value differs from run to run keep their shape only.
+fn volatile_headers(headers: &mut Value) {
+    let Value::Object(map) = headers else { return };
+    for (name, values) in map {
+        let shape = match name.to_ascii_lowercase().as_str() {
+            "date" => "<date>",
+            "x-envoy-upstream-service-time" => "<ms>",
+            _ => continue,
+        };
+        for value in values.as_array_mut().into_iter().flatten() {
+            let well_formed = match value.as_str() {
+                Some(v) if shape == "<ms>" => v.parse::<u64>().is_ok(),
+                Some(v) => v.ends_with(" GMT"),
+                None => false,
+            };
+            if well_formed {
+                *value = shape.into();
+            }
+        }
+    }
+}
+
+/// Applies the way a request wants its body compared.
+pub fn shape_body(request: &RequestFields, response: &mut Value, normal: &Normalizer) -> Result<()> {
+    let Some(body) = response.get("body").and_then(Value::as_str) else {
+        return Ok(());
+    };
+    let keep = request.lines.as_deref().map(Regex::new).transpose()?;
+    let shaped = match request.compare {
+        BodyCompare::Ignore => Value::Null,
+        BodyCompare::Json => match serde_json::from_str::<Value>(body) {
+            Ok(mut json) => {
+                drop_keys(&mut json, &request.drop_keys);
+                json
+            }
+            Err(_) => body.into(),
+        },
+        mode => {
+            let body = normal.text(body);
+            let lines = body.lines().filter(|l| keep.as_ref().is_none_or(|k| k.is_match(l)));
+            match mode {
+                BodyCompare::Text if keep.is_none() => return Ok(()),
+                BodyCompare::Text => lines.collect::<Vec<_>>().join("\n").into(),
+                BodyCompare::Names => as_set(lines.map(name_of)),
+                _ => as_set(lines.map(str::to_owned)),
+            }
+        }
+    };
+    response["body"] = shaped;
+    if request.compare != BodyCompare::Text {
+        // The length of what is not compared byte for byte says nothing.
+        if let Some(Value::Object(headers)) = response.get_mut("headers") {
+            headers.shift_remove("content-length");
+        }
+    }
+    Ok(())
+}
+
+/// Lines as keys, so that a difference names only those that one side lacks.
+fn as_set(lines: impl Iterator<Item = String>) -> Value {
+    let mut lines: Vec<String> = lines.collect();
+    lines.sort();
+    let map: Map<String, Value> = lines.into_iter().map(|l| (l, Value::Bool(true))).collect();
+    Value::Object(map)
+}
+
+/// The part of a stats line that is not its value.
+fn name_of(line: &str) -> String {
+    if line.starts_with('#') {
+        return line.to_owned();
+    }
+    if let Some(at) = line.rfind('}') {
+        return line[..=at].to_owned();
+    }
+    line.split([':', ' ']).next().unwrap_or(line).to_owned()
+}
+
+fn drop_keys(value: &mut Value, keys: &[String]) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|v| drop_keys(v, keys)),
+        Value::Object(map) => {
+            map.retain(|k, _| !keys.iter().any(|dropped| dropped == k));
+            map.values_mut().for_each(|v| drop_keys(v, keys));
+        }
+        _ => {}
+    }
+}
+
+/// Access-log lines; those that are JSON are compared as JSON. Files are written in order of
+/// completion, which of two connections is not fixed: lines are sorted.
+pub fn log_lines(text: &str, normal: &Normalizer) -> Value {
+    let mut lines: Vec<String> = text.lines().map(|l| normal.text(l)).collect();
+    lines.sort();
+    let parse = |l: String| match serde_json::from_str::<Value>(&l) {
+        Ok(json @ Value::Object(_)) => json,
+        _ => l.into(),
+    };
+    lines.into_iter().map(parse).collect()
+}
+
+/// Is this outcome what the case claims Envoy does? Says what is not.
+pub fn check_expectations(case: &Case, outcome: &Value) -> Result<(), String> {
+    let mut index = 0;
+    for request in &case.requests {
+        for _ in 0..request.repeat.unwrap_or(1) {
+            let response = &outcome["responses"][index];
+            if let Some(expect) = &request.expect {
+                check(&expect.0, response, outcome).map_err(|e| format!("request {index}: {e}"))?;
+            }
+            index += 1;
+        }
+    }
+    Ok(())
+}
+
+fn check(expect: &crate::case::ExpectFields, response: &Value, outcome: &Value) -> Result<(), String> {
+    let last = &response["events"];
+    let status = response
+        .get("status")
+        .or_else(|| last.as_array()?.last()?.get("status"));
+    if let Some(want) = expect.status
+        && status != Some(&json!(want))
+    {
+        return Err(format!("expected status {want}, got {response}"));
+    }
+    let matches = |pattern: &str, text: &str| Regex::new(pattern).map(|r| r.is_match(text)).map_err(|e| e.to_string());
+    if let Some(pattern) = &expect.response
+        && !matches(pattern, &response.to_string())?
+    {
+        return Err(format!("expected a response like {pattern:?}, got {response}"));
+    }
+    if let Some(pattern) = &expect.log {
+        let log = outcome["log"].to_string();
+        if !matches(pattern, &log)? {
+            return Err(format!("expected an access-log line like {pattern:?}, got {log}"));
+        }
+    }
+    Ok(())
+}

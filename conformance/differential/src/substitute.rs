@@ -1,0 +1,116 @@
+//! Placeholders of a case, replaced for one side.
+//!
+//! `{{port:NAME}}` port of an upstream, `{{port}}` of the case's listener, `{{admin}}` of the admin
+//! listener, `{{extra:NAME}}` a further free port, `{{cluster:NAME}}` the cluster's full name,
+//! `{{case}}` the prefix, `{{dir}}` a scratch folder, `{{certs}}` the certificates,
+//! `{{repeat:TEXT:N}}` TEXT N times. A string that is nothing but a port becomes a number.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+
+/// The values of the placeholders for one case on one side.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    pub prefix: String,
+    pub port: u16,
+    pub admin: u16,
+    pub upstreams: BTreeMap<String, u16>,
+    pub extra: BTreeMap<String, u16>,
+    pub dir: PathBuf,
+    pub certs: PathBuf,
+}
+
+impl Scope {
+    /// A copy of `value` with each placeholder replaced, in keys as well.
+    pub fn apply(&self, value: &Value) -> Result<Value> {
+        Ok(match value {
+            Value::String(s) => self.text(s)?,
+            Value::Array(items) => Value::Array(items.iter().map(|v| self.apply(v)).collect::<Result<_>>()?),
+            Value::Object(map) => {
+                let mut out = Map::new();
+                for (k, v) in map {
+                    let key = match self.text(k)? {
+                        Value::String(s) => s,
+                        other => other.to_string(),
+                    };
+                    out.insert(key, self.apply(v)?);
+                }
+                Value::Object(out)
+            }
+            other => other.clone(),
+        })
+    }
+
+    fn text(&self, text: &str) -> Result<Value> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("{{") {
+            let (name, after) = after
+                .split_once("}}")
+                .with_context(|| format!("unclosed {{{{ in {text:?}"))?;
+            out.push_str(before);
+            // `{{hcm}}` is structural; `config` puts the template's filter there.
+            if name == "hcm" {
+                out.push_str("{{hcm}}");
+            } else {
+                let value = self.value(name)?;
+                if before.is_empty() && after.is_empty() && out.is_empty() && is_port(name) {
+                    return Ok(Value::from(value.parse::<u16>()?));
+                }
+                out.push_str(&value);
+            }
+            rest = after;
+        }
+        out.push_str(rest);
+        Ok(Value::String(out))
+    }
+
+    fn value(&self, name: &str) -> Result<String> {
+        let port = |map: &BTreeMap<String, u16>, key: &str| {
+            map.get(key)
+                .map(u16::to_string)
+                .with_context(|| format!("nothing has the name {key:?}"))
+        };
+        Ok(match name.split_once(':') {
+            None => match name {
+                "port" => self.port.to_string(),
+                "admin" => self.admin.to_string(),
+                "case" => self.prefix.clone(),
+                "dir" => self.dir.display().to_string(),
+                "certs" => self.certs.display().to_string(),
+                _ => bail!("unknown placeholder {name:?}"),
+            },
+            Some(("port", key)) => port(&self.upstreams, key)?,
+            Some(("extra", key)) => port(&self.extra, key)?,
+            Some(("cluster", key)) => format!("{}_{key}", self.prefix),
+            Some(("repeat", arguments)) => {
+                let (text, n) = arguments.rsplit_once(':').context("repeat wants TEXT:N")?;
+                text.repeat(n.parse()?)
+            }
+            Some(_) => bail!("unknown placeholder {name:?}"),
+        })
+    }
+}
+
+fn is_port(name: &str) -> bool {
+    matches!(name, "port" | "admin") || name.starts_with("port:") || name.starts_with("extra:")
+}
+
+/// The names of `{{extra:NAME}}` in a case.
+pub fn extra_names(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(s) => {
+            for part in s.split("{{extra:").skip(1) {
+                if let Some((name, _)) = part.split_once("}}") {
+                    found.push(name.to_owned());
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|v| extra_names(v, found)),
+        Value::Object(map) => map.values().for_each(|v| extra_names(v, found)),
+        _ => {}
+    }
+}

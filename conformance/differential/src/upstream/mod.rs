@@ -1,0 +1,233 @@
+//! Scripted backends inside the harness. Each remembers what it saw, which is part of the outcome:
+//! a proxy is judged by both of its ends.
+
+mod h1;
+mod h2;
+mod tcp;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use crate::case::{Break, Reply, Upstream, UpstreamProtocol};
+use crate::certs::Certs;
+use crate::ports;
+
+/// How long anything waits for a backend to see something.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A backend that runs until it is dropped.
+pub struct Backend {
+    pub port: u16,
+    pub state: Arc<State>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// What a backend answers and what it saw.
+pub struct State {
+    name: String,
+    spec: Upstream,
+    seen: Mutex<Vec<Value>>,
+    /// Requests (HTTP) or connections (TCP) begun.
+    begun: watch::Sender<usize>,
+    connections: watch::Sender<usize>,
+}
+
+impl Backend {
+    /// Binds a port and serves it as `spec` says.
+    pub async fn start(name: &str, spec: &Upstream, certs: &Certs) -> Result<Backend> {
+        let state = Arc::new(State {
+            name: name.to_owned(),
+            spec: spec.clone(),
+            seen: Mutex::default(),
+            begun: watch::channel(0).0,
+            connections: watch::channel(0).0,
+        });
+        if spec.refused {
+            return Ok(Backend {
+                port: ports::free()?,
+                state,
+                task: None,
+            });
+        }
+        let tls = spec
+            .tls
+            .as_deref()
+            .map(|name| acceptor(name, spec, certs))
+            .transpose()?;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let port = listener.local_addr()?.port();
+        let task = tokio::spawn(accept(listener, state.clone(), tls));
+        Ok(Backend {
+            port,
+            state,
+            task: Some(task),
+        })
+    }
+}
+
+impl State {
+    /// Waits until `n` requests (connections, for TCP) have begun.
+    pub async fn wait_begun(&self, n: usize) -> Result<()> {
+        let mut watch = self.begun.subscribe();
+        let seen = tokio::time::timeout(PATIENCE, watch.wait_for(|begun| *begun >= n)).await;
+        seen.with_context(|| format!("upstream {} never saw {n} requests", self.name))??;
+        Ok(())
+    }
+
+    /// Everything it saw, in order.
+    pub fn outcome(&self) -> Value {
+        let seen = self.seen.lock().map(|s| s.clone()).unwrap_or_default();
+        if self.spec.count_connections {
+            json!({"connections": *self.connections.borrow(), "requests": seen})
+        } else {
+            json!({"requests": seen})
+        }
+    }
+
+    /// Notes a beginning and says which it is, from 0.
+    fn begin(&self, record: Value) -> usize {
+        let index = match self.seen.lock() {
+            Ok(mut seen) => {
+                seen.push(record);
+                seen.len() - 1
+            }
+            Err(_) => 0,
+        };
+        self.begun.send_modify(|n| *n += 1);
+        index
+    }
+
+    fn note(&self, index: usize, key: &str, value: Value) {
+        if let Ok(mut seen) = self.seen.lock()
+            && let Some(Value::Object(record)) = seen.get_mut(index)
+        {
+            record.insert(key.to_owned(), value);
+        }
+    }
+
+    /// The answer to request number `index`.
+    fn reply(&self, index: usize, path: &str) -> Reply {
+        let path = path.split('?').next().unwrap_or(path);
+        if let Some(reply) = self.spec.paths.get(path) {
+            return reply.clone();
+        }
+        if let Some(reply) = &self.spec.reply {
+            return reply.clone();
+        }
+        self.spec
+            .replies
+            .get(index)
+            .or(self.spec.replies.last())
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn breaks_at(&self, what: Break) -> (bool, bool) {
+        let reply = self.spec.reply.as_ref();
+        (
+            reply.is_some_and(|r| r.reset == Some(what)),
+            reply.is_some_and(|r| r.close == Some(what)),
+        )
+    }
+}
+
+/// The body of an answer that gives none.
+fn default_body(state: &State) -> Vec<u8> {
+    format!("{}\n", state.name).into_bytes()
+}
+
+fn acceptor(name: &str, spec: &Upstream, certs: &Certs) -> Result<TlsAcceptor> {
+    let (chain, key) = certs.pair(name)?;
+    let builder = rustls::ServerConfig::builder();
+    let builder = if spec.mtls {
+        let verifier = rustls::server::WebPkiClientVerifier::builder(certs.roots()?).build()?;
+        builder.with_client_cert_verifier(verifier)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
+    config.alpn_protocols = match spec.protocol {
+        UpstreamProtocol::H2 => vec![b"h2".to_vec()],
+        _ => vec![b"http/1.1".to_vec()],
+    };
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>, tls: Option<TlsAcceptor>) {
+    // Dropped with the accepting task, so that no connection outlives its case.
+    let mut connections = tokio::task::JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        state.connections.send_modify(|n| *n += 1);
+        let _ = stream.set_nodelay(true);
+        connections.spawn(connection(stream, state.clone(), tls.clone()));
+    }
+}
+
+async fn connection(stream: TcpStream, state: Arc<State>, tls: Option<TlsAcceptor>) {
+    let (reset, close) = state.breaks_at(Break::Connect);
+    if reset || close {
+        if reset {
+            let _ = stream.set_zero_linger();
+        }
+        return;
+    }
+    let Some(tls) = tls else {
+        return serve(Io::Plain(stream), state, None).await;
+    };
+    match tls.accept(stream).await {
+        Ok(stream) => {
+            let session = stream.get_ref().1;
+            let about = json!({
+                "sni": session.server_name(),
+                "alpn": session.alpn_protocol().map(crate::text::show),
+                "client_certificate": session.peer_certificates().is_some(),
+            });
+            serve(Io::Tls(Box::new(stream)), state, Some(about)).await;
+        }
+        Err(error) => {
+            state.begin(json!({"handshake": error.to_string()}));
+        }
+    }
+}
+
+async fn serve(io: Io, state: Arc<State>, tls: Option<Value>) {
+    match state.spec.protocol {
+        UpstreamProtocol::H1 => h1::serve(io, &state, tls).await,
+        UpstreamProtocol::H2 => h2::serve(io, state, tls).await,
+        UpstreamProtocol::Tcp => tcp::serve(io, &state, tls).await,
+    }
+}
+
+/// A connection, plain or TLS, that can be reset.
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+}
+
+impl Io {
+    /// Makes the coming drop a reset.
+    fn arm_reset(&self) {
+        let stream = match self {
+            Io::Plain(stream) => stream,
+            Io::Tls(stream) => stream.get_ref().0,
+        };
+        let _ = stream.set_zero_linger();
+    }
+}
+
+crate::client::delegate_io!(Io, Plain, Tls);
