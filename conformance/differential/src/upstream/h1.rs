@@ -128,9 +128,10 @@ fn head(reply: &Reply, body: &[u8], method: &str) -> Vec<u8> {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     let has = |name: &str| reply.headers.0.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+    let until_close = reply.close_after && method != "HEAD";
     if chunked(reply) {
         head.push_str("transfer-encoding: chunked\r\n");
-    } else if !bodiless(reply) && !has("content-length") && !(reply.close_after && method != "HEAD") {
+    } else if !(bodiless(reply) || has("content-length") || until_close) {
         head.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");
