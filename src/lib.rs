@@ -10,7 +10,11 @@
 
 #[macro_use]
 pub mod config;
+pub mod access_log;
 pub mod extensions;
+pub mod listener;
+pub mod network_filter;
+pub mod tls;
 pub mod http;
 pub mod net;
 pub mod route;

@@ -7,6 +7,7 @@ use xds_protos::{google::protobuf::Any, prost::Name};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
     http::filter::{HttpFilterConfig, HttpFilterFactory, RouteConfig},
+    network_filter::{NetworkFilter, NetworkFilterFactory},
 };
 
 /// An [`HttpFilterFactory`] with its types erased; a blanket impl makes it from any factory.
@@ -35,11 +36,31 @@ impl<F: HttpFilterFactory> ErasedHttpFilter for F {
     }
 }
 
+/// A [`NetworkFilterFactory`] with its type erased.
+pub trait ErasedNetworkFilter: Send + Sync {
+    /// Envoy's extension name.
+    fn name(&self) -> &'static str;
+    /// Opens and builds the filter's configuration.
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<NetworkFilter>;
+}
+
+impl<F: NetworkFilterFactory> ErasedNetworkFilter for F {
+    fn name(&self) -> &'static str {
+        F::NAME
+    }
+
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<NetworkFilter> {
+        let proto = unpack::<F::Proto>(any, cx)?;
+        NetworkFilterFactory::build(self, proto, cx)
+    }
+}
+
 /// All extensions by type name. Built once at start, never changed.
 #[derive(Default)]
 pub struct Registry {
     http_filters: HashMap<String, Arc<dyn ErasedHttpFilter>>,
     http_route_configs: HashMap<String, Arc<dyn ErasedHttpFilter>>,
+    network_filters: HashMap<String, Arc<dyn ErasedNetworkFilter>>,
 }
 
 impl Registry {
@@ -48,6 +69,16 @@ impl Registry {
         let factory: Arc<dyn ErasedHttpFilter> = Arc::new(factory);
         self.http_filters.insert(F::Proto::full_name(), factory.clone());
         self.http_route_configs.insert(F::RouteProto::full_name(), factory);
+    }
+
+    /// Adds a network filter under its message type.
+    pub fn network_filter<F: NetworkFilterFactory>(&mut self, factory: F) {
+        self.network_filters.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// The network filter whose configuration `any` holds.
+    pub fn find_network_filter(&self, any: &Any) -> Option<&Arc<dyn ErasedNetworkFilter>> {
+        self.network_filters.get(any.type_name())
     }
 
     /// The HTTP filter whose configuration `any` holds.

@@ -1,0 +1,142 @@
+//! A listener on one worker: its sockets and its accept loops.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::{ListenerConfig, connection::{self, Accepted}, stats::ListenerStats};
+use crate::{
+    net::{Address, ListenSocket},
+    server::{Drain, DrainSignal, Worker},
+    stats::Stats,
+};
+
+/// What the manager tells a worker about listeners.
+pub enum ListenerMsg {
+    /// A new listener, or a new configuration of one. No sockets: those that are open stay, and with
+    /// them the connections that wait in their queues.
+    Set {
+        /// The configuration for connections accepted from now on.
+        config: Arc<ListenerConfig>,
+        /// This worker's sockets, when the addresses are new.
+        sockets: Option<Vec<ListenSocket>>,
+    },
+    /// Stops accepting; what waits in the queue is still taken.
+    Remove(Arc<str>),
+}
+
+/// The listeners of one worker.
+#[derive(Default)]
+pub struct WorkerListeners(RefCell<HashMap<Arc<str>, Rc<Active>>>);
+
+/// One listener on one worker.
+pub(super) struct Active {
+    config: RefCell<Arc<ListenerConfig>>,
+    stop: DrainSignal,
+    pub(super) stats: Stats<ListenerStats>,
+}
+
+impl Active {
+    /// The configuration that a connection accepted now gets.
+    pub(super) fn config(&self) -> Arc<ListenerConfig> {
+        self.config.borrow().clone()
+    }
+}
+
+impl WorkerListeners {
+    /// Carries out what the manager tells.
+    pub fn handle(&self, message: ListenerMsg, worker: &Rc<Worker>) {
+        match message {
+            ListenerMsg::Set { config, sockets: None } => {
+                if let Some(active) = self.0.borrow().get(&config.name) {
+                    let old = active.config.replace(config);
+                    retire(&old);
+                }
+            }
+            ListenerMsg::Set { config, sockets: Some(sockets) } => {
+                let scope = worker.server.stats.scope(&format!("listener.{}.", config.stat_prefix));
+                let name = config.name.clone();
+                let active = Rc::new(Active { config: RefCell::new(config), stop: DrainSignal::default(), stats: scope.block() });
+                for socket in sockets {
+                    spawn_accept(socket, active.clone(), worker.clone());
+                }
+                worker.server.listeners.stats.local().listener_create_success.inc();
+                if let Some(old) = self.0.borrow_mut().insert(name, active) {
+                    old.stop.start();
+                    retire(&old.config());
+                }
+            }
+            ListenerMsg::Remove(name) => {
+                if let Some(active) = self.0.borrow_mut().remove(&name) {
+                    active.stop.start();
+                }
+            }
+        }
+    }
+}
+
+/// Starts the drain of a configuration's chains; every worker does so, the first one counts.
+fn retire(config: &ListenerConfig) {
+    for chain in config.chains.chains() {
+        chain.drain.start();
+    }
+}
+
+fn spawn_accept(socket: ListenSocket, active: Rc<Active>, worker: Rc<Worker>) {
+    let stop = active.stop.listen();
+    tokio::task::spawn_local(async move {
+        let name = active.config().name.clone();
+        let result = match socket {
+            ListenSocket::Tcp(s) => match TcpListener::from_std(s) {
+                Ok(listener) => {
+                    accept_loop(stop, || async { listener.accept().await.map(|(s, peer)| Accepted::Tcp(s, peer)) }, &active, &worker).await;
+                    Ok(())
+                }
+                Err(e) => Err(e),
+            },
+            ListenSocket::Unix(s) => match UnixListener::from_std(s) {
+                Ok(listener) => {
+                    let address = active.config().addresses.iter().map(|(a, _)| a.clone()).find(|a| matches!(a, Address::Pipe(_)));
+                    let address = address.unwrap_or_else(|| Address::Pipe("".into()));
+                    accept_loop(stop, || async { listener.accept().await.map(|(s, _)| Accepted::Unix(s, address.clone())) }, &active, &worker).await;
+                    Ok(())
+                }
+                Err(e) => Err(e),
+            },
+        };
+        if let Err(error) = result {
+            tracing::error!(listener = %name, %error, "a listen socket could not be used");
+        }
+    });
+}
+
+/// Accepts until told to stop, then takes what the kernel has queued, so that no client that was
+/// answered by the kernel is left without an answer by us.
+async fn accept_loop<F: Future<Output = io::Result<Accepted>>>(mut stop: Drain, accept: impl Fn() -> F, active: &Rc<Active>, worker: &Rc<Worker>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = accept() => accepted,
+            () = stop.wait() => break,
+        };
+        match accepted {
+            Ok(accepted) => connection::spawn(accepted, active, worker),
+            Err(error) => {
+                // Out of descriptors or a connection that was reset while queued: neither ends the listener.
+                tracing::warn!(listener = %active.config().name, %error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+    while let Some(Ok(accepted)) = accept().now_or_never() {
+        connection::spawn(accepted, active, worker);
+    }
+}

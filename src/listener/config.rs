@@ -1,0 +1,223 @@
+//! `envoy.config.listener.v3.Listener` -> [`ListenerConfig`].
+
+use std::{sync::Arc, time::Duration};
+
+use xds_protos::{
+    envoy::{
+        config::{
+            core::v3::{TcpKeepalive, TrafficDirection},
+            listener::v3::{
+                AdditionalAddress, Listener as Proto, ListenerFilter as FilterProto, listener::{ConnectionBalanceConfig, DrainType, ListenerSpecifier},
+                listener_filter::ConfigType,
+            },
+        },
+        extensions::filters::listener::{http_inspector::v3::HttpInspector, tls_inspector::v3::TlsInspector},
+    },
+    google::protobuf::{Any, UInt32Value},
+};
+
+use super::{chain::FilterChain, chain_match::ChainMatcher};
+use crate::{
+    access_log::AccessLogs,
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, unpack},
+    net::{Address, Keepalive, ListenOptions, address_from_proto},
+};
+
+/// A listener as configured: immutable, shared by all workers.
+pub struct ListenerConfig {
+    /// `name`; never empty here.
+    pub name: Arc<str>,
+    /// Addresses bound, the main one first, with their socket options.
+    pub addresses: Vec<(Address, ListenOptions)>,
+    /// `bind_to_port`: false leaves the listener without a socket of its own.
+    pub bind_to_port: bool,
+    /// Finds the chain of a connection.
+    pub chains: ChainMatcher,
+    /// Listener filters, in order.
+    pub filters: Vec<ListenerFilter>,
+    /// `listener_filters_timeout`, default 15 s; none waits for ever.
+    pub filters_timeout: Option<Duration>,
+    /// `continue_on_listener_filters_timeout`
+    pub continue_on_filters_timeout: bool,
+    /// `per_connection_buffer_limit_bytes`, default 1 MiB.
+    pub buffer_limit: u32,
+    /// `traffic_direction`
+    pub direction: TrafficDirection,
+    /// `drain_type: MODIFY_ONLY` does not drain on `/healthcheck/fail` and `/drain_listeners`.
+    pub drain_modify_only: bool,
+    /// `access_log`: a line for each connection.
+    pub access_log: AccessLogs,
+    /// Prefix of its statistics without the dot: `listener.<stat_prefix or address>`.
+    pub stat_prefix: String,
+    /// `ignore_global_conn_limit`
+    pub ignore_global_limit: bool,
+    /// What the resource looked like, to tell an update from a repetition.
+    pub fingerprint: u64,
+}
+
+/// The listener filters that are built in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerFilter {
+    /// `envoy.filters.listener.tls_inspector`
+    TlsInspector,
+    /// `envoy.filters.listener.http_inspector`
+    HttpInspector,
+}
+
+impl ListenerConfig {
+    /// Builds a listener. Route tables and secrets it waits for are left in `cx.init`.
+    pub fn build(proto: Proto, fingerprint: u64, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => Proto {
+            supported {
+                name, address, additional_addresses, stat_prefix, filter_chains, default_filter_chain,
+                per_connection_buffer_limit_bytes, metadata, drain_type, listener_filters, listener_filters_timeout,
+                continue_on_listener_filters_timeout, transparent, freebind, tcp_fast_open_queue_length,
+                traffic_direction, connection_balance_config, reuse_port, enable_reuse_port, access_log,
+                tcp_backlog_size, bind_to_port, ignore_global_conn_limit, tcp_keepalive, deprecated_v1,
+                use_original_dst, listener_specifier
+            }
+            ignored {
+                max_connections_to_accept_per_socket_event: "accepting is fair among listeners without it",
+                per_connection_buffer_high_watermark_timeout: "a connection whose peer does not read is ended by its idle timers",
+                enable_mptcp: "plain TCP serves the same clients",
+                bypass_overload_manager: "no overload action refuses connections of a single listener",
+                stats_matcher: "the server's matcher holds for all statistics",
+            }
+            rejected {
+                fcds_config: "filter chain discovery",
+                filter_chain_matcher: "matcher trees for filter chains",
+                socket_options: "raw socket options",
+                udp_listener_config: "UDP listeners",
+                api_listener: "API listeners",
+            }
+        });
+        let _ = metadata;
+        if use_original_dst.is_some_and(|v| v.value) {
+            return Err(cx.error_at("use_original_dst", "not supported: redirected connections"));
+        }
+        if let Some(ListenerSpecifier::InternalListener(_)) = listener_specifier {
+            return Err(cx.error_at("internal_listener", "not supported: internal listeners"));
+        }
+        match connection_balance_config {
+            None | Some(ConnectionBalanceConfig { balance_type: None }) => {}
+            // One SO_REUSEPORT socket a worker spreads connections by hash; exact balance is a matter of degree.
+            Some(_) => cx.ignored("connection_balance_config", "the kernel balances connections over the workers' sockets"),
+        }
+        let flag = |v: Option<xds_protos::google::protobuf::BoolValue>, default| v.map_or(default, |v| v.value);
+        let number = |v: Option<UInt32Value>| v.map(|v| v.value);
+        let bind_to_port = flag(bind_to_port, deprecated_v1.and_then(|d| d.bind_to_port).is_none_or(|v| v.value));
+
+        let options = ListenOptions {
+            reuse_port: flag(enable_reuse_port, true) || reuse_port,
+            backlog: number(tcp_backlog_size).map_or(4096, |n| i32::try_from(n).unwrap_or(i32::MAX)),
+            transparent: flag(transparent, false),
+            freebind: flag(freebind, false),
+            fast_open: number(tcp_fast_open_queue_length),
+            ipv4_compat: false,
+            keepalive: tcp_keepalive.map(|k| keepalive(k, cx)).transpose()?,
+            pipe_mode: 0,
+        };
+        let Some(address) = address else { return Err(cx.error_at("address", "value is required")) };
+        let mut addresses = vec![cx.field("address", |cx| bound(address, &options, cx))?];
+        addresses.extend(cx.each("additional_addresses", additional_addresses, |a, cx| {
+            coverage!(cx, a => AdditionalAddress {
+                supported { address }
+                rejected { socket_options: "raw socket options", tcp_keepalive: "a keepalive of its own" }
+            });
+            cx.required("address", address, |a, cx| bound(a, &options, cx))
+        })?);
+
+        let filters = cx.each("listener_filters", listener_filters, listener_filter)?;
+        let chains = cx.each("filter_chains", filter_chains, FilterChain::build)?;
+        let default_chain = cx.opt("default_filter_chain", default_filter_chain, FilterChain::build)?;
+        if chains.is_empty() && default_chain.is_none() {
+            return Err(cx.error(format!("error adding listener '{}': no filter chains specified", addresses[0].0)));
+        }
+        let stat_prefix = if stat_prefix.is_empty() { addresses[0].0.to_string() } else { stat_prefix };
+        Ok(Self {
+            chains: ChainMatcher::build(chains, default_chain, &addresses[0].0, cx)?,
+            filters,
+            filters_timeout: listener_filters_timeout.enabled_or(Duration::from_secs(15)),
+            continue_on_filters_timeout: continue_on_listener_filters_timeout,
+            buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(1024 * 1024),
+            direction: TrafficDirection::try_from(traffic_direction).unwrap_or_default(),
+            drain_modify_only: drain_type == DrainType::ModifyOnly as i32,
+            access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
+            ignore_global_limit: ignore_global_conn_limit,
+            stat_prefix,
+            name: name.into(),
+            addresses,
+            bind_to_port,
+            fingerprint,
+        })
+    }
+}
+
+fn bound(
+    proto: xds_protos::envoy::config::core::v3::Address,
+    options: &ListenOptions,
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<(Address, ListenOptions)> {
+    use xds_protos::envoy::config::core::v3::address::Address as Kind;
+    let mut options = options.clone();
+    match &proto.address {
+        Some(Kind::SocketAddress(a)) => options.ipv4_compat = a.ipv4_compat,
+        Some(Kind::Pipe(p)) => options.pipe_mode = p.mode,
+        _ => {}
+    }
+    Ok((address_from_proto(proto, cx)?, options))
+}
+
+fn keepalive(proto: TcpKeepalive, cx: &mut BuildCx<'_>) -> ConfigResult<Keepalive> {
+    coverage!(cx, proto => TcpKeepalive { supported { keepalive_probes, keepalive_time, keepalive_interval } });
+    let seconds = |v: Option<UInt32Value>| v.map(|v| Duration::from_secs(v.value.into()));
+    Ok(Keepalive {
+        probes: keepalive_probes.map(|v| v.value),
+        time: seconds(keepalive_time),
+        interval: seconds(keepalive_interval),
+    })
+}
+
+fn listener_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<ListenerFilter> {
+    coverage!(cx, proto => FilterProto {
+        supported { name, config_type }
+        rejected { filter_disabled: "predicates of listener filters" }
+    });
+    let any = match config_type {
+        Some(ConfigType::TypedConfig(any)) => any,
+        Some(ConfigType::ConfigDiscovery(_)) => return Err(cx.error_at("config_discovery", "not supported: discovered listener filters")),
+        // Envoy still finds some filters by name alone when there is no configuration.
+        None => Any { type_url: well_known_type(&name).to_owned(), value: Default::default() },
+    };
+    cx.field("typed_config", |cx| match any.type_name() {
+        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
+            let proto = unpack::<TlsInspector>(&any, cx)?;
+            coverage!(cx, proto => TlsInspector {
+                supported { initial_read_buffer_size, close_connection_on_client_hello_parsing_errors, max_client_hello_size }
+                ignored { enable_ja3_fingerprinting: "fingerprints only feed logs", enable_ja4_fingerprinting: "fingerprints only feed logs" }
+            });
+            let _ = (initial_read_buffer_size, close_connection_on_client_hello_parsing_errors, max_client_hello_size);
+            Ok(ListenerFilter::TlsInspector)
+        }
+        "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
+            let proto = unpack::<HttpInspector>(&any, cx)?;
+            let HttpInspector {} = proto;
+            Ok(ListenerFilter::HttpInspector)
+        }
+        other => Err(cx.error(format!(
+            "Didn't find a registered implementation for '{name}' with type URL: '{other}'"
+        ))),
+    })
+}
+
+fn well_known_type(name: &str) -> &'static str {
+    match name {
+        "envoy.filters.listener.tls_inspector" | "envoy.listener.tls_inspector" => {
+            "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+        }
+        "envoy.filters.listener.http_inspector" | "envoy.listener.http_inspector" => {
+            "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,218 @@
+//! A connection's way: listener filters, filter chain, transport socket, network filters.
+
+use std::{
+    net::SocketAddr,
+    os::fd::AsFd,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::{Instant, SystemTime},
+};
+
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use super::{DownstreamTransport, FilterChain, ListenerConfig, ListenerFilter, active::Active, chain_match::ChainInput, inspect::{Inspected, inspect}, stats::ListenerStats};
+use crate::{
+    access_log::LogCx,
+    http::{ConnectionInfo, Flag, StreamInfo, stream_info::TlsInfo},
+    net::{Address, Stream},
+    network_filter::{Connection, NetworkFilter},
+    server::Worker,
+};
+
+/// A socket just accepted.
+pub(super) enum Accepted {
+    /// TCP, with its peer.
+    Tcp(TcpStream, SocketAddr),
+    /// Unix, with the listener's address.
+    Unix(UnixStream, Address),
+}
+
+/// Counts a connection as long as it is there.
+struct Counted<'a> {
+    stats: &'a ListenerStats,
+    since: Instant,
+    worker: &'a Worker,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.stats.downstream_cx_active.dec();
+        self.stats.downstream_cx_destroy.inc();
+        self.stats.downstream_cx_length_ms.record(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.worker.server.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves an accepted socket in a task of its own.
+pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>) {
+    let (active, worker) = (active.clone(), worker.clone());
+    tokio::task::spawn_local(async move {
+        let stats = active.stats.clone();
+        let stats = stats.local();
+        stats.downstream_cx_total.inc();
+        stats.downstream_cx_active.inc();
+        worker.server.connections.fetch_add(1, Ordering::Relaxed);
+        let _counted = Counted { stats, since: Instant::now(), worker: &worker };
+        run(accepted, active.config(), stats, worker.clone()).await;
+    });
+}
+
+async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerStats, worker: Rc<Worker>) {
+    let (local, remote) = match &accepted {
+        Accepted::Tcp(s, peer) => {
+            // Small writes must not wait for the peer's acknowledgement.
+            let _ = s.set_nodelay(true);
+            (s.local_addr().map_or_else(|_| config.addresses[0].0.clone(), Address::Ip), Address::Ip(unmap(*peer)))
+        }
+        Accepted::Unix(_, address) => (address.clone(), Address::Pipe("".into())),
+    };
+    let Some(inspected) = listener_filters(&accepted, &config, stats).await else { return };
+    let input = ChainInput {
+        destination: Some(&local),
+        source: Some(&remote),
+        direct_source: Some(&remote),
+        server_name: inspected.server_name.as_deref(),
+        transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
+        application_protocols: &inspected.protocols,
+    };
+    let mut info = ConnectionInfo {
+        id: worker.server.next_connection_id(),
+        local_address: local.clone(),
+        remote_address: remote.clone(),
+        direct_remote_address: remote.clone(),
+        start_time: SystemTime::now(),
+        server_name: inspected.server_name.clone(),
+        tls: None,
+        listener: config.name.clone(),
+        filter_chain: "".into(),
+        metadata: Default::default(),
+        filter_state: Default::default(),
+        transport_failure: Default::default(),
+    };
+    let Some(chain) = config.chains.find(&input).cloned() else {
+        stats.no_filter_chain_match.inc();
+        log_closed(&config, info, Some(Flag::NoRouteFound), Some("filter_chain_not_found"));
+        return;
+    };
+    info.filter_chain = chain.name.clone();
+    let (stream, tls) = match handshake(accepted, &chain).await {
+        Ok(done) => done,
+        Err(failure) => {
+            if failure.timed_out {
+                stats.downstream_cx_transport_socket_connect_timeout.inc();
+            }
+            *info.transport_failure.borrow_mut() = Some(failure.reason);
+            log_closed(&config, info, None, None);
+            return;
+        }
+    };
+    if let Some(tls) = &tls {
+        info.server_name = tls.sni.clone().or(info.server_name);
+    }
+    info.tls = tls.map(Arc::new);
+    let info = Rc::new(info);
+    let connection = Connection { stream, info: info.clone(), listener: config.clone(), drain: chain.drain.listen() };
+    serve(connection, &chain, &worker).await;
+    if !config.access_log.is_empty() {
+        config.access_log.log(&LogCx { request: None, response: None, info: &StreamInfo::new(info, None) });
+    }
+}
+
+/// Runs the network filters. A drained connection has the drain time to end by itself.
+async fn serve(connection: Connection, chain: &FilterChain, worker: &Rc<Worker>) {
+    let mut drain = chain.drain.listen();
+    let grace = worker.server.drain_time;
+    let filters = async {
+        let mut connection = connection;
+        for filter in &chain.filters {
+            match filter.clone() {
+                NetworkFilter::Gate(gate) => match gate.on_connection(worker.clone(), connection).await {
+                    Some(passed) => connection = passed,
+                    None => return,
+                },
+                NetworkFilter::Terminal(terminal) => return terminal.serve(worker.clone(), connection).await,
+            }
+        }
+    };
+    tokio::select! {
+        () = filters => {}
+        () = async { drain.wait().await; tokio::time::sleep(grace).await } => {}
+    }
+}
+
+/// What the listener filters found; none when the connection is to be closed.
+async fn listener_filters(accepted: &Accepted, config: &ListenerConfig, stats: &ListenerStats) -> Option<Inspected> {
+    let tls = config.filters.contains(&ListenerFilter::TlsInspector) || config.chains.needs_client_hello();
+    let http = config.filters.contains(&ListenerFilter::HttpInspector);
+    let Accepted::Tcp(stream, _) = accepted else { return Some(Inspected::default()) };
+    if !tls && !http {
+        return Some(Inspected::default());
+    }
+    stats.downstream_pre_cx_active.inc();
+    let looked = inspect(stream, tls, http);
+    let found = match config.filters_timeout {
+        Some(limit) => timeout(limit, looked).await.ok(),
+        None => Some(looked.await),
+    };
+    stats.downstream_pre_cx_active.dec();
+    match found {
+        Some(Ok(found)) => Some(found),
+        Some(Err(_)) => {
+            stats.downstream_listener_filter_remote_close.inc();
+            None
+        }
+        None => {
+            stats.downstream_pre_cx_timeout.inc();
+            config.continue_on_filters_timeout.then(Inspected::default)
+        }
+    }
+}
+
+struct HandshakeFailure {
+    reason: String,
+    timed_out: bool,
+}
+
+async fn handshake(accepted: Accepted, chain: &FilterChain) -> Result<(Stream, Option<TlsInfo>), HandshakeFailure> {
+    match (&chain.transport, accepted) {
+        (DownstreamTransport::RawBuffer, Accepted::Tcp(s, _)) => Ok((Stream::Tcp(s), None)),
+        (DownstreamTransport::RawBuffer, Accepted::Unix(s, _)) => Ok((Stream::Unix(s), None)),
+        (DownstreamTransport::Tls(tls), Accepted::Tcp(s, _)) => {
+            let accepting = tls.accept(s);
+            let done = match chain.transport_timeout {
+                Some(limit) => timeout(limit, accepting)
+                    .await
+                    .map_err(|_| HandshakeFailure { reason: "transport socket timeout was reached".into(), timed_out: true })?,
+                None => accepting.await,
+            };
+            done.map(|(stream, info)| (stream, Some(info))).map_err(|e| HandshakeFailure { reason: e.0, timed_out: false })
+        }
+        (DownstreamTransport::Tls(_), Accepted::Unix(s, _)) => {
+            drop(s.as_fd());
+            Err(HandshakeFailure { reason: "TLS over unix sockets is not supported".into(), timed_out: false })
+        }
+    }
+}
+
+fn log_closed(config: &ListenerConfig, info: ConnectionInfo, flag: Option<Flag>, details: Option<&'static str>) {
+    if config.access_log.is_empty() {
+        return;
+    }
+    let mut stream = StreamInfo::new(Rc::new(info), None);
+    if let Some(flag) = flag {
+        stream.flags.set(flag);
+    }
+    stream.response_code_details = details.map(Into::into);
+    config.access_log.log(&LogCx { request: None, response: None, info: &stream });
+}
+
+/// An IPv4 client of an IPv6 socket is shown as IPv4.
+fn unmap(peer: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().map_or(peer, |v4| SocketAddr::new(v4.into(), v6.port())),
+        SocketAddr::V4(_) => peer,
+    }
+}

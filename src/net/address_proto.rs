@@ -1,0 +1,48 @@
+//! `envoy.config.core.v3.Address` to [`Address`].
+
+use std::net::{IpAddr, SocketAddr};
+
+use xds_protos::envoy::config::core::v3::{
+    Address as Proto, EnvoyInternalAddress, Pipe, SocketAddress, address::Address as Kind,
+    envoy_internal_address::AddressNameSpecifier, socket_address::PortSpecifier,
+};
+
+use super::Address;
+use crate::config::{BuildCx, ConfigResult};
+
+/// The address of a listener or of an endpoint that needs no name resolution.
+pub fn from_proto(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Address> {
+    let Proto { address } = proto;
+    match address {
+        Some(Kind::SocketAddress(a)) => cx.field("socket_address", |cx| socket_address(a, cx)),
+        Some(Kind::Pipe(a)) => {
+            coverage!(cx, a => Pipe { supported { path, mode } });
+            let _ = mode;
+            Ok(Address::Pipe(path.into()))
+        }
+        Some(Kind::EnvoyInternalAddress(a)) => {
+            coverage!(cx, a => EnvoyInternalAddress { supported { endpoint_id, address_name_specifier } });
+            let Some(AddressNameSpecifier::ServerListenerName(listener)) = address_name_specifier else {
+                return Err(cx.error_at("server_listener_name", "value is required"));
+            };
+            Ok(Address::Internal { listener: listener.into(), endpoint: endpoint_id.into() })
+        }
+        None => Err(cx.error("an address is required")),
+    }
+}
+
+fn socket_address(proto: SocketAddress, cx: &mut BuildCx<'_>) -> ConfigResult<Address> {
+    coverage!(cx, proto => SocketAddress {
+        supported { protocol, address, port_specifier, ipv4_compat }
+        ignored { resolver_name: "addresses here are literal; names belong to DNS clusters" }
+        rejected { network_namespace_filepath: "network namespaces" }
+    });
+    let _ = (protocol, ipv4_compat);
+    let ip: IpAddr = address.parse().map_err(|_| cx.error_at("address", format!("malformed IP address: {address}")))?;
+    let port = match port_specifier {
+        Some(PortSpecifier::PortValue(p)) => u16::try_from(p).map_err(|_| cx.error_at("port_value", "value must be less than or equal to 65535"))?,
+        Some(PortSpecifier::NamedPort(name)) => return Err(cx.error_at("named_port", format!("named ports need a resolver: {name}"))),
+        None => 0,
+    };
+    Ok(Address::Ip(SocketAddr::new(ip, port)))
+}
