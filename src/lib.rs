@@ -10,15 +10,19 @@
 
 #[macro_use]
 pub mod config;
+#[macro_use]
+pub mod stats;
+
 pub mod access_log;
+pub mod bootstrap;
+pub mod cli;
 pub mod extensions;
-pub mod listener;
-pub mod network_filter;
-pub mod tls;
 pub mod http;
+pub mod listener;
 pub mod net;
+pub mod network_filter;
 pub mod route;
 pub mod server;
-pub mod stats;
+pub mod tls;
 pub mod upstream;
 pub mod xds;

@@ -26,6 +26,7 @@ macro_rules! coverage {
         $(ignored { $($i:ident : $iw:literal),* $(,)? })?
         $(rejected { $($r:ident : $rw:literal),* $(,)? })?
     }) => {
+        let _ = &$cx;
         let $($ty)::+ { $($s,)* $($($i,)*)? $($($r,)*)? } = $proto;
         $($(
             if $crate::config::is_set(&$i) {

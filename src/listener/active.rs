@@ -1,18 +1,15 @@
 //! A listener on one worker: its sockets and its accept loops.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{ListenerConfig, connection::{self, Accepted}, stats::ListenerStats};
+use super::{
+    ListenerConfig,
+    connection::{self, Accepted},
+    stats::ListenerStats,
+};
 use crate::{
     net::{Address, ListenSocket},
     server::{Drain, DrainSignal, Worker},
@@ -61,10 +58,17 @@ impl WorkerListeners {
                     retire(&old);
                 }
             }
-            ListenerMsg::Set { config, sockets: Some(sockets) } => {
+            ListenerMsg::Set {
+                config,
+                sockets: Some(sockets),
+            } => {
                 let scope = worker.server.stats.scope(&format!("listener.{}.", config.stat_prefix));
                 let name = config.name.clone();
-                let active = Rc::new(Active { config: RefCell::new(config), stop: DrainSignal::default(), stats: scope.block() });
+                let active = Rc::new(Active {
+                    config: RefCell::new(config),
+                    stop: DrainSignal::default(),
+                    stats: scope.block(),
+                });
                 for socket in sockets {
                     spawn_accept(socket, active.clone(), worker.clone());
                 }
@@ -97,16 +101,33 @@ fn spawn_accept(socket: ListenSocket, active: Rc<Active>, worker: Rc<Worker>) {
         let result = match socket {
             ListenSocket::Tcp(s) => match TcpListener::from_std(s) {
                 Ok(listener) => {
-                    accept_loop(stop, || async { listener.accept().await.map(|(s, peer)| Accepted::Tcp(s, peer)) }, &active, &worker).await;
+                    accept_loop(
+                        stop,
+                        || async { listener.accept().await.map(|(s, peer)| Accepted::Tcp(s, peer)) },
+                        &active,
+                        &worker,
+                    )
+                    .await;
                     Ok(())
                 }
                 Err(e) => Err(e),
             },
             ListenSocket::Unix(s) => match UnixListener::from_std(s) {
                 Ok(listener) => {
-                    let address = active.config().addresses.iter().map(|(a, _)| a.clone()).find(|a| matches!(a, Address::Pipe(_)));
+                    let address = active
+                        .config()
+                        .addresses
+                        .iter()
+                        .map(|(a, _)| a.clone())
+                        .find(|a| matches!(a, Address::Pipe(_)));
                     let address = address.unwrap_or_else(|| Address::Pipe("".into()));
-                    accept_loop(stop, || async { listener.accept().await.map(|(s, _)| Accepted::Unix(s, address.clone())) }, &active, &worker).await;
+                    accept_loop(
+                        stop,
+                        || async { listener.accept().await.map(|(s, _)| Accepted::Unix(s, address.clone())) },
+                        &active,
+                        &worker,
+                    )
+                    .await;
                     Ok(())
                 }
                 Err(e) => Err(e),
@@ -120,7 +141,12 @@ fn spawn_accept(socket: ListenSocket, active: Rc<Active>, worker: Rc<Worker>) {
 
 /// Accepts until told to stop, then takes what the kernel has queued, so that no client that was
 /// answered by the kernel is left without an answer by us.
-async fn accept_loop<F: Future<Output = io::Result<Accepted>>>(mut stop: Drain, accept: impl Fn() -> F, active: &Rc<Active>, worker: &Rc<Worker>) {
+async fn accept_loop<F: Future<Output = io::Result<Accepted>>>(
+    mut stop: Drain,
+    accept: impl Fn() -> F,
+    active: &Rc<Active>,
+    worker: &Rc<Worker>,
+) {
     loop {
         let accepted = tokio::select! {
             biased;

@@ -47,7 +47,9 @@ impl FilterChain {
             rejected { use_proxy_proto: "use the proxy_protocol listener filter" }
         });
         let _ = metadata;
-        let transport = cx.opt("transport_socket", transport_socket, transport)?.unwrap_or(DownstreamTransport::RawBuffer);
+        let transport = cx
+            .opt("transport_socket", transport_socket, transport)?
+            .unwrap_or(DownstreamTransport::RawBuffer);
         let count = filters.len();
         let mut last = 0;
         let filters = cx.each("filters", filters, |f, cx| {
@@ -85,8 +87,12 @@ fn transport(proto: TransportSocket, cx: &mut BuildCx<'_>) -> ConfigResult<Downs
     };
     cx.field("typed_config", |cx| match any.type_name() {
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(DownstreamTransport::RawBuffer),
-        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => ServerTls::build(&any, cx).map(DownstreamTransport::Tls),
-        other => Err(cx.error(format!("Didn't find a registered implementation for '{name}' with type URL: '{other}'"))),
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => {
+            ServerTls::build(&any, cx).map(DownstreamTransport::Tls)
+        }
+        other => Err(cx.error(format!(
+            "Didn't find a registered implementation for '{name}' with type URL: '{other}'"
+        ))),
     })
 }
 
@@ -94,8 +100,14 @@ fn network_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<Netw
     coverage!(cx, proto => FilterProto { supported { name, config_type } });
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) => return Err(cx.error_at("config_discovery", "not supported: discovered network filters")),
-        None => return Err(cx.error(format!("Didn't find a registered implementation for '{name}' with type URL: ''"))),
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            return Err(cx.error_at("config_discovery", "not supported: discovered network filters"));
+        }
+        None => {
+            return Err(cx.error(format!(
+                "Didn't find a registered implementation for '{name}' with type URL: ''"
+            )));
+        }
     };
     let server = cx.server.clone();
     cx.field("typed_config", |cx| match server.registry.find_network_filter(&any) {

@@ -4,10 +4,7 @@
 //! specific match, and never goes back: destination port, destination IP, server name, transport
 //! protocol, application protocols, direct source IP, source type, source IP, source port.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use xds_protos::envoy::config::{
@@ -61,10 +58,17 @@ pub struct ChainMatcher {
 
 impl ChainMatcher {
     /// Checks the chains' criteria against each other.
-    pub fn build(chains: Vec<FilterChain>, default: Option<FilterChain>, address: &Address, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    pub fn build(
+        chains: Vec<FilterChain>,
+        default: Option<FilterChain>,
+        address: &Address,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<Self> {
         let mut built: Vec<(Criteria, Arc<FilterChain>)> = Vec::with_capacity(chains.len());
         for (i, chain) in chains.into_iter().enumerate() {
-            let criteria = cx.item("filter_chains", i, |cx| cx.field("filter_chain_match", |cx| criteria(&chain.criteria, cx)))?;
+            let criteria = cx.item("filter_chains", i, |cx| {
+                cx.field("filter_chain_match", |cx| criteria(&chain.criteria, cx))
+            })?;
             if let Some((_, other)) = built.iter().find(|(c, _)| *c == criteria) {
                 return Err(ConfigError::new(
                     "",
@@ -77,7 +81,11 @@ impl ChainMatcher {
             built.push((criteria, Arc::new(chain)));
         }
         let trivial = built.len() == 1 && built.first().is_some_and(|(c, _)| c.is_unconditional());
-        Ok(Self { chains: built, default: default.map(Arc::new), trivial })
+        Ok(Self {
+            chains: built,
+            default: default.map(Arc::new),
+            trivial,
+        })
     }
 
     /// Every chain, the default one last.
@@ -98,15 +106,26 @@ impl ChainMatcher {
             return self.chains.first().map(|(_, c)| c);
         }
         let mut left: Vec<&(Criteria, Arc<FilterChain>)> = self.chains.iter().collect();
-        narrow(&mut left, |c| exact(c.destination_port, input.destination.and_then(Address::port).map(u32::from)));
+        narrow(&mut left, |c| {
+            exact(
+                c.destination_port,
+                input.destination.and_then(Address::port).map(u32::from),
+            )
+        });
         narrow(&mut left, |c| prefix(&c.destination, input.destination));
-        narrow(&mut left, |c| server_name(&c.server_names, input.server_name.unwrap_or_default()));
+        narrow(&mut left, |c| {
+            server_name(&c.server_names, input.server_name.unwrap_or_default())
+        });
         narrow(&mut left, |c| text(&c.transport_protocol, input.transport_protocol));
-        narrow(&mut left, |c| protocols(&c.application_protocols, input.application_protocols));
+        narrow(&mut left, |c| {
+            protocols(&c.application_protocols, input.application_protocols)
+        });
         narrow(&mut left, |c| prefix(&c.direct_source, input.direct_source));
         narrow(&mut left, |c| source_type(c.source_type, input));
         narrow(&mut left, |c| prefix(&c.source, input.source));
-        narrow(&mut left, |c| ports(&c.source_ports, input.source.and_then(Address::port)));
+        narrow(&mut left, |c| {
+            ports(&c.source_ports, input.source.and_then(Address::port))
+        });
         left.first().map(|(_, c)| c).or(self.default.as_ref())
     }
 }
@@ -133,22 +152,33 @@ fn prefix(ranges: &[IpNet], address: Option<&Address>) -> Option<u32> {
         return Some(0);
     }
     let ip = address.and_then(Address::ip)?;
-    ranges.iter().filter(|r| r.contains(&ip)).map(|r| u32::from(r.prefix_len()) + 1).max()
+    ranges
+        .iter()
+        .filter(|r| r.contains(&ip))
+        .map(|r| u32::from(r.prefix_len()) + 1)
+        .max()
 }
 
 fn server_name(names: &[String], sni: &str) -> Option<u32> {
     if names.is_empty() {
         return Some(0);
     }
-    names.iter().filter_map(|n| match n.strip_prefix('*') {
-        // `*.example.com` is kept as `*` and `.example.com`: any number of labels, at least one.
-        Some(suffix) => (sni.len() > suffix.len() && sni.ends_with(suffix)).then_some(suffix.len() as u32 + 1),
-        None => (n == sni).then_some(u32::MAX),
-    }).max()
+    names
+        .iter()
+        .filter_map(|n| match n.strip_prefix('*') {
+            // `*.example.com` is kept as `*` and `.example.com`: any number of labels, at least one.
+            Some(suffix) => (sni.len() > suffix.len() && sni.ends_with(suffix)).then_some(suffix.len() as u32 + 1),
+            None => (n == sni).then_some(u32::MAX),
+        })
+        .max()
 }
 
 fn text(want: &str, got: &str) -> Option<u32> {
-    if want.is_empty() { Some(0) } else { (want == got).then_some(1) }
+    if want.is_empty() {
+        Some(0)
+    } else {
+        (want == got).then_some(1)
+    }
 }
 
 fn protocols(want: &[String], got: &[String]) -> Option<u32> {
@@ -173,7 +203,11 @@ fn source_type(want: ConnectionSourceType, input: &ChainInput<'_>) -> Option<u32
 }
 
 fn ports(want: &[u32], got: Option<u16>) -> Option<u32> {
-    if want.is_empty() { Some(0) } else { want.contains(&u32::from(got?)).then_some(1) }
+    if want.is_empty() {
+        Some(0)
+    } else {
+        want.contains(&u32::from(got?)).then_some(1)
+    }
 }
 
 impl Criteria {
@@ -201,22 +235,26 @@ fn criteria(proto: &Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Criteria> {
         }
         rejected { address_suffix: "not implemented in Envoy either", suffix_len: "not implemented in Envoy either" }
     });
-    let server_names = server_names.into_iter().enumerate().map(|(i, name)| {
-        let name = name.to_ascii_lowercase();
-        match name.strip_prefix('*') {
-            Some(rest) if rest.contains('*') || (!rest.is_empty() && !rest.starts_with('.')) => Err(cx.error_at(
-                &format!("server_names[{i}]"),
-                "partial wildcards are not supported in \"server_names\"",
-            )),
-            // A lone `*` is what Envoy treats as no name at all.
-            Some("") => Ok(String::from("*")),
-            None if name.contains('*') => Err(cx.error_at(
-                &format!("server_names[{i}]"),
-                "partial wildcards are not supported in \"server_names\"",
-            )),
-            _ => Ok(name),
-        }
-    }).collect::<ConfigResult<Vec<_>>>()?;
+    let server_names = server_names
+        .into_iter()
+        .enumerate()
+        .map(|(i, name)| {
+            let name = name.to_ascii_lowercase();
+            match name.strip_prefix('*') {
+                Some(rest) if rest.contains('*') || (!rest.is_empty() && !rest.starts_with('.')) => Err(cx.error_at(
+                    &format!("server_names[{i}]"),
+                    "partial wildcards are not supported in \"server_names\"",
+                )),
+                // A lone `*` is what Envoy treats as no name at all.
+                Some("") => Ok(String::from("*")),
+                None if name.contains('*') => Err(cx.error_at(
+                    &format!("server_names[{i}]"),
+                    "partial wildcards are not supported in \"server_names\"",
+                )),
+                _ => Ok(name),
+            }
+        })
+        .collect::<ConfigResult<Vec<_>>>()?;
     Ok(Criteria {
         destination_port: destination_port.map(|v| v.value),
         destination: ranges("prefix_ranges", prefix_ranges, cx)?,
@@ -233,8 +271,14 @@ fn criteria(proto: &Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Criteria> {
 fn ranges(field: &str, protos: Vec<CidrRange>, cx: &mut BuildCx<'_>) -> ConfigResult<Vec<IpNet>> {
     cx.each(field, protos, |p, cx| {
         coverage!(cx, p => CidrRange { supported { address_prefix, prefix_len } });
-        let ip: IpAddr = address_prefix.parse().map_err(|_| cx.error_at("address_prefix", format!("malformed IP address: {address_prefix}")))?;
-        let len = prefix_len.map_or(0, |v| v.value).min(if ip.is_ipv4() { 32 } else { 128 });
-        IpNet::new(ip, len as u8).map(|n| n.trunc()).map_err(|e| cx.error_at("prefix_len", e.to_string()))
+        let ip: IpAddr = address_prefix
+            .parse()
+            .map_err(|_| cx.error_at("address_prefix", format!("malformed IP address: {address_prefix}")))?;
+        let len = prefix_len
+            .map_or(0, |v| v.value)
+            .min(if ip.is_ipv4() { 32 } else { 128 });
+        IpNet::new(ip, len as u8)
+            .map(|n| n.trunc())
+            .map_err(|e| cx.error_at("prefix_len", e.to_string()))
     })
 }

@@ -7,7 +7,8 @@ use xds_protos::{
         config::{
             core::v3::{TcpKeepalive, TrafficDirection},
             listener::v3::{
-                AdditionalAddress, Listener as Proto, ListenerFilter as FilterProto, listener::{ConnectionBalanceConfig, DrainType, ListenerSpecifier},
+                AdditionalAddress, Listener as Proto, ListenerFilter as FilterProto,
+                listener::{ConnectionBalanceConfig, DrainType, ListenerSpecifier},
                 listener_filter::ConfigType,
             },
         },
@@ -101,11 +102,17 @@ impl ListenerConfig {
         match connection_balance_config {
             None | Some(ConnectionBalanceConfig { balance_type: None }) => {}
             // One SO_REUSEPORT socket a worker spreads connections by hash; exact balance is a matter of degree.
-            Some(_) => cx.ignored("connection_balance_config", "the kernel balances connections over the workers' sockets"),
+            Some(_) => cx.ignored(
+                "connection_balance_config",
+                "the kernel balances connections over the workers' sockets",
+            ),
         }
         let flag = |v: Option<xds_protos::google::protobuf::BoolValue>, default| v.map_or(default, |v| v.value);
         let number = |v: Option<UInt32Value>| v.map(|v| v.value);
-        let bind_to_port = flag(bind_to_port, deprecated_v1.and_then(|d| d.bind_to_port).is_none_or(|v| v.value));
+        let bind_to_port = flag(
+            bind_to_port,
+            deprecated_v1.and_then(|d| d.bind_to_port).is_none_or(|v| v.value),
+        );
 
         let options = ListenOptions {
             reuse_port: flag(enable_reuse_port, true) || reuse_port,
@@ -117,7 +124,9 @@ impl ListenerConfig {
             keepalive: tcp_keepalive.map(|k| keepalive(k, cx)).transpose()?,
             pipe_mode: 0,
         };
-        let Some(address) = address else { return Err(cx.error_at("address", "value is required")) };
+        let Some(address) = address else {
+            return Err(cx.error_at("address", "value is required"));
+        };
         let mut addresses = vec![cx.field("address", |cx| bound(address, &options, cx))?];
         addresses.extend(cx.each("additional_addresses", additional_addresses, |a, cx| {
             coverage!(cx, a => AdditionalAddress {
@@ -131,9 +140,16 @@ impl ListenerConfig {
         let chains = cx.each("filter_chains", filter_chains, FilterChain::build)?;
         let default_chain = cx.opt("default_filter_chain", default_filter_chain, FilterChain::build)?;
         if chains.is_empty() && default_chain.is_none() {
-            return Err(cx.error(format!("error adding listener '{}': no filter chains specified", addresses[0].0)));
+            return Err(cx.error(format!(
+                "error adding listener '{}': no filter chains specified",
+                addresses[0].0
+            )));
         }
-        let stat_prefix = if stat_prefix.is_empty() { addresses[0].0.to_string() } else { stat_prefix };
+        let stat_prefix = if stat_prefix.is_empty() {
+            addresses[0].0.to_string()
+        } else {
+            stat_prefix
+        };
         Ok(Self {
             chains: ChainMatcher::build(chains, default_chain, &addresses[0].0, cx)?,
             filters,
@@ -185,9 +201,14 @@ fn listener_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<Lis
     });
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) => return Err(cx.error_at("config_discovery", "not supported: discovered listener filters")),
+        Some(ConfigType::ConfigDiscovery(_)) => {
+            return Err(cx.error_at("config_discovery", "not supported: discovered listener filters"));
+        }
         // Envoy still finds some filters by name alone when there is no configuration.
-        None => Any { type_url: well_known_type(&name).to_owned(), value: Default::default() },
+        None => Any {
+            type_url: well_known_type(&name).to_owned(),
+            value: Default::default(),
+        },
     };
     cx.field("typed_config", |cx| match any.type_name() {
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {

@@ -13,7 +13,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{DownstreamTransport, FilterChain, ListenerConfig, ListenerFilter, active::Active, chain_match::ChainInput, inspect::{Inspected, inspect}, stats::ListenerStats};
+use super::{
+    DownstreamTransport, FilterChain, ListenerConfig, ListenerFilter,
+    active::Active,
+    chain_match::ChainInput,
+    inspect::{Inspected, inspect},
+    stats::ListenerStats,
+};
 use crate::{
     access_log::LogCx,
     http::{ConnectionInfo, Flag, StreamInfo, stream_info::TlsInfo},
@@ -41,7 +47,9 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.stats.downstream_cx_active.dec();
         self.stats.downstream_cx_destroy.inc();
-        self.stats.downstream_cx_length_ms.record(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.stats
+            .downstream_cx_length_ms
+            .record(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX));
         self.worker.server.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -55,7 +63,11 @@ pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
         worker.server.connections.fetch_add(1, Ordering::Relaxed);
-        let _counted = Counted { stats, since: Instant::now(), worker: &worker };
+        let _counted = Counted {
+            stats,
+            since: Instant::now(),
+            worker: &worker,
+        };
         run(accepted, active.config(), stats, worker.clone()).await;
     });
 }
@@ -65,11 +77,17 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerSt
         Accepted::Tcp(s, peer) => {
             // Small writes must not wait for the peer's acknowledgement.
             let _ = s.set_nodelay(true);
-            (s.local_addr().map_or_else(|_| config.addresses[0].0.clone(), Address::Ip), Address::Ip(unmap(*peer)))
+            (
+                s.local_addr()
+                    .map_or_else(|_| config.addresses[0].0.clone(), Address::Ip),
+                Address::Ip(unmap(*peer)),
+            )
         }
         Accepted::Unix(_, address) => (address.clone(), Address::Pipe("".into())),
     };
-    let Some(inspected) = listener_filters(&accepted, &config, stats).await else { return };
+    let Some(inspected) = listener_filters(&accepted, &config, stats).await else {
+        return;
+    };
     let input = ChainInput {
         destination: Some(&local),
         source: Some(&remote),
@@ -114,10 +132,19 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerSt
     }
     info.tls = tls.map(Arc::new);
     let info = Rc::new(info);
-    let connection = Connection { stream, info: info.clone(), listener: config.clone(), drain: chain.drain.listen() };
+    let connection = Connection {
+        stream,
+        info: info.clone(),
+        listener: config.clone(),
+        drain: chain.drain.listen(),
+    };
     serve(connection, &chain, &worker).await;
     if !config.access_log.is_empty() {
-        config.access_log.log(&LogCx { request: None, response: None, info: &StreamInfo::new(info, None) });
+        config.access_log.log(&LogCx {
+            request: None,
+            response: None,
+            info: &StreamInfo::new(info, None),
+        });
     }
 }
 
@@ -147,7 +174,9 @@ async fn serve(connection: Connection, chain: &FilterChain, worker: &Rc<Worker>)
 async fn listener_filters(accepted: &Accepted, config: &ListenerConfig, stats: &ListenerStats) -> Option<Inspected> {
     let tls = config.filters.contains(&ListenerFilter::TlsInspector) || config.chains.needs_client_hello();
     let http = config.filters.contains(&ListenerFilter::HttpInspector);
-    let Accepted::Tcp(stream, _) = accepted else { return Some(Inspected::default()) };
+    let Accepted::Tcp(stream, _) = accepted else {
+        return Some(Inspected::default());
+    };
     if !tls && !http {
         return Some(Inspected::default());
     }
@@ -183,16 +212,24 @@ async fn handshake(accepted: Accepted, chain: &FilterChain) -> Result<(Stream, O
         (DownstreamTransport::Tls(tls), Accepted::Tcp(s, _)) => {
             let accepting = tls.accept(s);
             let done = match chain.transport_timeout {
-                Some(limit) => timeout(limit, accepting)
-                    .await
-                    .map_err(|_| HandshakeFailure { reason: "transport socket timeout was reached".into(), timed_out: true })?,
+                Some(limit) => timeout(limit, accepting).await.map_err(|_| HandshakeFailure {
+                    reason: "transport socket timeout was reached".into(),
+                    timed_out: true,
+                })?,
                 None => accepting.await,
             };
-            done.map(|(stream, info)| (stream, Some(info))).map_err(|e| HandshakeFailure { reason: e.0, timed_out: false })
+            done.map(|(stream, info)| (stream, Some(info)))
+                .map_err(|e| HandshakeFailure {
+                    reason: e.0,
+                    timed_out: false,
+                })
         }
         (DownstreamTransport::Tls(_), Accepted::Unix(s, _)) => {
             drop(s.as_fd());
-            Err(HandshakeFailure { reason: "TLS over unix sockets is not supported".into(), timed_out: false })
+            Err(HandshakeFailure {
+                reason: "TLS over unix sockets is not supported".into(),
+                timed_out: false,
+            })
         }
     }
 }
@@ -206,13 +243,20 @@ fn log_closed(config: &ListenerConfig, info: ConnectionInfo, flag: Option<Flag>,
         stream.flags.set(flag);
     }
     stream.response_code_details = details.map(Into::into);
-    config.access_log.log(&LogCx { request: None, response: None, info: &stream });
+    config.access_log.log(&LogCx {
+        request: None,
+        response: None,
+        info: &stream,
+    });
 }
 
 /// An IPv4 client of an IPv6 socket is shown as IPv4.
 fn unmap(peer: SocketAddr) -> SocketAddr {
     match peer {
-        SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().map_or(peer, |v4| SocketAddr::new(v4.into(), v6.port())),
+        SocketAddr::V6(v6) => v6
+            .ip()
+            .to_ipv4_mapped()
+            .map_or(peer, |v4| SocketAddr::new(v4.into(), v6.port())),
         SocketAddr::V4(_) => peer,
     }
 }

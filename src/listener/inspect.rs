@@ -53,7 +53,10 @@ pub async fn inspect(stream: &TcpStream, tls: bool, http: bool) -> io::Result<In
             return Ok(Inspected::default());
         }
         if let Some(protocol) = http_version(bytes) {
-            return Ok(Inspected { protocols: protocol.map(str::to_owned).into_iter().collect(), ..Inspected::default() });
+            return Ok(Inspected {
+                protocols: protocol.map(str::to_owned).into_iter().collect(),
+                ..Inspected::default()
+            });
         }
         if n >= 8192 {
             return Ok(Inspected::default());
@@ -87,10 +90,17 @@ fn client_hello(bytes: &[u8]) -> Hello {
             let hello = accepted.client_hello();
             let protocols = hello
                 .alpn()
-                .map(|all| all.filter_map(|p| std::str::from_utf8(p).ok().map(str::to_owned)).collect())
+                .map(|all| {
+                    all.filter_map(|p| std::str::from_utf8(p).ok().map(str::to_owned))
+                        .collect()
+                })
                 .unwrap_or_default();
             let server_name = hello.server_name().map(|n| n.to_ascii_lowercase().into());
-            Hello::Found(Inspected { tls: true, server_name, protocols })
+            Hello::Found(Inspected {
+                tls: true,
+                server_name,
+                protocols,
+            })
         }
         Ok(None) => Hello::Incomplete,
         Err(_) => Hello::NotTls,

@@ -8,11 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use xds_protos::{
-    envoy::config::listener::v3::Listener as Proto,
-    google::protobuf::Any,
-    prost::Message,
-};
+use xds_protos::{envoy::config::listener::v3::Listener as Proto, google::protobuf::Any, prost::Message};
 
 use super::{ListenerConfig, active::ListenerMsg, stats::ListenerManagerStats};
 use crate::{
@@ -66,7 +62,10 @@ pub struct ListenerManager {
 impl ListenerManager {
     /// A manager without listeners.
     pub fn new(store: &Arc<Store>) -> Self {
-        Self { state: Mutex::default(), stats: store.scope("listener_manager.").block() }
+        Self {
+            state: Mutex::default(),
+            stats: store.scope("listener_manager.").block(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -78,7 +77,14 @@ impl ListenerManager {
     /// What the listener waits for (route tables, secrets) is awaited on the control thread; until then
     /// the listener of the same name that serves goes on. Sockets are bound here, so that an address in use
     /// is the caller's error.
-    pub fn add_or_update(&self, proto: Proto, version: &str, resource: Any, is_static: bool, server: &Arc<ServerContext>) -> ConfigResult<()> {
+    pub fn add_or_update(
+        &self,
+        proto: Proto,
+        version: &str,
+        resource: Any,
+        is_static: bool,
+        server: &Arc<ServerContext>,
+    ) -> ConfigResult<()> {
         let built = self.build(proto, version, resource, is_static, server);
         if built.is_err() {
             self.stats.local().listener_create_failure.inc();
@@ -86,7 +92,14 @@ impl ListenerManager {
         built
     }
 
-    fn build(&self, mut proto: Proto, version: &str, resource: Any, is_static: bool, server: &Arc<ServerContext>) -> ConfigResult<()> {
+    fn build(
+        &self,
+        mut proto: Proto,
+        version: &str,
+        resource: Any,
+        is_static: bool,
+        server: &Arc<ServerContext>,
+    ) -> ConfigResult<()> {
         if proto.name.is_empty() {
             proto.name = uuid::Uuid::new_v4().to_string();
         }
@@ -94,12 +107,19 @@ impl ListenerManager {
         let fingerprint = fingerprint(&proto);
         let previous = {
             let state = self.state();
-            let current = state.warming.get(&name).map(|w| &w.snapshot).or_else(|| state.active.get(&name));
+            let current = state
+                .warming
+                .get(&name)
+                .map(|w| &w.snapshot)
+                .or_else(|| state.active.get(&name));
             if current.is_some_and(|c| c.config.fingerprint == fingerprint) {
                 return Ok(());
             }
             if current.is_some_and(|c| c.is_static) && !is_static {
-                return Err(ConfigError::new("", format!("error updating listener: '{name}' cannot be updated: it is static")));
+                return Err(ConfigError::new(
+                    "",
+                    format!("error updating listener: '{name}' cannot be updated: it is static"),
+                ));
             }
             state.active.get(&name).cloned()
         };
@@ -111,7 +131,9 @@ impl ListenerManager {
         }
         self.check_addresses(&config)?;
 
-        let keeps_sockets = previous.as_ref().is_some_and(|p| p.config.addresses == config.addresses && p.config.bind_to_port == config.bind_to_port);
+        let keeps_sockets = previous
+            .as_ref()
+            .is_some_and(|p| p.config.addresses == config.addresses && p.config.bind_to_port == config.bind_to_port);
         let (sockets, bound) = if keeps_sockets || !config.bind_to_port {
             (None, previous.map(|p| p.bound).unwrap_or_default())
         } else {
@@ -150,7 +172,13 @@ impl ListenerManager {
         Ok(())
     }
 
-    fn warm(&self, snapshot: ListenerSnapshot, sockets: Option<Vec<Vec<ListenSocket>>>, targets: Vec<InitTarget>, server: &Arc<ServerContext>) {
+    fn warm(
+        &self,
+        snapshot: ListenerSnapshot,
+        sockets: Option<Vec<Vec<ListenSocket>>>,
+        targets: Vec<InitTarget>,
+        server: &Arc<ServerContext>,
+    ) {
         if targets.iter().all(|t| *t.ready.borrow()) {
             self.publish(snapshot, sockets, server);
             return;
@@ -161,7 +189,18 @@ impl ListenerManager {
             let mut state = self.state();
             state.generation += 1;
             let generation = state.generation;
-            if state.warming.insert(name.clone(), Warming { snapshot: snapshot.clone(), generation, targets }).is_none() {
+            if state
+                .warming
+                .insert(
+                    name.clone(),
+                    Warming {
+                        snapshot: snapshot.clone(),
+                        generation,
+                        targets,
+                    },
+                )
+                .is_none()
+            {
                 self.stats.local().total_listeners_warming.inc();
             }
             generation
@@ -190,7 +229,12 @@ impl ListenerManager {
         });
     }
 
-    fn publish(&self, snapshot: ListenerSnapshot, sockets: Option<Vec<Vec<ListenSocket>>>, server: &Arc<ServerContext>) {
+    fn publish(
+        &self,
+        snapshot: ListenerSnapshot,
+        sockets: Option<Vec<Vec<ListenSocket>>>,
+        server: &Arc<ServerContext>,
+    ) {
         let mut state = self.state();
         let config = snapshot.config.clone();
         let stats = self.stats.local();
@@ -231,7 +275,9 @@ impl ListenerManager {
                 chain.drain.start();
             }
             let name: Arc<str> = name.into();
-            server.mailboxes.to_traffic(|_| WorkerMsg::Listener(ListenerMsg::Remove(name.clone())));
+            server
+                .mailboxes
+                .to_traffic(|_| WorkerMsg::Listener(ListenerMsg::Remove(name.clone())));
         }
         warming || active.is_some()
     }
@@ -256,7 +302,9 @@ impl ListenerManager {
             }
             self.stats.local().listener_stopped.inc();
             let name = listener.config.name.clone();
-            server.mailboxes.to_traffic(|_| WorkerMsg::Listener(ListenerMsg::Remove(name.clone())));
+            server
+                .mailboxes
+                .to_traffic(|_| WorkerMsg::Listener(ListenerMsg::Remove(name.clone())));
         }
     }
 
@@ -264,7 +312,9 @@ impl ListenerManager {
     pub fn drain(&self, inbound_only: bool) {
         use xds_protos::envoy::config::core::v3::TrafficDirection;
         for listener in self.state().active.values() {
-            if listener.config.drain_modify_only || (inbound_only && listener.config.direction != TrafficDirection::Inbound) {
+            if listener.config.drain_modify_only
+                || (inbound_only && listener.config.direction != TrafficDirection::Inbound)
+            {
                 continue;
             }
             for chain in listener.config.chains.chains() {
@@ -281,7 +331,13 @@ impl ListenerManager {
     /// The listeners that wait, each with what it waits for.
     pub fn warming(&self) -> Vec<(ListenerSnapshot, Vec<String>)> {
         let state = self.state();
-        let open = |w: &Warming| w.targets.iter().filter(|t| !*t.ready.borrow()).map(|t| t.name.clone()).collect();
+        let open = |w: &Warming| {
+            w.targets
+                .iter()
+                .filter(|t| !*t.ready.borrow())
+                .map(|t| t.name.clone())
+                .collect()
+        };
         state.warming.values().map(|w| (w.snapshot.clone(), open(w))).collect()
     }
 
@@ -289,7 +345,11 @@ impl ListenerManager {
     pub fn dynamic_names(&self) -> Vec<String> {
         let state = self.state();
         let active = state.active.iter().filter(|(_, l)| !l.is_static).map(|(n, _)| n);
-        let warming = state.warming.iter().filter(|(_, w)| !w.snapshot.is_static).map(|(n, _)| n);
+        let warming = state
+            .warming
+            .iter()
+            .filter(|(_, w)| !w.snapshot.is_static)
+            .map(|(n, _)| n);
         let mut names: Vec<_> = active.chain(warming).cloned().collect();
         names.sort();
         names.dedup();
@@ -313,7 +373,14 @@ fn open(config: &ListenerConfig, workers: usize) -> ConfigResult<(Vec<Vec<Listen
     let mut bound = Vec::new();
     for (address, options) in &config.addresses {
         let sockets = bind(address, options, workers).map_err(|e| {
-            ConfigError::new("", format!("error adding listener '{}': cannot bind '{address}': {}", config.name, errno_text(&e)))
+            ConfigError::new(
+                "",
+                format!(
+                    "error adding listener '{}': cannot bind '{address}': {}",
+                    config.name,
+                    errno_text(&e)
+                ),
+            )
         })?;
         if let Some(first) = sockets.first() {
             bound.push(first.local_address(address));

@@ -1,5 +1,7 @@
 //! Statistics of listeners (`listener.<address>.*`, `listener_manager.*`).
 
+use crate::stats_block;
+
 stats_block! {
     /// `listener.<address or stat_prefix>.*`
     pub struct ListenerStats {

@@ -25,7 +25,10 @@ pub fn from_proto(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Address> {
             let Some(AddressNameSpecifier::ServerListenerName(listener)) = address_name_specifier else {
                 return Err(cx.error_at("server_listener_name", "value is required"));
             };
-            Ok(Address::Internal { listener: listener.into(), endpoint: endpoint_id.into() })
+            Ok(Address::Internal {
+                listener: listener.into(),
+                endpoint: endpoint_id.into(),
+            })
         }
         None => Err(cx.error("an address is required")),
     }
@@ -38,10 +41,16 @@ fn socket_address(proto: SocketAddress, cx: &mut BuildCx<'_>) -> ConfigResult<Ad
         rejected { network_namespace_filepath: "network namespaces" }
     });
     let _ = (protocol, ipv4_compat);
-    let ip: IpAddr = address.parse().map_err(|_| cx.error_at("address", format!("malformed IP address: {address}")))?;
+    let ip: IpAddr = address
+        .parse()
+        .map_err(|_| cx.error_at("address", format!("malformed IP address: {address}")))?;
     let port = match port_specifier {
-        Some(PortSpecifier::PortValue(p)) => u16::try_from(p).map_err(|_| cx.error_at("port_value", "value must be less than or equal to 65535"))?,
-        Some(PortSpecifier::NamedPort(name)) => return Err(cx.error_at("named_port", format!("named ports need a resolver: {name}"))),
+        Some(PortSpecifier::PortValue(p)) => {
+            u16::try_from(p).map_err(|_| cx.error_at("port_value", "value must be less than or equal to 65535"))?
+        }
+        Some(PortSpecifier::NamedPort(name)) => {
+            return Err(cx.error_at("named_port", format!("named ports need a resolver: {name}")));
+        }
         None => 0,
     };
     Ok(Address::Ip(SocketAddr::new(ip, port)))

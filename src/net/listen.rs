@@ -1,10 +1,6 @@
 //! Listen sockets: bound on the control side so that errors reach the control plane, one per worker.
 
-use std::{
-    io,
-    os::unix::fs::PermissionsExt,
-    time::Duration,
-};
+use std::{io, os::unix::fs::PermissionsExt, time::Duration};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
@@ -96,7 +92,11 @@ pub fn bind(address: &Address, options: &ListenOptions, workers: usize) -> io::R
     let mut sockets = Vec::with_capacity(workers);
     for _ in 1..workers {
         let own = options.reuse_port && matches!(address, Address::Ip(_));
-        sockets.push(if own { bind_one(&bound, options)? } else { first.try_clone()? });
+        sockets.push(if own {
+            bind_one(&bound, options)?
+        } else {
+            first.try_clone()?
+        });
     }
     sockets.push(first);
     Ok(sockets)
@@ -114,10 +114,18 @@ fn bind_one(address: &Address, options: &ListenOptions) -> io::Result<ListenSock
                 socket.set_only_v6(!options.ipv4_compat)?;
             }
             if options.transparent {
-                if ip.is_ipv6() { socket.set_ip_transparent_v6(true)? } else { socket.set_ip_transparent_v4(true)? }
+                if ip.is_ipv6() {
+                    socket.set_ip_transparent_v6(true)?
+                } else {
+                    socket.set_ip_transparent_v4(true)?
+                }
             }
             if options.freebind {
-                if ip.is_ipv6() { socket.set_freebind_v6(true)? } else { socket.set_freebind_v4(true)? }
+                if ip.is_ipv6() {
+                    socket.set_freebind_v6(true)?
+                } else {
+                    socket.set_freebind_v4(true)?
+                }
             }
             if let Some(keepalive) = options.keepalive {
                 keepalive.apply(&socket2::SockRef::from(&socket))?;
@@ -130,7 +138,9 @@ fn bind_one(address: &Address, options: &ListenOptions) -> io::Result<ListenSock
         Address::Pipe(path) => {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
             socket.set_nonblocking(true)?;
-            let name = path.strip_prefix('@').map_or_else(|| path.to_string(), |n| format!("\0{n}"));
+            let name = path
+                .strip_prefix('@')
+                .map_or_else(|| path.to_string(), |n| format!("\0{n}"));
             if !path.starts_with('@') {
                 // A file left by a process that is gone would make the bind fail; Envoy removes it too.
                 match std::fs::remove_file(&**path) {
@@ -145,6 +155,9 @@ fn bind_one(address: &Address, options: &ListenOptions) -> io::Result<ListenSock
             socket.listen(options.backlog)?;
             Ok(ListenSocket::Unix(socket.into()))
         }
-        Address::Internal { .. } => Err(io::Error::new(io::ErrorKind::Unsupported, "internal listeners have no socket")),
+        Address::Internal { .. } => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "internal listeners have no socket",
+        )),
     }
 }

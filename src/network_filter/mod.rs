@@ -47,7 +47,11 @@ pub enum NetworkFilter {
 /// A filter that passes a connection on, changed or not, or ends it.
 pub trait GateFilter: Send + Sync {
     /// The connection goes on to the next filter; none closes it.
-    fn on_connection(self: Arc<Self>, worker: Rc<Worker>, connection: Connection) -> LocalBoxFuture<'static, Option<Connection>>;
+    fn on_connection(
+        self: Arc<Self>,
+        worker: Rc<Worker>,
+        connection: Connection,
+    ) -> LocalBoxFuture<'static, Option<Connection>>;
 }
 
 /// A filter that serves a connection until it ends.

@@ -8,6 +8,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::ServerContext;
+use crate::listener::{ListenerMsg, WorkerListeners};
 
 /// A worker's own state. Lives in an `Rc`; never leaves its thread.
 ///
@@ -18,10 +19,40 @@ pub struct Worker {
     pub id: usize,
     /// The server.
     pub server: Arc<ServerContext>,
+    /// Listeners that accept on this worker; none on the control thread.
+    pub listeners: WorkerListeners,
+}
+
+impl Worker {
+    /// A worker with nothing to do yet.
+    pub fn new(id: usize, server: Arc<ServerContext>) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            server,
+            listeners: WorkerListeners::default(),
+        })
+    }
+
+    /// Carries out one message.
+    pub fn handle(self: &Rc<Self>, message: WorkerMsg) {
+        match message {
+            WorkerMsg::Listener(message) => self.listeners.handle(message, self),
+            WorkerMsg::Run(f) => f(self),
+        }
+    }
+
+    /// Carries out messages until the senders are gone.
+    pub async fn serve(self: &Rc<Self>, mut mailbox: mpsc::UnboundedReceiver<WorkerMsg>) {
+        while let Some(message) = mailbox.recv().await {
+            self.handle(message);
+        }
+    }
 }
 
 /// What control tells a worker; kept in order, so that make-before-break holds.
 pub enum WorkerMsg {
+    /// About listeners.
+    Listener(ListenerMsg),
     /// Runs on the worker, for what has no message of its own.
     Run(Box<dyn FnOnce(&Rc<Worker>) + Send>),
 }

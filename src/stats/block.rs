@@ -129,28 +129,52 @@ macro_rules! stats_block {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __stats_cell {
-    (counter) => { $crate::stats::CounterCell };
-    (gauge) => { $crate::stats::GaugeCell };
-    (histogram) => { $crate::stats::HistogramCell };
+    (counter) => {
+        $crate::stats::CounterCell
+    };
+    (gauge) => {
+        $crate::stats::GaugeCell
+    };
+    (histogram) => {
+        $crate::stats::HistogramCell
+    };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __stats_name {
-    ($field:ident) => { stringify!($field) };
-    ($field:ident $stat:literal) => { $stat };
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $stat:literal) => {
+        $stat
+    };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __stats_kind {
-    (counter $($option:ident)*) => { $crate::stats::Kind::Counter };
-    (gauge $($option:ident)*) => { $crate::stats::Kind::Gauge };
-    (histogram ms $($option:ident)*) => { $crate::stats::Kind::Histogram($crate::stats::Unit::Milliseconds) };
-    (histogram us $($option:ident)*) => { $crate::stats::Kind::Histogram($crate::stats::Unit::Microseconds) };
-    (histogram bytes $($option:ident)*) => { $crate::stats::Kind::Histogram($crate::stats::Unit::Bytes) };
-    (histogram percent $($option:ident)*) => { $crate::stats::Kind::Histogram($crate::stats::Unit::Percent) };
-    (histogram none $($option:ident)*) => { $crate::stats::Kind::Histogram($crate::stats::Unit::Unspecified) };
+    (counter $($option:ident)*) => {
+        $crate::stats::Kind::Counter
+    };
+    (gauge $($option:ident)*) => {
+        $crate::stats::Kind::Gauge
+    };
+    (histogram ms $($option:ident)*) => {
+        $crate::stats::Kind::Histogram($crate::stats::Unit::Milliseconds)
+    };
+    (histogram us $($option:ident)*) => {
+        $crate::stats::Kind::Histogram($crate::stats::Unit::Microseconds)
+    };
+    (histogram bytes $($option:ident)*) => {
+        $crate::stats::Kind::Histogram($crate::stats::Unit::Bytes)
+    };
+    (histogram percent $($option:ident)*) => {
+        $crate::stats::Kind::Histogram($crate::stats::Unit::Percent)
+    };
+    (histogram none $($option:ident)*) => {
+        $crate::stats::Kind::Histogram($crate::stats::Unit::Unspecified)
+    };
 }
 
 #[doc(hidden)]
@@ -172,7 +196,10 @@ pub struct Stats<T> {
 
 impl<T> Clone for Stats<T> {
     fn clone(&self) -> Self {
-        Self { block: self.block.clone(), _scope: self._scope.clone() }
+        Self {
+            block: self.block.clone(),
+            _scope: self._scope.clone(),
+        }
     }
 }
 
@@ -203,7 +230,10 @@ pub(super) struct Block<T> {
 
 impl<T: StatsBlock> Block<T> {
     pub(super) fn new(shards: usize) -> Self {
-        Self { cells: Sharded::new(shards), histories: Mutex::default() }
+        Self {
+            cells: Sharded::new(shards),
+            histories: Mutex::default(),
+        }
     }
 
     fn cells(&self, index: usize) -> impl Iterator<Item = CellRef<'_>> {
@@ -237,7 +267,13 @@ impl<T: StatsBlock> AnyBlock for Block<T> {
     }
 
     fn counter(&self, index: usize) -> u64 {
-        let value = |cell| if let CellRef::Counter(cell) = cell { cell.value() } else { 0 };
+        let value = |cell| {
+            if let CellRef::Counter(cell) = cell {
+                cell.value()
+            } else {
+                0
+            }
+        };
         self.cells(index).map(value).fold(0, u64::wrapping_add)
     }
 
@@ -256,7 +292,10 @@ impl<T: StatsBlock> AnyBlock for Block<T> {
             }
         }
         let histories = lock(&self.histories);
-        let interval = histories.iter().find(|(at, _)| *at == index).map(|(_, history)| history.interval.clone());
+        let interval = histories
+            .iter()
+            .find(|(at, _)| *at == index)
+            .map(|(_, history)| history.interval.clone());
         (total, interval.unwrap_or_default())
     }
 

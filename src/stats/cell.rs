@@ -112,6 +112,9 @@ impl GaugeValue {
             state |= cell.state.load(Relaxed);
         }
         let negative = state & WAS_SET == 0 && (sum as i64) < 0;
-        Self { value: if negative { 0 } else { sum }, used: state & USED != 0 }
+        Self {
+            value: if negative { 0 } else { sum },
+            used: state & USED != 0,
+        }
     }
 }

@@ -38,7 +38,11 @@ impl CodeStats {
     /// Charges a response: the plain names and `internal.` or `external.`.
     #[inline]
     pub fn charge(&self, code: u16, internal: bool) {
-        let category = if internal { Category::Internal } else { Category::External };
+        let category = if internal {
+            Category::Internal
+        } else {
+            Category::External
+        };
         self.block.cells.local().inc(category, code);
     }
 
@@ -119,7 +123,10 @@ impl CodeCells {
                 let mut found = slot.key.load(Relaxed);
                 if found == 0 {
                     // Another thread of the shared shard may be faster, perhaps with the same key.
-                    found = slot.key.compare_exchange(0, key, Relaxed, Relaxed).map_or_else(|theirs| theirs, |_| key);
+                    found = slot
+                        .key
+                        .compare_exchange(0, key, Relaxed, Relaxed)
+                        .map_or_else(|theirs| theirs, |_| key);
                 }
                 if found == key {
                     slot.count.fetch_add(1, Relaxed);
@@ -161,7 +168,10 @@ pub(super) struct CodeBlock {
 
 impl CodeBlock {
     pub(super) fn new(prefix: &str, shards: usize) -> Self {
-        Self { prefix: prefix.into(), cells: Sharded::new(shards) }
+        Self {
+            prefix: prefix.into(),
+            cells: Sharded::new(shards),
+        }
     }
 
     pub(super) fn prefix(&self) -> &str {
@@ -176,7 +186,8 @@ impl CodeBlock {
     pub(super) fn entries(&self) -> BTreeMap<String, u64> {
         let mut out = BTreeMap::new();
         let mut add = |group: &str, what: &str, count: u64| {
-            *out.entry(format!("{}{group}upstream_rq_{what}", self.prefix)).or_insert(0) += count;
+            *out.entry(format!("{}{group}upstream_rq_{what}", self.prefix))
+                .or_insert(0) += count;
         };
         let mut add_code = |group: &str, code: u16, count: u64, completed_only: bool| {
             add(group, "completed", count);

@@ -16,7 +16,11 @@ use super::tags::Tag;
 pub(super) enum Value {
     Counter(Sharded<CounterCell>),
     Gauge(Sharded<GaugeCell>),
-    Histogram { unit: Unit, cells: Sharded<HistogramCell>, history: Mutex<History> },
+    Histogram {
+        unit: Unit,
+        cells: Sharded<HistogramCell>,
+        history: Mutex<History>,
+    },
     TextReadout(Mutex<String>),
 }
 
@@ -37,9 +41,11 @@ impl Dynamic {
         let value = match kind {
             Kind::Counter => Value::Counter(Sharded::new(shards)),
             Kind::Gauge => Value::Gauge(Sharded::new(shards)),
-            Kind::Histogram(unit) => {
-                Value::Histogram { unit, cells: Sharded::new(shards), history: Mutex::default() }
-            }
+            Kind::Histogram(unit) => Value::Histogram {
+                unit,
+                cells: Sharded::new(shards),
+                history: Mutex::default(),
+            },
             Kind::TextReadout => Value::TextReadout(Mutex::default()),
         };
         Self { value, tags }

@@ -27,7 +27,11 @@ pub const PERCENT_SCALE: u64 = 1_000_000;
 
 impl Unit {
     fn scale(self) -> f64 {
-        if self == Unit::Percent { PERCENT_SCALE as f64 } else { 1.0 }
+        if self == Unit::Percent {
+            PERCENT_SCALE as f64
+        } else {
+            1.0
+        }
     }
 }
 
@@ -51,13 +55,15 @@ impl HistogramCell {
     #[inline]
     pub fn record(&self, value: u64) {
         let bins = self.0.get_or_init(|| {
-            Box::new(CellBins { zero: AtomicU64::new(0), decades: std::array::from_fn(|_| OnceLock::new()) })
+            Box::new(CellBins {
+                zero: AtomicU64::new(0),
+                decades: std::array::from_fn(|_| OnceLock::new()),
+            })
         });
         let counter = match bin_of(value) {
             None => &bins.zero,
             Some((decade, bin)) => {
-                let decade = bins.decades[decade]
-                    .get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
+                let decade = bins.decades[decade].get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
                 &decade[bin]
             }
         };
@@ -87,7 +93,11 @@ impl HistogramCell {
 #[inline]
 fn bin_of(value: u64) -> Option<(usize, usize)> {
     let decade = value.checked_ilog10()?;
-    let digits = if decade == 0 { value * 10 } else { value / 10u64.pow(decade - 1) };
+    let digits = if decade == 0 {
+        value * 10
+    } else {
+        value / 10u64.pow(decade - 1)
+    };
     Some((decade as usize, digits as usize - 10))
 }
 
@@ -108,8 +118,16 @@ impl Bins {
 
     /// What came since `earlier`; counts never shrink, so this is exact.
     pub fn since(&self, earlier: &Bins) -> Bins {
-        let before = |bin| earlier.0.binary_search_by_key(&bin, |&(b, _)| b).map_or(0, |at| earlier.0[at].1);
-        let newer = self.0.iter().map(|&(bin, count)| (bin, count.saturating_sub(before(bin))));
+        let before = |bin| {
+            earlier
+                .0
+                .binary_search_by_key(&bin, |&(b, _)| b)
+                .map_or(0, |at| earlier.0[at].1)
+        };
+        let newer = self
+            .0
+            .iter()
+            .map(|&(bin, count)| (bin, count.saturating_sub(before(bin))));
         Bins(newer.filter(|&(_, count)| count > 0).collect())
     }
 
@@ -140,13 +158,21 @@ fn left(bin: u16) -> f64 {
 
 /// Width of a bin; the bin of zero has none.
 fn width(bin: u16) -> f64 {
-    if bin == 0 { 0.0 } else { 10f64.powi(i32::from((bin - 1) / 90)) / 10.0 }
+    if bin == 0 {
+        0.0
+    } else {
+        10f64.powi(i32::from((bin - 1) / 90)) / 10.0
+    }
 }
 
 /// The point of a bin with the least relative error, which the sum is made of.
 fn midpoint(bin: u16) -> f64 {
     let (bottom, interval) = (left(bin), width(bin));
-    if bin == 0 { 0.0 } else { bottom + interval * (bottom / (bottom + bottom + interval)) }
+    if bin == 0 {
+        0.0
+    } else {
+        bottom + interval * (bottom / (bottom + bottom + interval))
+    }
 }
 
 /// The quantiles that Envoy reports.
@@ -198,7 +224,12 @@ impl<'a> Summary<'a> {
         // The lower bound of a bin is computed as the bound is written, so the comparison needs no slack beyond
         // the rounding of the scale.
         let slack = bound * 1e-12;
-        self.bins.0.iter().take_while(|&&(bin, _)| left(bin) <= bound + slack).map(|&(_, count)| count).sum()
+        self.bins
+            .0
+            .iter()
+            .take_while(|&&(bin, _)| left(bin) <= bound + slack)
+            .map(|&(_, count)| count)
+            .sum()
     }
 
     /// How many values were recorded.
@@ -208,7 +239,12 @@ impl<'a> Summary<'a> {
 
     /// Approximate sum of the values, out of the bins as Envoy computes it.
     pub fn sum(&self) -> f64 {
-        self.bins.0.iter().map(|&(bin, count)| midpoint(bin) * count as f64).sum::<f64>() / self.unit.scale()
+        self.bins
+            .0
+            .iter()
+            .map(|&(bin, count)| midpoint(bin) * count as f64)
+            .sum::<f64>()
+            / self.unit.scale()
     }
 }
 

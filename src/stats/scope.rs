@@ -73,7 +73,11 @@ impl Scope {
             return Stats::new(store.discarded::<T>(), self.0.clone());
         }
         let block = Arc::new(Block::<T>::new(store.shards()));
-        contents.blocks.push(BlockSlot { type_id: id, block: block.clone(), accepted });
+        contents.blocks.push(BlockSlot {
+            type_id: id,
+            block: block.clone(),
+            accepted,
+        });
         Stats::new(block, self.0.clone())
     }
 
@@ -170,7 +174,12 @@ impl std::fmt::Debug for Scope {
 
 impl ScopeInner {
     pub(super) fn new(store: Arc<Store>, prefix: Arc<str>, tags: Option<ExplicitTags>) -> Self {
-        Self { store, prefix, tags: tags.map(Box::new), contents: Mutex::default() }
+        Self {
+            store,
+            prefix,
+            tags: tags.map(Box::new),
+            contents: Mutex::default(),
+        }
     }
 
     pub(super) fn prefix(&self) -> &str {

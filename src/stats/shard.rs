@@ -23,7 +23,9 @@ pub(super) struct Sharded<T> {
 impl<T: Default> Sharded<T> {
     /// `count` shards, at least one.
     pub(super) fn new(count: usize) -> Self {
-        Self { shards: (0..count.max(1)).map(|_| OnceLock::new()).collect() }
+        Self {
+            shards: (0..count.max(1)).map(|_| OnceLock::new()).collect(),
+        }
     }
 
     /// The current thread's shard.

@@ -44,7 +44,13 @@ impl Store {
     /// prefix is not searched for tags then; only response codes still are extracted from the names below it.
     pub fn scope_tagged(self: &Arc<Self>, name: &str, tags: &[(&str, &str)], extracted: &str) -> Scope {
         let tags = tags.iter().map(|(name, value)| Tag::new(name, value)).collect();
-        self.scope_with(sanitized(name), Some(ExplicitTags { extracted_name: sanitized(extracted).into(), tags }))
+        self.scope_with(
+            sanitized(name),
+            Some(ExplicitTags {
+                extracted_name: sanitized(extracted).into(),
+                tags,
+            }),
+        )
     }
 
     /// The scope without a prefix.
@@ -88,8 +94,14 @@ impl Store {
 
     pub(super) fn discarded<T: StatsBlock>(&self) -> Arc<Block<T>> {
         let mut discarded = lock(&self.discarded);
-        let block = discarded.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(Block::<T>::new(self.shards)));
-        block.clone().into_any().downcast().unwrap_or_else(|_| Arc::new(Block::new(self.shards)))
+        let block = discarded
+            .entry(TypeId::of::<T>())
+            .or_insert_with(|| Arc::new(Block::<T>::new(self.shards)));
+        block
+            .clone()
+            .into_any()
+            .downcast()
+            .unwrap_or_else(|_| Arc::new(Block::new(self.shards)))
     }
 
     /// Names that start with `namespace` and a dot are shown to Prometheus without it and without `envoy_`.

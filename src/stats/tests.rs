@@ -22,14 +22,21 @@ fn shards_are_summed() {
             threads.spawn(move || {
                 enter_shard(worker);
                 stats.local().rq_total.add(5);
-                if worker == 0 { stats.local().rq_active.add(3) } else { stats.local().rq_active.dec() }
+                if worker == 0 {
+                    stats.local().rq_active.add(3)
+                } else {
+                    stats.local().rq_active.dec()
+                }
             });
         }
     });
     stats.local().rq_total.inc();
     stats.local().open.inc();
     assert_eq!(store.counter_value("cluster.foo.rq_total"), Some(11));
-    assert_eq!(store.counter_value("cluster.foo.circuit_breakers.default.open"), Some(1));
+    assert_eq!(
+        store.counter_value("cluster.foo.circuit_breakers.default.open"),
+        Some(1)
+    );
     assert_eq!(store.gauge_value("cluster.foo.rq_active"), Some(2));
     assert_eq!(store.counter_value("cluster.foo.rare"), None);
     stats.local().rare.inc();
@@ -97,7 +104,14 @@ fn response_codes() {
     let codes = scope.codes("");
     codes.charge(200, false);
     codes.charge(204, true);
-    codes.charge_as(503, Charge { canary: true, completed_only: true, ..Charge::default() });
+    codes.charge_as(
+        503,
+        Charge {
+            canary: true,
+            completed_only: true,
+            ..Charge::default()
+        },
+    );
     codes.charge(700, false);
     for code in 400..420 {
         codes.charge_basic(code);

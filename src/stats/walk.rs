@@ -11,11 +11,23 @@ use super::scope::{BlockSlot, ScopeInner};
 #[derive(Clone)]
 pub(super) enum Stat<'a> {
     /// A field of a block.
-    Field { scope: &'a ScopeInner, slot: &'a BlockSlot, index: usize },
+    Field {
+        scope: &'a ScopeInner,
+        slot: &'a BlockSlot,
+        index: usize,
+    },
     /// A derived response-code counter.
-    Code { scope: &'a ScopeInner, name: &'a str, count: u64 },
+    Code {
+        scope: &'a ScopeInner,
+        name: &'a str,
+        count: u64,
+    },
     /// A dynamic statistic.
-    Dynamic { scope: &'a ScopeInner, name: &'a str, stat: &'a Arc<Dynamic> },
+    Dynamic {
+        scope: &'a ScopeInner,
+        name: &'a str,
+        stat: &'a Arc<Dynamic>,
+    },
 }
 
 impl Stat<'_> {
@@ -108,13 +120,20 @@ impl Stat<'_> {
 pub(super) fn stats_of(scope: &ScopeInner, f: &mut dyn FnMut(Stat<'_>)) {
     let (blocks, codes, dynamic) = {
         let contents = scope.contents();
-        (contents.blocks.clone(), contents.codes.clone(), contents.dynamic.clone())
+        (
+            contents.blocks.clone(),
+            contents.codes.clone(),
+            contents.dynamic.clone(),
+        )
     };
     for slot in &blocks {
         (0..slot.block.descs().len()).for_each(|index| f(Stat::Field { scope, slot, index }));
     }
     for codes in &codes {
-        codes.entries().iter().for_each(|(name, &count)| f(Stat::Code { scope, name, count }));
+        codes
+            .entries()
+            .iter()
+            .for_each(|(name, &count)| f(Stat::Code { scope, name, count }));
     }
     for (name, stat) in &dynamic {
         f(Stat::Dynamic { scope, name, stat });

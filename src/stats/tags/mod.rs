@@ -12,6 +12,9 @@ pub struct Tag {
 impl Tag {
     /// A tag of that name and value.
     pub fn new(name: &str, value: &str) -> Self {
-        Self { name: name.into(), value: value.into() }
+        Self {
+            name: name.into(),
+            value: value.into(),
+        }
     }
 }

@@ -1,0 +1,186 @@
+//! The life of the process, from the command line to the exit code.
+
+use std::{process::ExitCode, rc::Rc, sync::Arc, thread};
+
+use tokio::{
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use xds_protos::{
+    envoy::config::bootstrap::v3::Bootstrap,
+    google::protobuf::Any,
+    prost::{Message, Name},
+};
+
+use super::{ServerContext, Worker, WorkerMsg};
+use crate::{
+    bootstrap,
+    cli::{Cli, Mode},
+    stats,
+};
+
+/// Why the process ends at start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The bootstrap cannot be used.
+    #[error("error initializing configuration '{path}': {source}")]
+    Bootstrap {
+        /// `-c`, or nothing for `--config-yaml`.
+        path: String,
+        /// What is wrong.
+        source: bootstrap::BootstrapError,
+    },
+    /// A static resource cannot be used.
+    #[error("error initializing configuration '{path}': {source}")]
+    Config {
+        /// `-c`, or nothing for `--config-yaml`.
+        path: String,
+        /// What is wrong.
+        source: crate::config::ConfigError,
+    },
+    /// The system refuses threads, sockets or signals.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs the proxy until it is told to stop.
+pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let cli = match Cli::read(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are not failures.
+            let code = if e.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+            let _ = e.print();
+            return code;
+        }
+    };
+    super::log::start(&cli);
+    match start(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{e}");
+            if cli.mode == Mode::Validate {
+                // The one line that scripts read; the log above may be switched off.
+                eprintln!("{e}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: &Cli) -> Result<(), StartError> {
+    for flag in cli.without_effect() {
+        tracing::warn!("{flag} has no effect");
+    }
+    let path = cli
+        .config_path
+        .as_ref()
+        .map(|p| p.display().to_string())
+        .unwrap_or_default();
+    let bootstrap = bootstrap::load(cli).map_err(|source| StartError::Bootstrap {
+        path: path.clone(),
+        source,
+    })?;
+    let server = ServerContext::new(bootstrap, cli);
+    let runtime = local_runtime()?;
+    runtime.block_on(async {
+        let (senders, mut receivers): (Vec<_>, Vec<_>) =
+            (0..=server.concurrency).map(|_| mpsc::unbounded_channel()).unzip();
+        server.mailboxes.open(senders);
+        let Some(control_mailbox) = receivers.pop() else {
+            return Ok(());
+        };
+        stats::enter_shard(server.concurrency);
+        let control = Worker::new(server.concurrency, server.clone());
+        let serving = {
+            let control = control.clone();
+            tokio::task::spawn_local(async move { control.serve(control_mailbox).await })
+        };
+
+        static_resources(&server).map_err(|source| StartError::Config { path, source })?;
+        if cli.mode == Mode::Validate {
+            println!(
+                "configuration '{}' OK",
+                cli.config_path
+                    .as_ref()
+                    .map(|p| p.display().to_string())
+                    .unwrap_or_default()
+            );
+            return Ok(());
+        }
+        start_workers(&server, receivers)?;
+        server.listeners.start(&server);
+        if cli.mode == Mode::InitOnly {
+            return Ok(());
+        }
+        wait_for_stop().await?;
+        serving.abort();
+        Ok(())
+    })
+}
+
+fn local_runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+}
+
+/// Builds what the bootstrap holds: the first error ends the start, as in Envoy.
+fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::ConfigError> {
+    let bootstrap: &Bootstrap = &server.bootstrap;
+    let Some(resources) = &bootstrap.static_resources else {
+        return Ok(());
+    };
+    for listener in &resources.listeners {
+        server
+            .listeners
+            .add_or_update(listener.clone(), "", pack(listener), true, server)?;
+    }
+    Ok(())
+}
+
+fn pack<T: Message + Name>(message: &T) -> Any {
+    xds_protos::any::pack(message)
+}
+
+fn start_workers(
+    server: &Arc<ServerContext>,
+    mailboxes: Vec<mpsc::UnboundedReceiver<WorkerMsg>>,
+) -> Result<(), StartError> {
+    for (id, mailbox) in mailboxes.into_iter().enumerate() {
+        let runtime = thread::Builder::new().name(format!("wrk:{id}"));
+        let server = server.clone();
+        runtime.spawn(move || {
+            stats::enter_shard(id);
+            match local_runtime() {
+                Ok(runtime) => runtime.block_on(async {
+                    let worker: Rc<Worker> = Worker::new(id, server);
+                    worker.serve(mailbox).await;
+                }),
+                Err(error) => tracing::error!(id, %error, "a worker could not start"),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT; SIGHUP is ignored, as Envoy does.
+async fn wait_for_stop() -> Result<(), StartError> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let mut hup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hup.recv() => {}
+        }
+    }
+    tracing::info!("caught a signal, shutting down");
+    Ok(())
+}
