@@ -81,11 +81,6 @@ impl HistogramCell {
             }
         }
     }
-
-    /// Whether something was recorded here.
-    pub(super) fn used(&self) -> bool {
-        self.0.get().is_some()
-    }
 }
 
 /// Decade and bin of a value; `None` for zero, which has a bin of its own. A bin is named by the two leading
@@ -239,11 +234,11 @@ impl<'a> Summary<'a> {
 
     /// Approximate sum of the values, out of the bins as Envoy computes it.
     pub fn sum(&self) -> f64 {
+        // Not `sum`: its zero is negative.
         self.bins
             .0
             .iter()
-            .map(|&(bin, count)| midpoint(bin) * count as f64)
-            .sum::<f64>()
+            .fold(0.0, |sum, &(bin, count)| sum + midpoint(bin) * count as f64)
             / self.unit.scale()
     }
 }

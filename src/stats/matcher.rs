@@ -66,7 +66,7 @@ impl Matcher {
 }
 
 impl Pattern {
-    fn matches(&self, name: &str) -> bool {
+    pub(super) fn matches(&self, name: &str) -> bool {
         if self.ignore_case {
             self.rule.matches(&name.to_ascii_lowercase())
         } else {

@@ -14,6 +14,7 @@ mod config;
 mod dynamic;
 pub mod histogram;
 mod matcher;
+pub mod render;
 mod scope;
 mod shard;
 mod store;

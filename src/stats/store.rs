@@ -10,6 +10,7 @@ use super::dynamic::ExplicitTags;
 use super::lock;
 use super::scope::{Scope, ScopeInner, sanitized};
 use super::tags::Tag;
+use super::walk::ScopeContents;
 
 /// Every statistic of the process. Scopes and dynamic names are created under a lock (on the control side, or at
 /// the first use of a name); values are written without.
@@ -149,15 +150,18 @@ impl Store {
 
     fn find(&self, name: &str, kind: Kind) -> Option<u64> {
         let mut found = None;
-        for scope in self.scopes().iter().filter(|scope| name.starts_with(scope.prefix())) {
-            super::walk::stats_of(scope, &mut |stat| {
+        for scope in self.scopes() {
+            let Some(rest) = name.strip_prefix(scope.prefix()) else {
+                continue;
+            };
+            for stat in ScopeContents::new(scope.clone()).stats() {
                 if std::mem::discriminant(&stat.kind()) == std::mem::discriminant(&kind)
-                    && stat.full_name() == name
+                    && stat.name() == rest
                     && stat.listed()
                 {
                     *found.get_or_insert(0) += stat.number();
                 }
-            });
+            }
         }
         found
     }

@@ -1,65 +1,62 @@
-//! Reading: the statistics of a scope one by one, whatever they are made of.
+//! Reading: a snapshot of what is listed, and its statistics one by one, whatever they are made of.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::block::Kind;
+use super::block::{Kind, StatDesc};
 use super::dynamic::Dynamic;
-use super::histogram::Bins;
+use super::histogram::{Bins, Unit};
 use super::scope::{BlockSlot, ScopeInner};
+use super::store::Store;
 
 /// A statistic while it is read.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) enum Stat<'a> {
     /// A field of a block.
-    Field {
-        scope: &'a ScopeInner,
-        slot: &'a BlockSlot,
-        index: usize,
-    },
+    Field { slot: &'a BlockSlot, index: usize },
     /// A derived response-code counter.
-    Code {
-        scope: &'a ScopeInner,
-        name: &'a str,
-        count: u64,
-    },
+    Code { name: &'a str, count: u64 },
     /// A dynamic statistic.
-    Dynamic {
-        scope: &'a ScopeInner,
-        name: &'a str,
-        stat: &'a Arc<Dynamic>,
-    },
+    Dynamic { name: &'a str, stat: &'a Arc<Dynamic> },
 }
 
-impl Stat<'_> {
+/// A value as read.
+pub(super) enum Reading {
+    /// Of a counter or gauge.
+    Number(u64),
+    /// Of a text readout.
+    Text(String),
+    /// Of a histogram: everything since start, and the last interval.
+    Histogram { unit: Unit, total: Bins, interval: Bins },
+}
+
+impl<'a> Stat<'a> {
+    fn desc(&self) -> Option<&'static StatDesc> {
+        match self {
+            Stat::Field { slot, index } => slot.block.descs().get(*index),
+            _ => None,
+        }
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Stat::Field { slot, index, .. } => slot.block.descs()[*index].kind,
+            Stat::Field { slot, index } => slot.block.descs()[*index].kind,
             Stat::Code { .. } => Kind::Counter,
             Stat::Dynamic { stat, .. } => stat.kind(),
         }
     }
 
-    pub(super) fn scope(&self) -> &ScopeInner {
-        match self {
-            Stat::Field { scope, .. } | Stat::Code { scope, .. } | Stat::Dynamic { scope, .. } => scope,
-        }
-    }
-
     /// The name below the scope's prefix.
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &'a str {
         match self {
-            Stat::Field { slot, index, .. } => slot.block.descs()[*index].name,
+            Stat::Field { slot, index } => slot.block.descs()[*index].name,
             Stat::Code { name, .. } => name,
             Stat::Dynamic { name, .. } => name.trim_end_matches('\0'),
         }
     }
 
-    pub(super) fn full_name(&self) -> String {
-        format!("{}{}", self.scope().prefix(), self.name())
-    }
-
     pub(super) fn hidden(&self) -> bool {
-        matches!(self, Stat::Field { slot, index, .. } if slot.block.descs()[*index].hidden)
+        self.desc().is_some_and(|desc| desc.hidden)
     }
 
     /// Whether it was ever written.
@@ -76,13 +73,9 @@ impl Stat<'_> {
 
     /// Whether it exists as far as a reader can tell.
     pub(super) fn listed(&self) -> bool {
-        match self {
-            Stat::Field { slot, index, .. } => {
-                slot.accepted.as_ref().is_none_or(|accepted| accepted[*index])
-                    && (!slot.block.descs()[*index].lazy || self.used())
-            }
-            _ => true,
-        }
+        let Stat::Field { slot, index } = self else { return true };
+        slot.accepted.as_ref().is_none_or(|accepted| accepted[*index])
+            && (!slot.block.descs()[*index].lazy || self.used())
     }
 
     /// The value of a counter or gauge, the number of values of a histogram.
@@ -98,8 +91,7 @@ impl Stat<'_> {
         }
     }
 
-    /// All values of a histogram, and those of the last interval.
-    pub(super) fn histogram(&self) -> (Bins, Bins) {
+    fn histogram(&self) -> (Bins, Bins) {
         match self {
             Stat::Field { slot, index, .. } => slot.block.histogram(*index),
             Stat::Dynamic { stat, .. } => stat.histogram(),
@@ -107,35 +99,180 @@ impl Stat<'_> {
         }
     }
 
-    /// A text readout's text.
-    pub(super) fn text(&self) -> String {
-        match self {
-            Stat::Dynamic { stat, .. } => stat.text(),
-            _ => String::new(),
+    pub(super) fn read(&self) -> Reading {
+        match (self, self.kind()) {
+            (_, Kind::Histogram(unit)) => {
+                let (total, interval) = self.histogram();
+                Reading::Histogram { unit, total, interval }
+            }
+            (Stat::Dynamic { stat, .. }, Kind::TextReadout) => Reading::Text(stat.text()),
+            _ => Reading::Number(self.number()),
         }
     }
 }
 
-/// Calls `f` with every statistic of a scope, in no particular order. The scope's lock is not held meanwhile.
-pub(super) fn stats_of(scope: &ScopeInner, f: &mut dyn FnMut(Stat<'_>)) {
-    let (blocks, codes, dynamic) = {
-        let contents = scope.contents();
-        (
-            contents.blocks.clone(),
-            contents.codes.clone(),
-            contents.dynamic.clone(),
-        )
-    };
-    for slot in &blocks {
-        (0..slot.block.descs().len()).for_each(|index| f(Stat::Field { scope, slot, index }));
+/// What is printed together, in this order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    TextReadouts,
+    /// Counters and gauges.
+    Numbers,
+    Histograms,
+}
+
+impl Phase {
+    fn holds(self, kind: Kind) -> bool {
+        self == match kind {
+            Kind::TextReadout => Phase::TextReadouts,
+            Kind::Counter | Kind::Gauge => Phase::Numbers,
+            Kind::Histogram(_) => Phase::Histograms,
+        }
     }
-    for codes in &codes {
-        codes
-            .entries()
+}
+
+/// A snapshot of one scope: what there is, not its values (but for derived counters).
+pub(super) struct ScopeContents {
+    pub(super) scope: Arc<ScopeInner>,
+    pub(super) blocks: Vec<BlockSlot>,
+    pub(super) codes: Vec<Vec<(String, u64)>>,
+    pub(super) dynamic: Vec<(Arc<str>, Arc<Dynamic>)>,
+}
+
+impl ScopeContents {
+    pub(super) fn new(scope: Arc<ScopeInner>) -> Self {
+        let (blocks, codes, dynamic) = {
+            let contents = scope.contents();
+            let dynamic = contents
+                .dynamic
+                .iter()
+                .map(|(name, stat)| (name.clone(), stat.clone()))
+                .collect();
+            (contents.blocks.clone(), contents.codes.clone(), dynamic)
+        };
+        let codes = codes
             .iter()
-            .for_each(|(name, &count)| f(Stat::Code { scope, name, count }));
+            .map(|codes| codes.entries().into_iter().collect())
+            .collect();
+        Self {
+            scope,
+            blocks,
+            codes,
+            dynamic,
+        }
     }
-    for (name, stat) in &dynamic {
-        f(Stat::Dynamic { scope, name, stat });
+
+    /// Every statistic of the scope, in no particular order.
+    pub(super) fn stats(&self) -> impl Iterator<Item = Stat<'_>> {
+        let fields = self
+            .blocks
+            .iter()
+            .flat_map(|slot| (0..slot.block.descs().len()).map(move |index| Stat::Field { slot, index }));
+        fields.chain(self.without_blocks())
     }
+
+    /// Every statistic that is not a field of a block.
+    pub(super) fn without_blocks(&self) -> impl Iterator<Item = Stat<'_>> {
+        let codes = self
+            .codes
+            .iter()
+            .flatten()
+            .map(|(name, count)| Stat::Code { name, count: *count });
+        codes.chain(self.dynamic.iter().map(|(name, stat)| Stat::Dynamic { name, stat }))
+    }
+}
+
+/// A snapshot of what is listed.
+pub(super) struct Contents(pub(super) Vec<ScopeContents>);
+
+/// Takes the snapshot.
+pub(super) fn contents(store: &Store) -> Contents {
+    Contents(store.scopes().into_iter().map(ScopeContents::new).collect())
+}
+
+/// A sorted list of names below a scope's prefix.
+pub(super) enum ListSource<'a> {
+    /// Fields of a block, in the order of their names.
+    Block {
+        prefix: &'a str,
+        slot: &'a BlockSlot,
+        order: Arc<[u16]>,
+    },
+    /// Derived counters.
+    Codes {
+        prefix: &'a str,
+        entries: &'a [(String, u64)],
+    },
+    /// Dynamic statistics.
+    Dynamic { prefix: &'a str, stats: Vec<Stat<'a>> },
+}
+
+impl<'a> ListSource<'a> {
+    /// The statistic at a position.
+    pub(super) fn stat(&self, position: usize) -> Option<Stat<'a>> {
+        match self {
+            ListSource::Block { slot, order, .. } => order.get(position).map(|&index| Stat::Field {
+                slot,
+                index: usize::from(index),
+            }),
+            ListSource::Codes { entries, .. } => entries
+                .get(position)
+                .map(|(name, count)| Stat::Code { name, count: *count }),
+            ListSource::Dynamic { stats, .. } => stats.get(position).copied(),
+        }
+    }
+
+    pub(super) fn prefix(&self) -> &'a str {
+        match self {
+            ListSource::Block { prefix, .. }
+            | ListSource::Codes { prefix, .. }
+            | ListSource::Dynamic { prefix, .. } => prefix,
+        }
+    }
+}
+
+impl Contents {
+    /// The lists of one phase, scope by scope.
+    pub(super) fn sources(&self, phase: Phase, used_only: bool) -> Vec<ListSource<'_>> {
+        let mut orders: HashMap<*const StatDesc, Arc<[u16]>> = HashMap::new();
+        let mut sources = Vec::new();
+        for contents in &self.0 {
+            let prefix = contents.scope.prefix();
+            for slot in &contents.blocks {
+                if used_only && slot.block.is_untouched() {
+                    continue;
+                }
+                let descs = slot.block.descs();
+                let order = orders.entry(descs.as_ptr()).or_insert_with(|| order_of(descs, phase));
+                if !order.is_empty() {
+                    sources.push(ListSource::Block {
+                        prefix,
+                        slot,
+                        order: order.clone(),
+                    });
+                }
+            }
+            if phase == Phase::Numbers {
+                sources.extend(
+                    contents
+                        .codes
+                        .iter()
+                        .map(|entries| ListSource::Codes { prefix, entries }),
+                );
+            }
+            let dynamic = contents.dynamic.iter().map(|(name, stat)| Stat::Dynamic { name, stat });
+            let stats: Vec<_> = dynamic.filter(|stat| phase.holds(stat.kind())).collect();
+            if !stats.is_empty() {
+                sources.push(ListSource::Dynamic { prefix, stats });
+            }
+        }
+        sources
+    }
+}
+
+fn order_of(descs: &[StatDesc], phase: Phase) -> Arc<[u16]> {
+    let mut order: Vec<u16> = (0..descs.len() as u16)
+        .filter(|&i| phase.holds(descs[usize::from(i)].kind))
+        .collect();
+    order.sort_by_key(|&index| descs[usize::from(index)].name);
+    order.into()
 }

@@ -1,4 +1,15 @@
-//! Tags: parts of a statistic's name that Prometheus sees as labels.
+//! Tags: parts of a statistic's name that Prometheus and tag-aware sinks see as labels.
+//!
+//! As in Envoy, a list of extractors looks at the full name; each that matches gives a tag and takes characters out
+//! of the name, and what is left is the *extracted name*. Extraction happens while somebody reads. [`ScopeTags`] does
+//! most of it once per scope: only names that some extractor could treat specially are looked at one by one.
+
+mod defaults;
+mod extractor;
+
+use std::ops::Range;
+
+pub(super) use extractor::Extractor;
 
 /// A tag of a statistic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,4 +28,131 @@ impl Tag {
             value: value.into(),
         }
     }
+}
+
+/// A name split into what is left of it and its tags, in Envoy's order of tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extracted {
+    /// The name without the parts that became tags.
+    pub name: String,
+    /// The tags.
+    pub tags: Vec<Tag>,
+}
+
+/// All extractors, in the order they are asked: those that are bound to no first token, then the others.
+#[derive(Debug, Clone)]
+pub(super) struct Extractors(Vec<Extractor>);
+
+/// A match of one extractor: its position among all, what it takes out, the tag's value.
+struct Found<'n> {
+    order: usize,
+    remove: Range<usize>,
+    value: &'n str,
+}
+
+impl Default for Extractors {
+    fn default() -> Self {
+        Self::new(defaults::all())
+    }
+}
+
+impl Extractors {
+    /// Takes extractors in the order of configuration: Envoy's defaults, then the user's.
+    pub(super) fn new(mut extractors: Vec<Extractor>) -> Self {
+        extractors.sort_by_key(|extractor| extractor.first_token().is_some());
+        Self(extractors)
+    }
+
+    /// Extracts the tags of a full name.
+    pub(super) fn extract(&self, name: &str) -> Extracted {
+        let all = self.0.iter().enumerate();
+        self.assemble(
+            name,
+            all.filter_map(|(order, extractor)| find(order, extractor, name))
+                .collect(),
+        )
+    }
+
+    /// Whether some extractor may treat `field` differently from any other name below the same prefix.
+    pub(super) fn is_special(&self, field: &str) -> bool {
+        let dotted = format!(".{field}");
+        self.0.iter().any(|extractor| match extractor.scope() {
+            ExtractorScope::Field => extractor.find(field).is_some(),
+            ExtractorScope::Keyword(keyword) => dotted.contains(keyword),
+            ExtractorScope::Prefix => false,
+            ExtractorScope::Name => true,
+        })
+    }
+
+    fn assemble(&self, name: &str, mut found: Vec<Found<'_>>) -> Extracted {
+        let mut tags: Vec<Tag> = Vec::with_capacity(found.len());
+        found.retain(|found| {
+            let tag = self.0[found.order].tag();
+            let first = !tags.iter().any(|known| &*known.name == tag);
+            if first {
+                tags.push(Tag::new(tag, found.value));
+            }
+            first
+        });
+        found.sort_by_key(|found| found.remove.start);
+        let (mut rest, mut at) = (String::with_capacity(name.len()), 0);
+        for found in &found {
+            if found.remove.start > at {
+                rest.push_str(&name[at..found.remove.start]);
+            }
+            at = at.max(found.remove.end);
+        }
+        rest.push_str(&name[at..]);
+        Extracted { name: rest, tags }
+    }
+}
+
+fn find<'n>(order: usize, extractor: &'n Extractor, name: &'n str) -> Option<Found<'n>> {
+    extractor
+        .find(name)
+        .map(|(remove, value)| Found { order, remove, value })
+}
+
+/// What of a name decides whether an extractor matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ExtractorScope {
+    /// Only what is below a scope's prefix.
+    Field,
+    /// Only the prefix, if it has two tokens or more and something follows.
+    Prefix,
+    /// The whole name, and only if it has this keyword, which stands after a dot.
+    Keyword(&'static str),
+    /// The whole name (patterns of the user).
+    Name,
+}
+
+/// The tags of everything below one prefix.
+pub(super) struct ScopeTags {
+    /// What is left of the prefix, and the tags in it, for names that are not special; `None` if all names are to be
+    /// looked at one by one.
+    pub(super) common: Option<Extracted>,
+}
+
+impl ScopeTags {
+    pub(super) fn new(extractors: &Extractors, prefix: &str) -> Self {
+        let by_name = extractors.0.iter().any(|extractor| match extractor.scope() {
+            ExtractorScope::Keyword(keyword) => prefix.contains(keyword),
+            ExtractorScope::Name => true,
+            ExtractorScope::Field | ExtractorScope::Prefix => false,
+        });
+        if by_name || prefix.bytes().filter(|&byte| byte == b'.').count() < 2 {
+            return Self { common: None };
+        }
+        // Any field will do: what is asked here does not depend on it.
+        let mut common = extractors.extract(&format!("{prefix}x"));
+        let ends_as_field = common.name.pop() == Some('x');
+        Self {
+            common: ends_as_field.then_some(common),
+        }
+    }
+}
+
+/// Envoy's default extractors.
+pub(super) fn default_extractors() -> Vec<Extractor> {
+    defaults::all()
 }
