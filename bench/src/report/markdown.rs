@@ -114,16 +114,18 @@ fn speed_table(raw: &Raw) -> String {
 }
 
 fn memory_table(raw: &Raw) -> String {
+    let at_start = measured(raw, Metric::PssMb).filter(|row| !row.is_clusters());
+    let idle = measured(raw, Metric::PerConnectionKb);
+    let rows: Vec<_> = at_start
+        .map(|row| (row, Metric::PssMb, "MB"))
+        .chain(idle.map(|row| (row, Metric::PerConnectionKb, "KB")))
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
     let mut table = String::from("## Memory\n\n");
     head(&mut table, raw, &[]);
-    for (row, metric, unit) in [
-        ("memory-start", Metric::PssMb, "MB"),
-        ("memory-idle", Metric::PerConnectionKb, "KB"),
-        ("memory-idle-tls", Metric::PerConnectionKb, "KB"),
-    ] {
-        let Some(row) = ROWS.iter().find(|r| r.name == row) else {
-            continue;
-        };
+    for (row, metric, unit) in rows {
         let _ = write!(table, "| {} |", row.title);
         for (proxy, _) in &raw.proxies {
             let cell = raw.median(row.name, proxy, metric);
