@@ -16,6 +16,7 @@ use crate::{
     extensions::{self, Registry},
     listener::ListenerManager,
     stats::Store,
+    upstream::ClusterManager,
     xds,
 };
 
@@ -35,6 +36,8 @@ pub struct ServerContext {
     pub concurrency: usize,
     /// The xDS client.
     pub xds: xds::Handle,
+    /// All clusters.
+    pub clusters: ClusterManager,
     /// `--drain-time-s`
     pub drain_time: Duration,
     /// `--drain-strategy`
@@ -61,6 +64,7 @@ impl ServerContext {
             listeners: ListenerManager::new(&stats),
             stats,
             xds: xds::Handle::default(),
+            clusters: ClusterManager::default(),
             mailboxes: Mailboxes::default(),
             concurrency,
             drain_time: cli.drain_time(),

@@ -8,7 +8,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::ServerContext;
-use crate::listener::{ListenerMsg, WorkerListeners};
+use crate::{
+    listener::{ListenerMsg, WorkerListeners},
+    upstream::{ClusterMsg, WorkerClusters},
+};
 
 /// A worker's own state. Lives in an `Rc`; never leaves its thread.
 ///
@@ -21,13 +24,16 @@ pub struct Worker {
     pub server: Arc<ServerContext>,
     /// Listeners that accept on this worker; none on the control thread.
     pub listeners: WorkerListeners,
+    /// Clusters, with this worker's pools.
+    pub clusters: WorkerClusters,
 }
 
 impl Worker {
-    /// A worker with nothing to do yet.
+    /// A worker that has the clusters published so far and nothing to do yet. The mailboxes must be open by then.
     pub fn new(id: usize, server: Arc<ServerContext>) -> Rc<Self> {
         Rc::new(Self {
             id,
+            clusters: WorkerClusters::new(&server),
             server,
             listeners: WorkerListeners::default(),
         })
@@ -37,6 +43,7 @@ impl Worker {
     pub fn handle(self: &Rc<Self>, message: WorkerMsg) {
         match message {
             WorkerMsg::Listener(message) => self.listeners.handle(message, self),
+            WorkerMsg::Cluster(message) => self.clusters.handle(message),
             WorkerMsg::Run(f) => f(self),
         }
     }
@@ -53,6 +60,8 @@ impl Worker {
 pub enum WorkerMsg {
     /// About listeners.
     Listener(ListenerMsg),
+    /// A cluster came, changed or went.
+    Cluster(ClusterMsg),
     /// Runs on the worker, for what has no message of its own.
     Run(Box<dyn FnOnce(&Rc<Worker>) + Send>),
 }

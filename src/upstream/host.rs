@@ -1,8 +1,120 @@
 //! One endpoint of a cluster, shared by control and workers.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
 
-use crate::net::Address;
+use arc_swap::ArcSwap;
+
+use crate::{http::stream_info::Metadata, net::Address};
+
+/// `core.v3.Locality`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Locality {
+    /// `region`
+    pub region: String,
+    /// `zone`
+    pub zone: String,
+    /// `sub_zone`
+    pub sub_zone: String,
+}
+
+/// What an endpoint update may change on a host that stays.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HostAttributes {
+    /// Where it is.
+    pub locality: Arc<Locality>,
+    /// `LbEndpoint.metadata`: subsets, transport socket matches, canary.
+    pub metadata: Arc<Metadata>,
+    /// Metadata of the locality, for logs.
+    pub locality_metadata: Arc<Metadata>,
+    /// `LocalityLbEndpoints.priority`
+    pub priority: u32,
+    /// `envoy.lb` metadata `canary: true`.
+    pub canary: bool,
+    /// `Endpoint.additional_addresses`: tried after `address` (happy eyeballs).
+    pub additional_addresses: Vec<Address>,
+    /// `Endpoint.health_check_config.address`/`port_value`: what active health checks connect to.
+    pub health_check_address: Option<Address>,
+    /// `Endpoint.health_check_config.hostname`
+    pub health_check_hostname: String,
+    /// `Endpoint.health_check_config.disable_active_health_check`
+    pub health_check_disabled: bool,
+}
+
+/// How the load balancer treats a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// First choice.
+    Healthy,
+    /// Second choice, used as far as healthy hosts do not suffice.
+    Degraded,
+    /// Used only in panic mode.
+    Unhealthy,
+}
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal $text:literal;)*) => {
+        /// The reasons why a host is not healthy, as `/clusters` prints them (`health_flags`).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum HealthFlag { $($(#[$doc])* $name = $bit),* }
+
+        impl HealthFlag {
+            /// All flags with their texts, in the order they are printed.
+            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$name, $text)),*];
+        }
+    };
+}
+
+flags! {
+    /// Active health checking failed.
+    FailedActiveHc = 0x1 "/failed_active_hc";
+    /// Ejected by outlier detection.
+    FailedOutlierCheck = 0x2 "/failed_outlier_check";
+    /// EDS said UNHEALTHY.
+    FailedEdsHealth = 0x4 "/failed_eds_health";
+    /// Degraded by active health checking.
+    DegradedActiveHc = 0x8 "/degraded_active_hc";
+    /// EDS said DEGRADED.
+    DegradedEdsHealth = 0x10 "/degraded_eds_health";
+    /// Removed by discovery, kept until it fails its health check.
+    PendingDynamicRemoval = 0x20 "/pending_dynamic_removal";
+    /// Never health-checked yet.
+    PendingActiveHc = 0x40 "/pending_active_hc";
+    /// EDS said DRAINING.
+    EdsStatusDraining = 0x400 "/eds_status_draining";
+}
+
+const UNHEALTHY: u32 = HealthFlag::FailedActiveHc as u32
+    | HealthFlag::FailedOutlierCheck as u32
+    | HealthFlag::FailedEdsHealth as u32
+    | HealthFlag::EdsStatusDraining as u32;
+const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32 | HealthFlag::DegradedEdsHealth as u32;
+
+/// Counters of one host, summed over all workers; shown by `/clusters`.
+#[derive(Debug, Default)]
+pub struct HostStats {
+    /// Connections opened or tried.
+    pub cx_total: AtomicU64,
+    /// Connections open now.
+    pub cx_active: AtomicU64,
+    /// Connections that failed.
+    pub cx_connect_fail: AtomicU64,
+    /// Requests sent.
+    pub rq_total: AtomicU64,
+    /// Requests in flight; least request decides by it.
+    pub rq_active: AtomicU64,
+    /// Requests waiting for a connection.
+    pub rq_pending_active: AtomicU64,
+    /// Responses below 500 (the router counts them).
+    pub rq_success: AtomicU64,
+    /// 5xx responses, resets and failed connections.
+    pub rq_error: AtomicU64,
+    /// Requests that timed out.
+    pub rq_timeout: AtomicU64,
+}
 
 /// One endpoint. Identity is its address: it survives endpoint and health updates, and its connections with it.
 #[derive(Debug)]
@@ -11,4 +123,79 @@ pub struct Host {
     pub address: Address,
     /// DNS name it was resolved from, or `Endpoint.hostname`; empty when neither.
     pub hostname: Arc<str>,
+    /// Counters shared by all workers.
+    pub stats: HostStats,
+    weight: AtomicU32,
+    health: AtomicU32,
+    attributes: ArcSwap<HostAttributes>,
+}
+
+impl Host {
+    /// A healthy host of weight 1 (0 becomes 1, as in Envoy).
+    pub fn new(address: Address, hostname: impl Into<Arc<str>>, weight: u32, attributes: HostAttributes) -> Self {
+        Self {
+            address,
+            hostname: hostname.into(),
+            stats: HostStats::default(),
+            weight: AtomicU32::new(weight.max(1)),
+            health: AtomicU32::new(0),
+            attributes: ArcSwap::from_pointee(attributes),
+        }
+    }
+
+    /// Load-balancing weight, at least 1.
+    #[inline]
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// Sets the weight; tells whether it changed.
+    pub fn set_weight(&self, weight: u32) -> bool {
+        self.weight.swap(weight.max(1), Relaxed) != weight.max(1)
+    }
+
+    /// Everything else an update may change.
+    pub fn attributes(&self) -> arc_swap::Guard<Arc<HostAttributes>> {
+        self.attributes.load()
+    }
+
+    /// Replaces the attributes; tells whether they changed.
+    pub fn set_attributes(&self, attributes: HostAttributes) -> bool {
+        if **self.attributes.load() == attributes {
+            return false;
+        }
+        self.attributes.store(Arc::new(attributes));
+        true
+    }
+
+    /// How the load balancer treats it.
+    #[inline]
+    pub fn health(&self) -> Health {
+        match self.health.load(Relaxed) {
+            f if f & UNHEALTHY != 0 => Health::Unhealthy,
+            f if f & DEGRADED != 0 => Health::Degraded,
+            _ => Health::Healthy,
+        }
+    }
+
+    /// Whether the flag is set.
+    pub fn has_flag(&self, flag: HealthFlag) -> bool {
+        self.health.load(Relaxed) & flag as u32 != 0
+    }
+
+    /// Sets or clears a flag; tells whether it changed.
+    pub fn set_flag(&self, flag: HealthFlag, on: bool) -> bool {
+        let before = if on {
+            self.health.fetch_or(flag as u32, Relaxed)
+        } else {
+            self.health.fetch_and(!(flag as u32), Relaxed)
+        };
+        (before & flag as u32 != 0) != on
+    }
+
+    /// `healthy`, or the flags one after the other: `/clusters` prints it.
+    pub fn health_text(&self) -> String {
+        let text: String = HealthFlag::ALL.iter().filter(|(f, _)| self.has_flag(*f)).map(|(_, t)| *t).collect();
+        if text.is_empty() { "healthy".into() } else { text }
+    }
 }

@@ -1,0 +1,55 @@
+//! What a cluster is, immutable after its configuration was built.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+
+use super::{ClusterStats, HostSets, ResourceManager, ResourcePriority};
+use crate::{
+    http::stream_info::Metadata,
+    stats::{CodeStats, Scope, Stats},
+};
+
+/// What control publishes to the workers: the configuration and the present hosts.
+pub struct Cluster {
+    /// Immutable; a changed configuration is a new `Cluster`.
+    pub info: Arc<ClusterInfo>,
+    /// The present hosts; replaced as a whole.
+    pub hosts: ArcSwap<HostSets>,
+}
+
+/// The configuration of a cluster as workers use it.
+pub struct ClusterInfo {
+    /// `name`
+    pub name: Arc<str>,
+    /// `alt_stat_name`, or the name: statistics and `%UPSTREAM_CLUSTER%` use it.
+    pub observability_name: Arc<str>,
+    /// `cluster.<observability_name>.`
+    pub scope: Scope,
+    /// All statistics with fixed names.
+    pub stats: Stats<ClusterStats>,
+    /// `upstream_rq_<code>`, `upstream_rq_2xx`, `internal.`, `external.`, `canary.`
+    pub codes: CodeStats,
+    /// `connect_timeout`, 5 s
+    pub connect_timeout: Duration,
+    /// `per_connection_buffer_limit_bytes`, 1 MiB
+    pub per_connection_buffer_limit: u32,
+    /// `metadata`
+    pub metadata: Arc<Metadata>,
+    /// `common_http_protocol_options.max_stream_duration`
+    pub max_stream_duration: Option<Duration>,
+    /// Whether it came from a control plane.
+    pub added_via_api: bool,
+    resources: [Arc<ResourceManager>; 2],
+}
+
+impl ClusterInfo {
+    /// The circuit breakers of a priority.
+    #[inline]
+    pub fn resources(&self, priority: ResourcePriority) -> &Arc<ResourceManager> {
+        match priority {
+            ResourcePriority::Default => &self.resources[0],
+            ResourcePriority::High => &self.resources[1],
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! All clusters as one worker sees them.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+
+use super::{Cluster, WorkerCluster};
+use crate::server::ServerContext;
+
+/// What control tells workers about clusters.
+pub enum ClusterMsg {
+    /// A cluster became warm, or replaces the one of its name.
+    Set(Arc<Cluster>),
+    /// A cluster is gone: finish what is in flight, close its connections.
+    Remove(Arc<str>),
+}
+
+struct Entry {
+    cluster: Arc<Cluster>,
+    inflated: Option<Rc<WorkerCluster>>,
+}
+
+/// A worker's clusters by name. A cluster costs a map entry until the first request to it.
+#[derive(Default)]
+pub struct WorkerClusters {
+    map: RefCell<HashMap<Arc<str>, Entry>>,
+}
+
+impl WorkerClusters {
+    /// Starts with what the manager has now. Call it once the mailboxes are open: what comes later comes as messages.
+    pub fn new(server: &ServerContext) -> Self {
+        let clusters = Self::default();
+        for cluster in server.clusters.active() {
+            clusters.handle(ClusterMsg::Set(cluster));
+        }
+        clusters
+    }
+
+    /// The cluster of this name, inflated at first use.
+    pub fn get(&self, name: &str) -> Option<Rc<WorkerCluster>> {
+        let mut map = self.map.borrow_mut();
+        let entry = map.get_mut(name)?;
+        Some(entry.inflated.get_or_insert_with(|| WorkerCluster::new(entry.cluster.clone())).clone())
+    }
+
+    /// Applies a message from control.
+    pub fn handle(&self, msg: ClusterMsg) {
+        let old = match msg {
+            ClusterMsg::Set(cluster) => {
+                let mut map = self.map.borrow_mut();
+                if map.get(&cluster.info.name).is_some_and(|e| Arc::ptr_eq(&e.cluster, &cluster)) {
+                    return;
+                }
+                let name = cluster.info.name.clone();
+                map.insert(name, Entry { cluster, inflated: None })
+            }
+            ClusterMsg::Remove(name) => self.map.borrow_mut().remove(&name),
+        };
+        if let Some(old) = old.and_then(|entry| entry.inflated) {
+            old.drain();
+        }
+    }
+}
