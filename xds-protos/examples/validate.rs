@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use xds_protos::load::{self, LoadOptions};
+use xds_protos::pgv;
 
 fn main() -> ExitCode {
     // Envoy's other flags are let pass, so that the same command line can be given to both.
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn check(path: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
-    load::from_file(path, "envoy.config.bootstrap.v3.Bootstrap", &LoadOptions::default())?;
+    let loaded = load::from_file(path, "envoy.config.bootstrap.v3.Bootstrap", &LoadOptions::default())?;
+    pgv::validate_with_anys(&loaded.message)?;
     Ok(())
 }

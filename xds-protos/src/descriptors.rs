@@ -1,6 +1,7 @@
 //! The descriptors of the whole API: the ground on which loading, checking and printing work.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use prost::Name;
 use prost_reflect::{DescriptorPool, MessageDescriptor};
@@ -34,6 +35,26 @@ pub fn message(full_name: &str) -> Option<MessageDescriptor> {
 /// ```
 pub fn type_url<T: Name>() -> String {
     format!("{TYPE_URL_PREFIX}{}", T::full_name())
+}
+
+/// What has been worked out about message types, each at its first use.
+pub(crate) struct PerType<T>(LazyLock<Mutex<HashMap<String, Arc<T>>>>);
+
+impl<T> PerType<T> {
+    pub const fn new() -> PerType<T> {
+        PerType(LazyLock::new(Mutex::default))
+    }
+
+    /// What is known about a type, or what `make` finds out now.
+    pub fn get(&self, descriptor: &MessageDescriptor, make: fn(&MessageDescriptor) -> T) -> Arc<T> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get(descriptor.full_name()) {
+            return known.clone();
+        }
+        let made = Arc::new(make(descriptor));
+        known.insert(descriptor.full_name().to_owned(), made.clone());
+        made
+    }
 }
 
 #[cfg(test)]

@@ -27,8 +27,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod any;
+pub mod check;
 mod descriptors;
+pub mod dynamic;
 pub mod load;
+pub mod pgv;
 
 pub use descriptors::{TYPE_URL_PREFIX, message, pool, type_url};
 pub use envoy_types::pb::{cel, envoy, google, io, opentelemetry, ratelimit, udpa, validate, xds};
