@@ -1,22 +1,34 @@
 //! Route tables: virtual host, route, action (`envoy.config.route.v3`).
+//!
+//! [`RouteTable::build`] makes one immutable table of a `RouteConfiguration`; [`RouteTable::find`] chooses a
+//! route for a request and gives a [`RouteMatch`], which derefs to the [`Route`] and keeps the table alive.
 
-use std::sync::Arc;
+mod action;
+mod cluster;
+mod filter_config;
+mod hash_policy;
+mod matched;
+mod mirror;
+mod mutation;
+pub mod rate_limit;
+mod redirect;
+mod retry;
+mod route_entry;
+mod table;
+mod virtual_host;
 
-use crate::http::filter::RouteConfig;
+pub use action::{ConnectConfig, InternalRedirectPolicy, MaxStreamDuration, Priority, RouteAction, Timeouts};
+pub use cluster::{ClusterSpecifier, ClusterWeight, MetadataMatch, WeightedClusters};
+pub use filter_config::PerFilterConfigs;
+pub use hash_policy::{HashOutcome, HashPolicies};
+pub use matched::RouteMatch;
+pub use mirror::MirrorPolicy;
+pub use mutation::HeaderMutations;
+pub use redirect::RedirectAction;
+pub use retry::{DEFAULT_BASE_INTERVAL, HedgePolicy, ResetHeader, RetryExtension, RetryOn, RetryPolicy};
+pub use route_entry::{Action, Decorator, DirectResponse, Route, RouteTracing};
+pub use table::{RouteOutcome, RouteTable};
+pub use virtual_host::{VirtualCluster, VirtualHost};
 
-/// A route that matched: keeps its table alive for the stream's life.
-#[derive(Clone)]
-pub struct RouteMatch {
-    table: Arc<RouteTable>,
-}
-
-/// One `RouteConfiguration`, built.
-pub struct RouteTable {}
-
-impl RouteMatch {
-    /// The most specific per-route configuration of the filter of this name.
-    pub fn filter_config(&self, _filter: &str) -> Option<&RouteConfig> {
-        let _ = &self.table;
-        None
-    }
-}
+#[cfg(test)]
+mod tests;

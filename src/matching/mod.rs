@@ -1,0 +1,19 @@
+//! Matchers of `envoy.type.matcher.v3` and of routes: strings, regular expressions, headers, query
+//! parameters, values, metadata, addresses. Built once, then matched without allocation.
+
+mod address;
+mod header;
+mod query;
+mod regex;
+mod string;
+mod value;
+
+pub use address::AddressMatcher;
+pub use header::{CookieMatcher, HeaderLookup, HeaderMatcher, cookie};
+pub use query::{QueryParameterMatcher, query_parameter};
+pub use regex::{RegexMatcher, RegexSubstitution};
+pub use string::StringMatcher;
+pub use value::{FilterStateMatcher, MetadataMatcher, ValueMatcher, struct_path};
+
+#[cfg(test)]
+mod tests;
