@@ -2,6 +2,7 @@
 //! The connection level (hyper, h2) is known to `codec` alone.
 
 pub mod body;
+pub mod codec;
 pub mod filter;
 pub mod head;
 pub mod local_reply;

@@ -12,8 +12,8 @@ use tokio::{
 };
 
 /// What a transport socket may hand on when none of the named kinds fits.
-pub trait ByteStream: AsyncRead + AsyncWrite {}
-impl<T: AsyncRead + AsyncWrite> ByteStream for T {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> ByteStream for T {}
 
 /// A connected byte stream, downstream or upstream.
 pub enum Stream {
