@@ -1,5 +1,8 @@
 # The daily verbs. `just` lists them.
 
+# Arguments reach the command as they were typed: a regular expression has characters the shell wants.
+set positional-arguments
+
 target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 oracle := target / "envoy-oracle/bin/envoy"
 
@@ -19,25 +22,25 @@ lint:
 
 # Unit, integration and differential tests.
 test *args:
-    cargo test --workspace {{ args }}
+    cargo test --workspace "$@"
 
 # Real control planes and the real rate-limit service; needs Go and redis-server. E.g. `just conformance -run ratelimit/`.
 conformance *args:
     cargo build
-    cd conformance/control-planes && go run . -target {{ target }} {{ args }}
+    cd conformance/control-planes && go run . -target {{ target }} "$@"
 
 # The same scenarios on the real Envoy: what a scenario claims must hold there first.
 conformance-oracle *args: _oracle
-    cd conformance/control-planes && go run . -target {{ target }} -binary {{ oracle }} {{ args }}
+    cd conformance/control-planes && go run . -target {{ target }} -binary {{ oracle }} "$@"
 
 # Side by side with Envoy, nginx and HAProxy.
 bench *args:
     cargo build --release -p nuncio -p nuncio-bench
-    {{ target }}/release/nuncio-bench run {{ args }}
+    {{ target }}/release/nuncio-bench run "$@"
 
 # One fuzz target until it is stopped; without a name, the list. Needs cargo-fuzz and a nightly toolchain.
 fuzz target="" *args:
-    cd fuzz && if [ -n "{{ target }}" ]; then cargo +nightly fuzz run {{ target }} {{ args }}; else cargo +nightly fuzz list; fi
+    cd fuzz && if [ -n "{{ target }}" ]; then shift && cargo +nightly fuzz run {{ target }} "$@"; else cargo +nightly fuzz list; fi
 
 # Line coverage of the tests as HTML. Needs cargo-llvm-cov.
 coverage:
@@ -45,7 +48,7 @@ coverage:
 
 # The proxy with a configuration. E.g. `just run -c config-samples/http.yaml`.
 run *args:
-    cargo run -- {{ args }}
+    cargo run -- "$@"
 
 # All that is checked before a merge.
 ci:

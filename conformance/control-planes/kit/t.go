@@ -138,3 +138,19 @@ func (t *T) Write(name, text string) string {
 	t.OK(os.WriteFile(path, []byte(text), 0o644), "write "+name)
 	return path
 }
+
+// Replace puts text in a file of the scenario's folder by an atomic move, and gives its path.
+func (t *T) Replace(name, text string) string {
+	fresh := t.Write("."+name+".new", text)
+	path := filepath.Join(t.Dir, name)
+	t.OK(os.Rename(fresh, path), "move "+name)
+	return path
+}
+
+// SocketDir is a folder whose name is short enough for a unix socket's path.
+func (t *T) SocketDir() string {
+	dir, err := os.MkdirTemp("", "conformance")
+	t.OK(err, "temporary folder")
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}

@@ -11,6 +11,7 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"nuncio/conformance/control-planes/kit"
 )
@@ -132,7 +133,12 @@ func (s *Script) StreamAggregatedResources(g discovery.AggregatedDiscoveryServic
 			ControlPlane: &core.ControlPlane{Identifier: "script"},
 		}
 		for _, r := range resources {
-			out.Resources = append(out.Resources, r.Resource)
+			body := r.Resource
+			if r.Ttl != nil {
+				// Only the wrapper has room for a time to live.
+				body, _ = anypb.New(r)
+			}
+			out.Resources = append(out.Resources, body)
 		}
 		return g.Send(out)
 	})
@@ -305,4 +311,24 @@ func (s *Script) Wire(typeURL, version string) []*discovery.Resource {
 		out = append(out, r.Wire(version))
 	}
 	return out
+}
+
+// PushTTL sends resources that live so long.
+func (s *Script) PushTTL(typeURL, version string, ttl time.Duration, resources ...Resource) string {
+	var out []*discovery.Resource
+	for _, r := range resources {
+		wire := r.Wire(version)
+		wire.Ttl = durationpb.New(ttl)
+		out = append(out, wire)
+	}
+	return s.Push(typeURL, typeURL, version, out...)
+}
+
+// Heartbeat renews resources without their content.
+func (s *Script) Heartbeat(typeURL, version string, ttl time.Duration, names ...string) string {
+	var out []*discovery.Resource
+	for _, name := range names {
+		out = append(out, &discovery.Resource{Name: name, Version: version, Ttl: durationpb.New(ttl)})
+	}
+	return s.Push(typeURL, typeURL, version, out...)
 }

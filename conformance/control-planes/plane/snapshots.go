@@ -26,6 +26,9 @@ type Snapshots struct {
 	Journal
 
 	t       *kit.T
+	network string
+	address string
+	options []grpc.ServerOption
 	cache   cache.SnapshotCache
 	version int
 	mu      sync.Mutex
@@ -33,8 +36,21 @@ type Snapshots struct {
 }
 
 // NewSnapshots starts the server on a free port, with nothing to say yet.
-func NewSnapshots(t *kit.T) *Snapshots {
-	s := &Snapshots{Port: t.Port(), t: t, cache: cache.NewSnapshotCache(true, cache.IDHash{}, nil)}
+func NewSnapshots(t *kit.T, options ...grpc.ServerOption) *Snapshots {
+	port := t.Port()
+	return newSnapshots(t, port, "tcp", fmt.Sprintf("127.0.0.1:%d", port), options)
+}
+
+// NewSnapshotsAt starts the server on a unix socket.
+func NewSnapshotsAt(t *kit.T, path string) *Snapshots {
+	return newSnapshots(t, 0, "unix", path, nil)
+}
+
+func newSnapshots(t *kit.T, port int, network, address string, options []grpc.ServerOption) *Snapshots {
+	s := &Snapshots{
+		Port: port, t: t, network: network, address: address, options: options,
+		cache: cache.NewSnapshotCache(true, cache.IDHash{}, nil),
+	}
 	s.Start()
 	t.Cleanup(s.Stop)
 	return s
@@ -46,7 +62,7 @@ func (s *Snapshots) Start() {
 	defer s.mu.Unlock()
 	var l net.Listener
 	s.t.Eventually(5*time.Second, "the control plane's port", func() (err error) {
-		l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
+		l, err = net.Listen(s.network, s.address)
 		return err
 	})
 	callbacks := server.CallbackFuncs{
@@ -60,7 +76,7 @@ func (s *Snapshots) Start() {
 		},
 	}
 	srv := server.NewServer(context.Background(), s.cache, callbacks, sotw.WithOrderedADS())
-	s.grpc = grpc.NewServer()
+	s.grpc = grpc.NewServer(s.options...)
 	discovery.RegisterAggregatedDiscoveryServiceServer(s.grpc, srv)
 	go func(g *grpc.Server) { _ = g.Serve(l) }(s.grpc)
 }

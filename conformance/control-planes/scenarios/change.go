@@ -20,6 +20,7 @@ func change() []Scenario {
 	out = append(out, both("change/50-updates-a-second", churn)...)
 	out = append(out, both("change/listener-rebuilt-under-load", rebuildListener)...)
 	out = append(out, both("change/200-clusters-at-once", manyClusters)...)
+	out = append(out, both("change/response-of-8-megabytes", largeResponse)...)
 	return out
 }
 
@@ -238,5 +239,23 @@ func manyClusters(s *site) {
 	xds.Set(append(base, routes("routes", "back", "2"))...)
 	s.stat(proxy, "cluster_manager.active_clusters", before)
 	load.StopClean(s.T)
+	proxy.Stop()
+}
+
+// largeResponse is past the 4 MB at which gRPC libraries stop by default; Envoy has no limit.
+func largeResponse(s *site) {
+	one := s.Upstream("one", nil)
+	xds := plane.NewSnapshots(s.T)
+	config := []plane.Resource{listener("front", s.port, rds("routes")), routes("routes", "back", "1"), staticCluster("back", one.Port)}
+	ballast := strings.Repeat("x", 1<<20)
+	for i := range 8 {
+		extra := fmt.Sprintf("metadata: {filter_metadata: {ballast: {text: %s}}}", ballast)
+		config = append(config, staticCluster(fmt.Sprintf("heavy-%d", i), one.Port, extra))
+	}
+	xds.Set(config...)
+	proxy := s.proxy(xds.Port)
+	proxy.Ready(14 * time.Second)
+	s.body("/", "one")
+	s.stat(proxy, "cluster_manager.active_clusters", 10)
 	proxy.Stop()
 }

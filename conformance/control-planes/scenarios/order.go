@@ -18,6 +18,8 @@ func order() []Scenario {
 	out = append(out, both("order/initial-fetch-timeout", initialFetchTimeout)...)
 	out = append(out, both("order/initial-fetch-timeout-of-routes", routesTimeout)...)
 	out = append(out, both("order/node-on-first-message-only", nodeOnce)...)
+	out = append(out, both("order/unsubscribes-what-it-no-longer-needs", unsubscribes)...)
+	out = append(out, both("order/resource-ttl", resourceTTL)...)
 	out = append(out, Scenario{"order/node-on-every-message/sotw", with(sotw, nodeAlways)})
 	return out
 }
@@ -217,6 +219,56 @@ func nodeTraffic(s *site, ads string) []plane.Request {
 	}
 	proxy.Stop()
 	return xds.Since(0)
+}
+
+// unsubscribes: with its cluster gone, the endpoints of it are no longer asked for.
+func unsubscribes(s *site) {
+	two := s.Upstream("two", nil)
+	xds, proxy := s.scripted()
+	one := xds.Content(plane.EndpointType)
+	xds.Set(plane.EndpointType, "2", append(one, endpoints("spare", two.Port))...)
+	nonce := xds.Set(plane.ClusterType, "2", edsCluster("back"), edsCluster("spare"))
+	xds.Accepted(s.T, nonce, "a second cluster")
+	xds.Await(s.T, 0, "the subscription to its endpoints", wants(plane.EndpointType, "spare"))
+	mark := xds.Mark()
+	xds.Accepted(s.T, xds.Set(plane.ClusterType, "3", edsCluster("back")), "its removal")
+	xds.Await(s.T, mark, "the end of the subscription to its endpoints", func(r plane.Request) bool {
+		if r.Type != plane.EndpointType {
+			return false
+		}
+		if s.d == delta {
+			return len(r.Unsubscribe) == 1 && r.Unsubscribe[0] == "spare"
+		}
+		return len(r.Names) == 1 && r.Names[0] == "back"
+	})
+	s.body("/", "one")
+	proxy.Stop()
+}
+
+// resourceTTL: a resource with a time to live goes away unless it is renewed in time. Delta renews with
+// a heartbeat, which has no content; state of the world sends the listeners again, because an empty
+// list of them means that there are none.
+func resourceTTL(s *site) {
+	xds, proxy := s.scripted()
+	brief := *s
+	brief.port = s.Port()
+	ttl := time.Second
+	send := func() string {
+		return xds.PushTTL(plane.ListenerType, "2", ttl, listener("front", s.port, rds("routes")), listener("brief", brief.port, rds("routes")))
+	}
+	renew := send
+	if s.d == delta {
+		renew = func() string { return xds.Heartbeat(plane.ListenerType, "2", ttl, "front", "brief") }
+	}
+	xds.Accepted(s.T, send(), "listeners with a time to live")
+	for range 4 {
+		time.Sleep(ttl / 2)
+		xds.Accepted(s.T, renew(), "a renewal")
+	}
+	s.stat(proxy, "listener_manager.total_listeners_active", 2)
+	brief.body("/", "one")
+	s.stat(proxy, "listener_manager.total_listeners_active", 0)
+	proxy.Stop()
 }
 
 // wants is a request that subscribes to a name.

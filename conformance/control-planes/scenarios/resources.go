@@ -33,6 +33,16 @@ func both(name string, run func(*site)) []Scenario {
 // adsBootstrap is a proxy that takes everything from an ADS server. `ads` is added to the
 // ads_config and `source` to cds_config and lds_config, as flow-style YAML fields.
 func adsBootstrap(admin, xds int, d dialect, ads, source string) string {
+	return adsBootstrapOver(admin, d, ads, source, at(xds), "")
+}
+
+// at is the YAML of an endpoint on 127.0.0.1.
+func at(port int) string {
+	return fmt.Sprintf("{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}", port)
+}
+
+// adsBootstrapOver says where the ADS server is: its endpoints, and more fields of its cluster.
+func adsBootstrapOver(admin int, d dialect, ads, source, hosts, extra string) string {
 	return fmt.Sprintf(`
 node: {id: %s, cluster: conformance}
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}
@@ -50,8 +60,8 @@ static_resources:
         explicit_http_config: {http2_protocol_options: {}}
     load_assignment:
       cluster_name: xds
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]
-`, plane.Node, admin, string(d), ads, source, source, xds)
+      endpoints: [{lb_endpoints: [%s]}]
+%s`, plane.Node, admin, string(d), ads, source, source, hosts, extra)
 }
 
 // staticCluster has its endpoint in itself; `extra` is more YAML fields.
@@ -61,8 +71,8 @@ name: %[1]s
 connect_timeout: 1s
 load_assignment:
   cluster_name: %[1]s
-  endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %[2]d}}}}]}]
-%[3]s`, name, port, strings.Join(extra, "\n")))
+  endpoints: [{lb_endpoints: [%[2]s]}]
+%[3]s`, name, at(port), strings.Join(extra, "\n")))
 }
 
 // edsCluster takes its endpoints by EDS over ADS.
@@ -79,7 +89,7 @@ eds_cluster_config: {eds_config: {resource_api_version: V3, ads: {}}}
 func endpoints(cluster string, ports ...int) plane.Resource {
 	var hosts []string
 	for _, port := range ports {
-		hosts = append(hosts, fmt.Sprintf("{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}", port))
+		hosts = append(hosts, at(port))
 	}
 	return plane.Endpoints(fmt.Sprintf("{cluster_name: %s, endpoints: [{lb_endpoints: [%s]}]}", cluster, strings.Join(hosts, ", ")))
 }
