@@ -252,7 +252,7 @@ func resourceTTL(s *site) {
 	xds, proxy := s.scripted()
 	brief := *s
 	brief.port = s.Port()
-	ttl := time.Second
+	ttl := 2 * time.Second
 	send := func() string {
 		return xds.PushTTL(plane.ListenerType, "2", ttl, listener("front", s.port, rds("routes")), listener("brief", brief.port, rds("routes")))
 	}
