@@ -1,20 +1,32 @@
 //! The way in: [`Handle::watch`] from any thread, a guard that ends the subscription.
 
-use std::sync::Arc;
+use std::{
+    rc::Rc,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
+use tokio::sync::mpsc;
 use xds_protos::{
-    envoy::config::core::v3::ConfigSource,
+    envoy::config::core::v3::{ApiConfigSource, ConfigSource},
     prost::{Message, Name},
 };
 
 use super::{
     handler::ResourceHandler,
+    inventory::Inventory,
+    mux,
     resources::rds::RouteConfigs,
     single::{Change, Single},
+    source::{self, GrpcSource, Source},
+    transport::file::{self, FileWatcher},
+    watch::{Command, NewWatch, WatchId},
 };
 use crate::{
     config::{BuildCx, ConfigResult, InitTarget},
-    server::ServerContext,
+    server::{ServerContext, Worker},
 };
 
 /// What a watch asks for.
@@ -26,30 +38,120 @@ pub enum Names {
     One(String),
 }
 
-/// The xDS client. Cheap to share; every method may be called from any control-side thread.
+/// The xDS client. Every method may be called from any control-side thread.
 #[derive(Default)]
 pub struct Handle {
     /// The route configurations that listeners share, by name and source.
     pub routes: RouteConfigs,
+    /// Versions, times and refusals of all resources, for `/config_dump`.
+    pub inventory: Inventory,
+    /// Files and directories that are watched, for xDS and for certificates.
+    pub files: FileWatcher,
+    ads: OnceLock<mpsc::UnboundedSender<Command>>,
+    tasks: Mutex<Tasks>,
+    next_id: AtomicU64,
 }
 
+/// What runs on the control thread; before the start it waits here.
+#[derive(Default)]
+struct Tasks {
+    server: Weak<ServerContext>,
+    started: bool,
+    waiting: Vec<Task>,
+}
+
+type Task = Box<dyn FnOnce(&Rc<Worker>) + Send>;
+
 impl Handle {
-    /// Whether `source` can be watched: its cluster or path exists, and its API is one that is spoken here.
-    /// Configuration that names a source calls this, so that a bad one is a NACK and not a silent wait.
-    pub fn check(&self, _source: &ConfigSource, _cx: &BuildCx<'_>) -> ConfigResult<()> {
+    /// Sets up the aggregated stream (`dynamic_resources.ads_config`); call it before anything subscribes.
+    pub fn configure_ads(&self, config: ApiConfigSource, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+        let Source::Grpc(source) = source::api(config, cx)? else {
+            return Err(cx.error_at("api_type", "ADS is spoken over gRPC only"));
+        };
+        if !source.aggregated && source.delta {
+            tracing::debug!("ads_config says DELTA_GRPC: taken as aggregated");
+        }
+        let (sender, commands) = mpsc::unbounded_channel();
+        if self.ads.set(sender).is_err() {
+            return Err(cx.error("ADS is configured already"));
+        }
+        self.spawn(Box::new(move |worker| {
+            spawn_mux(worker, GrpcSource { aggregated: true, ..source }, None, commands);
+        }));
         Ok(())
+    }
+
+    /// Starts the streams of all watches, those there are and those to come, on the control thread that calls it.
+    pub fn start(&self, worker: &Rc<Worker>) {
+        let waiting = {
+            let mut tasks = self.tasks();
+            tasks.started = true;
+            tasks.server = Arc::downgrade(&worker.server);
+            std::mem::take(&mut tasks.waiting)
+        };
+        for task in waiting {
+            task(worker);
+        }
+    }
+
+    /// Whether `source` can be watched. Configuration that names a source calls this, so that a bad one is a NACK
+    /// and not a silent wait.
+    pub fn check(&self, source: &ConfigSource, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+        match Source::build(source.clone(), cx)? {
+            Source::Ads if self.ads.get().is_none() => {
+                Err(cx.error("ADS must be configured to support an ADS config source"))
+            }
+            Source::Ads | Source::File(_) | Source::Grpc(_) | Source::Rest(_) => Ok(()),
+        }
     }
 
     /// Subscribes. Requests go out once the client has been started; `handler` then runs on the control thread
     /// until the guard is dropped. Watches made while a handler runs are requested together after it returns.
+    ///
+    /// A source that [`Self::check`] refuses is logged and never answers.
     pub fn watch(
         &self,
-        _type_url: &str,
-        _source: &ConfigSource,
-        _names: Names,
-        _handler: Box<dyn ResourceHandler + Send>,
+        server: &Arc<ServerContext>,
+        type_url: &str,
+        source: &ConfigSource,
+        names: Names,
+        handler: Box<dyn ResourceHandler + Send>,
     ) -> WatchGuard {
-        WatchGuard {}
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let alive = Arc::new(AtomicBool::new(true));
+        let watch = NewWatch {
+            id,
+            type_url: type_url.to_owned(),
+            names,
+            handler,
+            alive: alive.clone(),
+            timeout: source::initial_fetch_timeout(source),
+        };
+        let (sender, commands) = mpsc::unbounded_channel();
+        let guard = |sender| WatchGuard { id, alive, sender };
+        match Source::build(source.clone(), &mut BuildCx::new(server)) {
+            Ok(Source::Ads) => match self.ads.get() {
+                Some(ads) => {
+                    // The stream's task ends with the process.
+                    let _ = ads.send(Command::Watch(Box::new(watch)));
+                    return guard(ads.clone());
+                }
+                None => tracing::error!(type_url, "ADS must be configured to support an ADS config source"),
+            },
+            Ok(Source::File(source)) => self.spawn(Box::new(move |worker| {
+                let server = worker.server.clone();
+                tokio::task::spawn_local(file::run(source, watch, commands, server));
+            })),
+            Ok(Source::Grpc(source)) => {
+                let prefix = watch.handler.stat_prefix();
+                let own = Some((watch.type_url.clone(), prefix));
+                let _ = sender.send(Command::Watch(Box::new(watch)));
+                self.spawn(Box::new(move |worker| spawn_mux(worker, source, own, commands)));
+            }
+            Ok(Source::Rest(_)) => tracing::error!(type_url, "REST is not spoken yet"),
+            Err(error) => tracing::error!(type_url, %error, "cannot subscribe"),
+        }
+        guard(sender)
     }
 
     /// Subscribes to one resource of type `P`. `apply` gets each new version of it, decoded and validated, and its
@@ -60,6 +162,7 @@ impl Handle {
     /// `EDS cluster`, `SDS secret`.
     pub fn watch_one<P: Message + Name + Default + 'static>(
         &self,
+        server: &Arc<ServerContext>,
         what: &'static str,
         name: &str,
         source: &ConfigSource,
@@ -68,6 +171,7 @@ impl Handle {
     ) -> (WatchGuard, InitTarget) {
         let (handler, target) = Single::new(what, name, stat_prefix, apply);
         let guard = self.watch(
+            server,
             &xds_protos::type_url::<P>(),
             source,
             Names::One(name.to_owned()),
@@ -75,8 +179,43 @@ impl Handle {
         );
         (guard, target)
     }
+
+    fn spawn(&self, task: Task) {
+        let mut tasks = self.tasks();
+        if !tasks.started {
+            tasks.waiting.push(task);
+        } else if let Some(server) = tasks.server.upgrade() {
+            drop(tasks);
+            server.mailboxes.run_on_control(task);
+        }
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Keeps a subscription; dropping it unsubscribes.
+fn spawn_mux(
+    worker: &Rc<Worker>,
+    source: GrpcSource,
+    own: Option<(String, String)>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) {
+    tokio::task::spawn_local(mux::run(worker.clone(), source, own, commands));
+}
+
+/// Keeps a subscription; dropping it unsubscribes, and its handler is not called again.
 #[must_use = "dropping the guard ends the subscription"]
-pub struct WatchGuard {}
+pub struct WatchGuard {
+    id: WatchId,
+    alive: Arc<AtomicBool>,
+    sender: mpsc::UnboundedSender<Command>,
+}
+
+impl Drop for WatchGuard {
+    fn drop(&mut self) {
+        self.alive.store(false, Ordering::Release);
+        // The task may have ended before.
+        let _ = self.sender.send(Command::Unwatch(self.id));
+    }
+}

@@ -1,0 +1,203 @@
+//! Filesystem subscriptions: a `DiscoveryResponse` in a file, read again when the file changes.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind, RenameMode},
+};
+use tokio::sync::{Notify, mpsc};
+use xds_protos::{
+    envoy::service::discovery::v3::DiscoveryResponse,
+    load::{LoadOptions, Syntax, UnknownFields, typed},
+};
+
+use crate::{
+    server::ServerContext,
+    xds::{
+        handler::FetchFailure,
+        source::FileSource,
+        watch::{Command, NewWatch, Watch},
+        wire,
+    },
+};
+
+/// Watches files and directories; one notification channel of the system serves all of them.
+///
+/// Envoy acts on moves only (a new version is renamed over the old one). A file that was written in place and
+/// closed counts here as well, so that editing a watched file works.
+#[derive(Default)]
+pub struct FileWatcher(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    watcher: Option<RecommendedWatcher>,
+    targets: Targets,
+}
+
+// By directory: what is told of changes in it.
+type Targets = Arc<Mutex<HashMap<PathBuf, Vec<Target>>>>;
+
+struct Target {
+    // None: whatever is moved into the directory.
+    file: Option<OsString>,
+    changed: Weak<Notify>,
+}
+
+/// Tells of changes; dropping it ends the watch.
+pub struct FileChanges(Arc<Notify>);
+
+impl FileChanges {
+    /// Waits for the next change. Changes that came before the call count once.
+    pub async fn changed(&self) {
+        self.0.notified().await;
+    }
+}
+
+impl FileWatcher {
+    /// Watches a file: tells when it is replaced by a move, or written and closed.
+    pub fn file(&self, path: &Path) -> notify::Result<FileChanges> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        self.add(directory, path.file_name().map(OsString::from))
+    }
+
+    /// Watches a directory (`watched_directory`): tells when anything is moved into it.
+    pub fn directory(&self, path: &Path) -> notify::Result<FileChanges> {
+        self.add(path, None)
+    }
+
+    fn add(&self, directory: &Path, file: Option<OsString>) -> notify::Result<FileChanges> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let targets = inner.targets.clone();
+        if inner.watcher.is_none() {
+            let targets = targets.clone();
+            inner.watcher = Some(notify::recommended_watcher(move |event| tell(&targets, event))?);
+        }
+        let changed = Arc::new(Notify::new());
+        let target = Target {
+            file,
+            changed: Arc::downgrade(&changed),
+        };
+        let new = {
+            let mut targets = lock(&targets);
+            let of_directory = targets.entry(directory.to_owned()).or_default();
+            of_directory.retain(|t| t.changed.strong_count() > 0);
+            of_directory.push(target);
+            of_directory.len() == 1
+        };
+        if new && let Some(watcher) = &mut inner.watcher {
+            watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        }
+        Ok(FileChanges(changed))
+    }
+}
+
+fn lock(targets: &Targets) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Vec<Target>>> {
+    targets.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// Runs on the notifier's own thread.
+fn tell(targets: &Targets, event: notify::Result<notify::Event>) {
+    let event = match event {
+        Ok(event) => event,
+        Err(error) => {
+            tracing::warn!(%error, "watching files failed");
+            return;
+        }
+    };
+    let moved = matches!(
+        event.kind,
+        EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
+    );
+    let written = matches!(event.kind, EventKind::Access(AccessKind::Close(AccessMode::Write)));
+    if !moved && !written {
+        return;
+    }
+    // A rename reported as a pair has the new name last.
+    let Some(path) = event.paths.last() else { return };
+    let (Some(directory), name) = (path.parent(), path.file_name()) else {
+        return;
+    };
+    for target in lock(targets).get(directory).into_iter().flatten() {
+        let concerned = match &target.file {
+            Some(file) => name == Some(file.as_os_str()),
+            None => moved,
+        };
+        if concerned && let Some(changed) = target.changed.upgrade() {
+            changed.notify_one();
+        }
+    }
+}
+
+/// Runs one subscription until its guard is dropped.
+pub(in crate::xds) async fn run(
+    source: FileSource,
+    watch: NewWatch,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    server: Arc<ServerContext>,
+) {
+    let type_url = watch.type_url.clone();
+    let mut watch = Watch::new(watch, &server);
+    let changes = match &source.watched_directory {
+        Some(directory) => server.xds.files.directory(directory),
+        None => server.xds.files.file(&source.path),
+    };
+    let changes = match changes {
+        Ok(changes) => changes,
+        Err(error) => {
+            tracing::error!(path = %source.path.display(), %error, "cannot watch the file: changes will not be seen");
+            FileChanges(Arc::default())
+        }
+    };
+    loop {
+        refresh(&source, &type_url, &mut watch, &server);
+        tokio::select! {
+            () = changes.changed() => {}
+            // The guard was the only sender.
+            _ = commands.recv() => return,
+        }
+    }
+}
+
+fn refresh(source: &FileSource, type_url: &str, watch: &mut Watch, server: &Arc<ServerContext>) {
+    let response = match read(&source.path) {
+        Ok(response) => response,
+        Err(reason) => {
+            tracing::warn!("Filesystem config update failure: in {}, {reason}", source.path.display());
+            watch.failed(FetchFailure::Rejected(reason));
+            return;
+        }
+    };
+    let version = response.version_info;
+    let decoded = wire::decode_all(type_url, response.resources, &version);
+    let mut rejected = decoded.rejected;
+    let complete = rejected.is_empty();
+    rejected.extend(watch.state_of_the_world(&version, &decoded.resources, complete, server));
+    server.xds.inventory.note(type_url, &decoded.resources, &[], &rejected);
+    if !rejected.is_empty() {
+        let detail = wire::error_detail(type_url, &rejected);
+        tracing::warn!("Filesystem config update rejected: {detail}");
+    }
+}
+
+fn read(path: &Path) -> Result<DiscoveryResponse, String> {
+    let text = std::fs::read(path).map_err(|e| e.to_string())?;
+    let options = LoadOptions {
+        unknown_fields: UnknownFields::Allow,
+    };
+    match Syntax::of_path(path) {
+        Syntax::Pb => xds_protos::prost::Message::decode(text.as_slice()).map_err(|e| e.to_string()),
+        syntax => typed(&String::from_utf8_lossy(&text), syntax, &options).map_err(|e| e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

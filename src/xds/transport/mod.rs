@@ -1,0 +1,4 @@
+//! How requests and responses travel.
+
+pub mod file;
+pub(super) mod grpc;

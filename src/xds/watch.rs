@@ -1,0 +1,145 @@
+//! One watch on the control thread: its handler, its statistics, its `initial_fetch_timeout`.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    handle::Names,
+    handler::{FetchFailure, Rejected, Resource, ResourceHandler, Update},
+    stats::SubscriptionStats,
+};
+use crate::server::ServerContext;
+
+/// Tells watches apart.
+pub(super) type WatchId = u64;
+
+/// A watch as [`Handle::watch`](super::Handle::watch) asks for it.
+pub(super) struct NewWatch {
+    pub id: WatchId,
+    pub type_url: String,
+    pub names: Names,
+    pub handler: Box<dyn ResourceHandler + Send>,
+    /// Cleared when the guard is dropped, so that nothing reaches a watcher after that.
+    pub alive: Arc<AtomicBool>,
+    /// `initial_fetch_timeout`; zero is for ever.
+    pub timeout: Duration,
+}
+
+/// What is said to the task that owns a watch.
+pub(super) enum Command {
+    Watch(Box<NewWatch>),
+    Unwatch(WatchId),
+}
+
+/// A watch.
+pub(super) struct Watch {
+    /// What it asks for.
+    pub names: Names,
+    handler: Box<dyn ResourceHandler + Send>,
+    stats: SubscriptionStats,
+    alive: Arc<AtomicBool>,
+    deadline: Option<Instant>,
+    // What a wildcard watch was given, so that the next state of the world tells what is gone.
+    known: BTreeSet<String>,
+}
+
+impl Watch {
+    /// A watch that begins to wait now.
+    pub fn new(new: NewWatch, server: &Arc<ServerContext>) -> Self {
+        let stats = SubscriptionStats::new(&server.stats, &new.handler.stat_prefix());
+        stats.block.local().update_attempt.inc();
+        Self {
+            names: new.names,
+            handler: new.handler,
+            stats,
+            alive: new.alive,
+            deadline: (!new.timeout.is_zero()).then(|| Instant::now() + new.timeout),
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// Applies a state of the world, of which this watch takes what it asks for. `complete` is false when some
+    /// resource could not be read: then nothing is taken to be gone.
+    pub fn state_of_the_world(
+        &mut self,
+        version: &str,
+        resources: &[Resource],
+        complete: bool,
+        server: &Arc<ServerContext>,
+    ) -> Vec<Rejected> {
+        let added = match &self.names {
+            Names::Wildcard => resources.to_vec(),
+            Names::One(name) => resources.iter().filter(|r| r.name == *name).cloned().collect(),
+        };
+        let mut removed = Vec::new();
+        if self.names == Names::Wildcard {
+            let now: BTreeSet<String> = added.iter().map(|r| r.name.clone()).collect();
+            if complete {
+                removed.extend(self.known.difference(&now).cloned());
+                self.known = now;
+            } else {
+                self.known.extend(now);
+            }
+        }
+        let update = Update {
+            version: version.to_owned(),
+            added,
+            removed,
+            full: true,
+        };
+        self.apply(update, complete, server)
+    }
+
+    /// Applies an update and counts it; a watch whose guard is gone takes nothing any more.
+    pub fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected> {
+        self.apply(update, true, server)
+    }
+
+    fn apply(&mut self, update: Update, complete: bool, server: &Arc<ServerContext>) -> Vec<Rejected> {
+        if !self.alive.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.deadline = None;
+        self.stats.block.local().update_attempt.inc();
+        let version = update.version.clone();
+        let start = Instant::now();
+        let rejected = self.handler.update(update, server);
+        if complete && rejected.is_empty() {
+            self.stats.applied(&version, start.elapsed());
+        } else {
+            self.stats.block.local().update_rejected.inc();
+        }
+        rejected
+    }
+
+    /// Hands on and counts a failure.
+    pub fn failed(&mut self, reason: FetchFailure) {
+        if !self.alive.load(Ordering::Acquire) {
+            return;
+        }
+        let stats = self.stats.block.local();
+        stats.update_attempt.inc();
+        match &reason {
+            FetchFailure::Timeout => stats.init_fetch_timeout.inc(),
+            FetchFailure::Rejected(_) => stats.update_rejected.inc(),
+            FetchFailure::Connection(_) => stats.update_failure.inc(),
+        }
+        if !matches!(reason, FetchFailure::Connection(_)) {
+            self.deadline = None;
+        }
+        self.handler.failed(reason);
+    }
+
+    /// When the first answer must be there; none once it is, or when it may take for ever.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
