@@ -10,12 +10,28 @@
 //!
 //! A dead control plane changes nothing for traffic: handlers keep what they applied last.
 
+mod backoff;
 mod handle;
 mod handler;
+mod inventory;
+mod mux;
+mod open;
+mod rate_limit;
 pub mod resources;
+mod service;
 mod single;
+mod source;
+mod state;
+mod stats;
+mod transport;
+mod watch;
+mod watch_map;
+mod wire;
 
 pub use handle::{Handle, Names, WatchGuard};
 pub use handler::{FetchFailure, Rejected, Resource, ResourceHandler, Update};
+pub use inventory::{Failure, Inventory, ResourceState, timestamp};
+pub use open::open;
 pub use resources::rds;
 pub use single::Change;
+pub use transport::file::{FileChanges, FileWatcher};

@@ -5,9 +5,12 @@ use std::{marker::PhantomData, sync::Arc};
 use tokio::sync::watch;
 use xds_protos::prost::{Message, Name};
 
-use super::handler::{FetchFailure, Rejected, Resource, ResourceHandler, Update};
+use super::{
+    handler::{FetchFailure, Rejected, Resource, ResourceHandler, Update},
+    open::open,
+};
 use crate::{
-    config::{BuildCx, ConfigResult, InitTarget, unpack},
+    config::{BuildCx, ConfigResult, InitTarget},
     server::ServerContext,
 };
 
@@ -73,7 +76,7 @@ where
                 });
                 continue;
             }
-            let applied = unpack::<P>(&resource.any, &BuildCx::new(server))
+            let applied = open::<P>(&resource.any, &BuildCx::new(server))
                 .and_then(|proto| (self.apply)(Change::Set { proto, resource }, server));
             if let Err(error) = applied {
                 rejected.push(Rejected::new(&self.name, &error));

@@ -11,10 +11,7 @@ use xds_protos::envoy::config::core::v3::{
 };
 
 use super::backoff::Backoff;
-use crate::{
-    config::{BuildCx, ConfigResult, DurationExt, duration},
-    coverage,
-};
+use crate::config::{BuildCx, ConfigResult, DurationExt, duration};
 
 /// Envoy's `initial_fetch_timeout` when it is not set.
 const DEFAULT_INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -39,8 +36,11 @@ pub(super) enum Source {
 pub(super) struct FileSource {
     /// A `DiscoveryResponse` in any syntax a bootstrap may have.
     pub path: PathBuf,
-    /// The directory in which a move means that the file changed; without it the file's own.
-    pub watched_directory: Option<PathBuf>,
+    /// The directory in which a move means that the file changed, and whether a write does (`watch_modify`).
+    /// Without it the file itself is watched.
+    pub watched_directory: Option<(PathBuf, bool)>,
+    /// `poll_interval`: reads again also without a notification, where the file system gives none.
+    pub poll_interval: Option<Duration>,
 }
 
 /// An `ApiConfigSource` over gRPC.
@@ -102,6 +102,7 @@ impl Source {
             Some(ConfigSourceSpecifier::Path(path)) => Ok(Self::File(FileSource {
                 path: existing(path, cx)?,
                 watched_directory: None,
+                poll_interval: None,
             })),
             Some(ConfigSourceSpecifier::PathConfigSource(source)) => {
                 cx.field("path_config_source", |cx| file(source, cx)).map(Self::File)
@@ -231,10 +232,11 @@ fn header(header: HeaderValue, cx: &mut BuildCx<'_>) -> ConfigResult<(http::Head
 }
 
 fn file(source: PathConfigSource, cx: &mut BuildCx<'_>) -> ConfigResult<FileSource> {
-    coverage!(cx, source => PathConfigSource { supported { path, watched_directory } });
+    coverage!(cx, source => PathConfigSource { supported { path, watched_directory, poll_interval } });
     Ok(FileSource {
         path: existing(path, cx)?,
-        watched_directory: watched_directory.map(|WatchedDirectory { path }| path.into()),
+        watched_directory: watched_directory.map(|WatchedDirectory { path, watch_modify }| (path.into(), watch_modify)),
+        poll_interval: DurationExt::enabled_or(poll_interval, Duration::ZERO),
     })
 }
 

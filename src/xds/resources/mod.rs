@@ -1,3 +1,5 @@
 //! One handler for each resource type.
 
+pub mod cds;
+pub mod lds;
 pub mod rds;

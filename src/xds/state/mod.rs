@@ -22,7 +22,7 @@ const NACK_CODE: i32 = 13;
 /// One type's state on a stream. The state outlives streams; what was applied is told to the next one.
 pub(super) trait Protocol: Default + 'static {
     /// What is sent.
-    type Request: Message + Default + Send + 'static;
+    type Request: Message + std::fmt::Debug + Default + Send + 'static;
     /// What comes.
     type Response: Message + Default + Send + 'static;
 

@@ -46,6 +46,8 @@ type Targets = Arc<Mutex<HashMap<PathBuf, Vec<Target>>>>;
 struct Target {
     // None: whatever is moved into the directory.
     file: Option<OsString>,
+    // Whether a write counts, too.
+    writes: bool,
     changed: Weak<Notify>,
 }
 
@@ -66,15 +68,16 @@ impl FileWatcher {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        self.add(directory, path.file_name().map(OsString::from))
+        self.add(directory, path.file_name().map(OsString::from), true)
     }
 
-    /// Watches a directory (`watched_directory`): tells when anything is moved into it.
-    pub fn directory(&self, path: &Path) -> notify::Result<FileChanges> {
-        self.add(path, None)
+    /// Watches a directory (`watched_directory`): tells when anything is moved into it and, with `writes`
+    /// (`watch_modify`), when anything in it was written.
+    pub fn directory(&self, path: &Path, writes: bool) -> notify::Result<FileChanges> {
+        self.add(path, None, writes)
     }
 
-    fn add(&self, directory: &Path, file: Option<OsString>) -> notify::Result<FileChanges> {
+    fn add(&self, directory: &Path, file: Option<OsString>, writes: bool) -> notify::Result<FileChanges> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let targets = inner.targets.clone();
         if inner.watcher.is_none() {
@@ -84,6 +87,7 @@ impl FileWatcher {
         let changed = Arc::new(Notify::new());
         let target = Target {
             file,
+            writes,
             changed: Arc::downgrade(&changed),
         };
         let new = {
@@ -127,11 +131,10 @@ fn tell(targets: &Targets, event: notify::Result<notify::Event>) {
         return;
     };
     for target in lock(targets).get(directory).into_iter().flatten() {
-        let concerned = match &target.file {
-            Some(file) => name == Some(file.as_os_str()),
-            None => moved,
-        };
-        if concerned && let Some(changed) = target.changed.upgrade() {
+        let concerned = target.file.as_deref().is_none_or(|file| name == Some(file));
+        if concerned
+            && (moved || target.writes)
+            && let Some(changed) = target.changed.upgrade() {
             changed.notify_one();
         }
     }
@@ -147,7 +150,7 @@ pub(in crate::xds) async fn run(
     let type_url = watch.type_url.clone();
     let mut watch = Watch::new(watch, &server);
     let changes = match &source.watched_directory {
-        Some(directory) => server.xds.files.directory(directory),
+        Some((directory, writes)) => server.xds.files.directory(directory, *writes),
         None => server.xds.files.file(&source.path),
     };
     let changes = match changes {
@@ -159,8 +162,15 @@ pub(in crate::xds) async fn run(
     };
     loop {
         refresh(&source, &type_url, &mut watch, &server);
+        let poll = async {
+            match source.poll_interval {
+                Some(interval) => tokio::time::sleep(interval).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = changes.changed() => {}
+            () = poll => {}
             // The guard was the only sender.
             _ = commands.recv() => return,
         }

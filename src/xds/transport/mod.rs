@@ -1,4 +1,5 @@
 //! How requests and responses travel.
 
+mod dial;
 pub mod file;
 pub(super) mod grpc;

@@ -1,0 +1,75 @@
+//! LDS: listeners, into the listener manager.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tokio::sync::watch;
+use xds_protos::envoy::config::{core::v3::ConfigSource, listener::v3::Listener};
+
+use crate::{
+    config::{BuildCx, InitTarget},
+    server::ServerContext,
+    xds::{FetchFailure, Names, Rejected, ResourceHandler, Update, WatchGuard, open},
+};
+
+/// Subscribes to all listeners (`dynamic_resources.lds_config`). The target is ready after the first answer; the
+/// listeners in it may still be warming then.
+pub fn subscribe(source: &ConfigSource, server: &Arc<ServerContext>) -> (WatchGuard, InitTarget) {
+    let (ready, receiver) = watch::channel(false);
+    let target = InitTarget {
+        name: "LDS".to_owned(),
+        ready: receiver,
+    };
+    let handler = Box::new(Lds { ready });
+    let type_url = xds_protos::type_url::<Listener>();
+    (
+        server.xds.watch(server, &type_url, source, Names::Wildcard, handler),
+        target,
+    )
+}
+
+struct Lds {
+    ready: watch::Sender<bool>,
+}
+
+impl ResourceHandler for Lds {
+    fn stat_prefix(&self) -> String {
+        "listener_manager.lds.".to_owned()
+    }
+
+    fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected> {
+        // Removed ones first: a new listener may want the address of one that is gone.
+        for name in update.removed {
+            if server.listeners.remove(&name, server) {
+                tracing::info!("lds: remove listener '{name}'");
+            }
+        }
+        let mut rejected = Vec::new();
+        let mut seen = HashSet::new();
+        for resource in update.added {
+            if !seen.insert(resource.name.clone()) {
+                rejected.push(Rejected {
+                    reason: format!("duplicate listener {} found", resource.name),
+                    name: resource.name,
+                });
+                continue;
+            }
+            let applied = open::<Listener>(&resource.any, &BuildCx::new(server)).and_then(|listener| {
+                server
+                    .listeners
+                    .add_or_update(listener, &resource.version, resource.any, false, server)
+            });
+            match applied {
+                Ok(()) => tracing::info!("lds: add/update listener '{}'", resource.name),
+                Err(error) => rejected.push(Rejected::new(resource.name, &error)),
+            }
+        }
+        self.ready.send_replace(true);
+        rejected
+    }
+
+    fn failed(&mut self, reason: FetchFailure) {
+        if !matches!(reason, FetchFailure::Connection(_)) {
+            self.ready.send_replace(true);
+        }
+    }
+}
