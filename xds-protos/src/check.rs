@@ -40,6 +40,8 @@ pub enum FindingKind {
         field: String,
         /// The enum value, if it is that which is deprecated.
         value: Option<String>,
+        /// The value was not set: it is the enum's default that is deprecated.
+        default: bool,
         /// The file that defines the field.
         file: String,
         /// Envoy refuses it unless the runtime permits it.
@@ -58,10 +60,14 @@ impl Finding {
         match &self.kind {
             FindingKind::Deprecated { field, value: None, .. } => Some(format!("envoy.deprecated_features:{field}")),
             FindingKind::Deprecated {
-                field: _,
+                field,
                 value: Some(value),
                 ..
-            } => Some(format!("envoy.deprecated_features:{value}")),
+            } => {
+                // An enum value is named in the scope of the message around its enum.
+                let scope = field.rsplit_once('.').map_or("", |(scope, _)| scope);
+                Some(format!("envoy.deprecated_features:{scope}.{value}"))
+            }
             _ => None,
         }
     }
@@ -91,11 +97,19 @@ impl fmt::Display for Finding {
             FindingKind::Deprecated {
                 field,
                 value: Some(value),
+                default,
                 file,
                 ..
             } => {
-                write!(f, "Using deprecated value {value} for enum '{field}' from file {file}")?;
-                f.write_str(". This enum value will be removed from Envoy soon.")
+                let (which, fix) = match default {
+                    true => ("the default now-", " so a non-default value must now be explicitly set"),
+                    false => ("", ""),
+                };
+                write!(
+                    f,
+                    "Using {which}deprecated value {value} for enum '{field}' from file {file}"
+                )?;
+                write!(f, ". This enum value will be removed from Envoy soon{fix}.")
             }
             FindingKind::WorkInProgress { name } => {
                 write!(
@@ -153,7 +167,7 @@ fn look_at(message: &DynamicMessage, path: &Path<'_>, found: &mut Vec<Finding>) 
             name: message.descriptor().full_name().to_owned(),
         });
     }
-    for note in notes.fields.iter().filter(|note| message.has_field(&note.field)) {
+    for note in &notes.fields {
         note.findings(message, &mut push);
     }
 }
@@ -176,27 +190,31 @@ struct FieldNote {
 
 impl FieldNote {
     fn findings(&self, message: &DynamicMessage, push: &mut impl FnMut(FindingKind)) {
-        let field = self.field.full_name().to_owned();
-        let file = self
-            .field
-            .parent_file()
-            .name()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        if self.work_in_progress {
-            push(FindingKind::WorkInProgress { name: field.clone() });
-        }
-        if let Some(disallowed) = self.deprecated {
+        let set = message.has_field(&self.field);
+        let file = || {
+            self.field
+                .parent_file()
+                .name()
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let field = || self.field.full_name().to_owned();
+        if let Some(disallowed) = self.deprecated.filter(|_| set) {
             push(FindingKind::Deprecated {
-                field: field.clone(),
+                field: field(),
                 value: None,
-                file: file.clone(),
+                default: false,
+                file: file(),
                 disallowed,
             });
         }
-        if self.values.is_empty() {
+        if self.work_in_progress && set {
+            push(FindingKind::WorkInProgress { name: field() });
+        }
+        // A field that is not set has its default, which can be what is deprecated.
+        if self.values.is_empty() || !set && self.field.supports_presence() {
             return;
         }
         let value = message.get_field(&self.field);
@@ -205,12 +223,13 @@ impl FieldNote {
             single => std::slice::from_ref(single),
         };
         for (name, disallowed) in items.iter().filter_map(|item| self.values.get(&item.as_enum_number()?)) {
-            let value = Some(name.clone());
+            let (value, disallowed) = (Some(name.clone()), *disallowed);
             push(FindingKind::Deprecated {
-                field: field.clone(),
+                field: field(),
                 value,
-                file: file.clone(),
-                disallowed: *disallowed,
+                default: !set,
+                file: file(),
+                disallowed,
             });
         }
     }
@@ -225,6 +244,7 @@ fn notes_of(descriptor: &MessageDescriptor) -> Arc<Notes> {
 struct Extensions {
     field_status: ExtensionDescriptor,
     message_status: ExtensionDescriptor,
+    file_status: ExtensionDescriptor,
     disallowed: ExtensionDescriptor,
     disallowed_enum: ExtensionDescriptor,
 }
@@ -235,6 +255,7 @@ fn extensions() -> Option<&'static Extensions> {
         Some(Extensions {
             field_status: get("xds.annotations.v3.field_status")?,
             message_status: get("xds.annotations.v3.message_status")?,
+            file_status: get("xds.annotations.v3.file_status")?,
             disallowed: get("envoy.annotations.disallowed_by_default")?,
             disallowed_enum: get("envoy.annotations.disallowed_by_default_enum")?,
         })
@@ -266,7 +287,7 @@ fn read_notes(descriptor: &MessageDescriptor) -> Notes {
         {
             let options = value.options();
             if is_deprecated(&options) {
-                let name = value.full_name().to_owned();
+                let name = value.name().to_owned();
                 values.insert(value.number(), (name, is(&options, &extensions.disallowed_enum)));
             }
         }
@@ -279,7 +300,8 @@ fn read_notes(descriptor: &MessageDescriptor) -> Notes {
         })
     };
     Notes {
-        work_in_progress: status(&descriptor.options(), &extensions.message_status),
+        work_in_progress: status(&descriptor.options(), &extensions.message_status)
+            || status(&descriptor.parent_file().options(), &extensions.file_status),
         fields: descriptor.fields().filter_map(note).collect(),
     }
 }

@@ -25,18 +25,24 @@ fn deprecated_fields_and_values_are_found_with_their_place() {
         "envoy.deprecated_features:envoy.config.cluster.v3.Cluster.http2_protocol_options"
     );
 
-    let yaml = "{api_type: DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE}";
-    let found = deprecated(&dynamic("envoy.config.core.v3.ApiConfigSource", yaml));
-    assert!(
-        matches!(
-            &found[0].kind,
-            FindingKind::Deprecated {
-                value: Some(_),
-                disallowed: true,
-                ..
-            }
-        ),
-        "{found:?}"
+    let found = deprecated(&dynamic("envoy.config.core.v3.ApiConfigSource", "{}"));
+    assert_eq!(
+        found[0].to_string(),
+        "Using the default now-deprecated value DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE for enum \
+         'envoy.config.core.v3.ApiConfigSource.api_type' from file config_source.proto. This enum value will be removed \
+         from Envoy soon so a non-default value must now be explicitly set."
+    );
+    assert!(matches!(
+        &found[0].kind,
+        FindingKind::Deprecated { disallowed: true, .. }
+    ));
+    assert_eq!(
+        found[0].runtime_key().unwrap(),
+        "envoy.deprecated_features:envoy.config.core.v3.ApiConfigSource.DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE"
+    );
+    assert_eq!(
+        deprecated(&dynamic("envoy.config.core.v3.ApiConfigSource", "{api_type: GRPC}")),
+        []
     );
 }
 
