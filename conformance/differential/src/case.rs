@@ -311,6 +311,8 @@ pub struct RequestFields {
     pub background: bool,
     /// Start when the upstream has seen so many requests.
     pub when_seen: BTreeMap<String, usize>,
+    /// Start when these stats of the proxy have reached these values.
+    pub when_stat: BTreeMap<String, u64>,
     /// Give up after this many seconds (reset over HTTP/2, close over HTTP/1).
     pub cancel_after: Option<f64>,
     /// Give up when the upstream has seen so many requests.

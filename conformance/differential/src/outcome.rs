@@ -88,6 +88,10 @@ fn volatile_headers(headers: &mut Value) {
         let shape = match name.to_ascii_lowercase().as_str() {
             "date" => "<date>",
             "x-envoy-upstream-service-time" => "<ms>",
+            "x-envoy-expected-rq-timeout-ms" => {
+                round_up(values);
+                continue;
+            }
             _ => continue,
         };
         for value in values.as_array_mut().into_iter().flatten() {
@@ -99,6 +103,19 @@ fn volatile_headers(headers: &mut Value) {
             if well_formed {
                 *value = shape.into();
             }
+        }
+    }
+}
+
+/// A retry tells what is left of the timeout, some milliseconds less than the whole.
+fn round_up(values: &mut Value) {
+    for value in values.as_array_mut().into_iter().flatten() {
+        if let Some(ms) = value
+            .as_str()
+            .and_then(|v| v.parse::<u64>().ok())
+            .filter(|ms| *ms > 1000)
+        {
+            *value = (ms.div_ceil(500) * 500).to_string().into();
         }
     }
 }

@@ -103,6 +103,23 @@ async fn get(port: u16, path: &str) -> Result<(u16, String)> {
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
+/// Waits until the stat `name` is at least `value`.
+pub async fn wait_stat(admin: u16, name: &str, value: u64) -> Result<()> {
+    let line = format!("{name}: ");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let (_, text) = get(admin, &format!("/stats?filter={name}")).await?;
+        let now = text.lines().find_map(|l| l.strip_prefix(&line)).unwrap_or("absent");
+        if now.parse::<u64>().is_ok_and(|now| now >= value) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("stayed {now}, never reached {value}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn dechunk(mut rest: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(at) = rest.windows(2).position(|w| w == b"\r\n") {

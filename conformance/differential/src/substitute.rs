@@ -52,9 +52,9 @@ impl Scope {
                 .split_once("}}")
                 .with_context(|| format!("unclosed {{{{ in {text:?}"))?;
             out.push_str(before);
-            // `{{hcm}}` is structural; `config` puts the template's filter there.
-            if name == "hcm" {
-                out.push_str("{{hcm}}");
+            // These are structural: `config` puts the template's objects there.
+            if matches!(name, "hcm" | "access_log") {
+                out.push_str(&format!("{{{{{name}}}}}"));
             } else {
                 let value = self.value(name)?;
                 if before.is_empty() && after.is_empty() && out.is_empty() && is_port(name) {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
-use crate::case::{Case, Source};
+use crate::case::{Case, Source, Upstream};
 use crate::certs::Certs;
 use crate::client::{self, Target};
 use crate::config::{self, Fragment};
@@ -23,7 +23,7 @@ use crate::diff::{Difference, differences};
 use crate::outcome::{self, Normalizer};
 use crate::proxy::{self, Proxy};
 use crate::substitute::{Scope, extra_names};
-use crate::upstream::Backend;
+use crate::upstream::{self, Backend};
 use crate::{ports, stats};
 
 /// Cases per pair of processes.
@@ -85,6 +85,19 @@ pub struct CaseResult {
     pub nuncio: Value,
 }
 
+impl CaseResult {
+    fn new(source: &Source) -> CaseResult {
+        CaseResult {
+            id: source.id.clone(),
+            title: source.parse().map(|c| c.title).unwrap_or_default(),
+            verdict: Verdict::Agrees,
+            config: Value::Null,
+            envoy: Value::Null,
+            nuncio: Value::Null,
+        }
+    }
+}
+
 /// Runs all `sources` and returns their results in the same order.
 pub async fn run(sources: &[Source], options: &Options) -> Result<Vec<CaseResult>> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -141,7 +154,14 @@ impl Suite<'_> {
         if let [source] = sources
             && source.parse()?.validate.is_some()
         {
-            results.insert(source.id.clone(), self.validate(source).await?);
+            let result = match self.validate(source).await {
+                Ok(result) => result,
+                Err(error) => CaseResult {
+                    verdict: Verdict::Broken(format!("{error:#}")),
+                    ..CaseResult::new(source)
+                },
+            };
+            results.insert(source.id.clone(), result);
             return Ok(());
         }
         let envoy = Arc::new(self.start(sources, &self.options.envoy, "envoy").await?);
@@ -312,14 +332,9 @@ impl Suite<'_> {
 
     async fn prepare(&self, source: &Source, admin: u16, dir: &Path) -> Result<Prepared> {
         let first = source.parse()?;
-        let mut backends = BTreeMap::new();
-        let upstreams = if first.upstreams.is_empty() {
-            BTreeMap::from([("up".to_owned(), Default::default())])
-        } else {
-            first.upstreams.clone()
-        };
-        for (name, spec) in &upstreams {
-            backends.insert(name.clone(), Backend::start(name, spec, &self.certs).await?);
+        let mut bound = BTreeMap::new();
+        for (name, spec) in with_default(first.upstreams) {
+            bound.insert(name, upstream::bind(&spec).await?);
         }
         let mut names = Vec::new();
         extra_names(&source.yaml, &mut names);
@@ -327,7 +342,7 @@ impl Suite<'_> {
             prefix: source.prefix(),
             port: ports::free()?,
             admin,
-            upstreams: backends.iter().map(|(n, b)| (n.clone(), b.port)).collect(),
+            upstreams: bound.iter().map(|(n, b)| (n.clone(), b.port)).collect(),
             extra: BTreeMap::new(),
             dir: dir.to_owned(),
             certs: self.certs.dir.clone(),
@@ -336,7 +351,12 @@ impl Suite<'_> {
             scope.extra.insert(name, ports::free()?);
         }
         let mut case: Case = serde_json::from_value(scope.apply(&source.yaml)?).with_context(|| source.id.clone())?;
-        case.upstreams.clone_from(&upstreams);
+        case.upstreams = with_default(case.upstreams);
+        let mut backends = BTreeMap::new();
+        for (name, bound) in bound {
+            let spec = case.upstreams.get(&name).cloned().unwrap_or_default();
+            backends.insert(name.clone(), Backend::start(bound, &name, &spec, &self.certs)?);
+        }
         for (name, content) in &case.files {
             std::fs::write(dir.join(name), content)?;
         }
@@ -360,17 +380,18 @@ impl Suite<'_> {
     }
 }
 
+/// A case that names no upstream has one called `up`.
+fn with_default(mut upstreams: BTreeMap<String, Upstream>) -> BTreeMap<String, Upstream> {
+    if upstreams.is_empty() {
+        upstreams.insert("up".to_owned(), Upstream::default());
+    }
+    upstreams
+}
+
 /// One case through both sides.
 async fn one(source: &Source, envoy: &Side, nuncio: Option<&Side>) -> Result<CaseResult> {
     let case = source.parse()?;
-    let mut result = CaseResult {
-        id: source.id.clone(),
-        title: case.title.clone(),
-        verdict: Verdict::Agrees,
-        config: Value::Null,
-        envoy: Value::Null,
-        nuncio: Value::Null,
-    };
+    let mut result = CaseResult::new(source);
     if let Some(prepared) = envoy.prepared.get(&source.id) {
         let fragment = std::slice::from_ref(&prepared.fragment);
         result.config = config::bootstrap(fragment, prepared.target.scope.admin);

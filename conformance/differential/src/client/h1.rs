@@ -48,14 +48,17 @@ impl Connection {
     /// Plays `steps`, and gathers what came back.
     pub async fn play(&mut self, steps: &[Step], backends: &BTreeMap<String, Backend>) -> Value {
         let mut events = Vec::new();
+        let mut connect = false;
         for step in steps {
             match step {
                 Step::Send(s) => {
+                    // A tunnel follows the head of the answer, not a body.
+                    connect |= s.starts_with("CONNECT ");
                     let _ = self.io.write_all(&text::to_bytes(s)).await;
                 }
                 Step::Await(n) => {
                     for _ in 0..*n {
-                        events.push(self.one(false).await);
+                        events.push(self.one(connect).await);
                     }
                 }
                 Step::Read(n) => {

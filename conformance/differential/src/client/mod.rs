@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::case::{Request, RequestFields};
 use crate::certs::Certs;
+use crate::proxy;
 use crate::substitute::Scope;
 use crate::text;
 use crate::upstream::Backend;
@@ -98,6 +99,11 @@ async fn send(request: &RequestFields, target: &Target, kept: &mut HashMap<Strin
     let outcome = async {
         if let Err(error) = wait_seen(&request.when_seen, &target.backends).await {
             return json!({"harness_error": error.to_string()});
+        }
+        for (name, value) in &request.when_stat {
+            if let Err(error) = proxy::wait_stat(target.scope.admin, name, *value).await {
+                return json!({"harness_error": format!("{name}: {error}")});
+            }
         }
         let exchange = exchange(request, target, kept);
         if let Some(seconds) = request.cancel_after {

@@ -47,9 +47,31 @@ pub struct State {
     connections: watch::Sender<usize>,
 }
 
+/// A port that is taken, or kept free for a backend that refuses.
+pub struct Bound {
+    pub port: u16,
+    listener: Option<TcpListener>,
+}
+
+/// Binds a port. What is served there may depend on the ports of all backends of a case, so serving
+/// comes second.
+pub async fn bind(spec: &Upstream) -> Result<Bound> {
+    if spec.refused {
+        return Ok(Bound {
+            port: ports::free()?,
+            listener: None,
+        });
+    }
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    Ok(Bound {
+        port: listener.local_addr()?.port(),
+        listener: Some(listener),
+    })
+}
+
 impl Backend {
-    /// Binds a port and serves it as `spec` says.
-    pub async fn start(name: &str, spec: &Upstream, certs: &Certs) -> Result<Backend> {
+    /// Serves a bound port as `spec` says.
+    pub fn start(bound: Bound, name: &str, spec: &Upstream, certs: &Certs) -> Result<Backend> {
         let state = Arc::new(State {
             name: name.to_owned(),
             spec: spec.clone(),
@@ -57,25 +79,18 @@ impl Backend {
             begun: watch::channel(0).0,
             connections: watch::channel(0).0,
         });
-        if spec.refused {
-            return Ok(Backend {
-                port: ports::free()?,
-                state,
-                task: None,
-            });
-        }
         let tls = spec
             .tls
             .as_deref()
             .map(|name| acceptor(name, spec, certs))
             .transpose()?;
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let port = listener.local_addr()?.port();
-        let task = tokio::spawn(accept(listener, state.clone(), tls));
+        let task = bound
+            .listener
+            .map(|listener| tokio::spawn(accept(listener, state.clone(), tls)));
         Ok(Backend {
-            port,
+            port: bound.port,
             state,
-            task: Some(task),
+            task,
         })
     }
 }
