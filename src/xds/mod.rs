@@ -21,6 +21,7 @@ pub mod resources;
 mod service;
 mod single;
 mod source;
+pub mod start;
 mod state;
 mod stats;
 mod transport;

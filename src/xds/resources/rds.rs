@@ -1,18 +1,42 @@
 //! RDS: route configurations, shared by all listeners that name the same one from the same source.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::SystemTime,
+};
 
 use arc_swap::ArcSwapOption;
-use xds_protos::envoy::config::core::v3::ConfigSource;
+use xds_protos::{
+    envoy::config::{core::v3::ConfigSource, route::v3::RouteConfiguration},
+    google::protobuf::Any,
+    prost::Message,
+};
 
 use crate::{
-    config::{BuildCx, ConfigResult},
+    config::{BuildCx, ConfigResult, InitTarget},
     route::RouteTable,
+    server::ServerContext,
+    stats::Stats,
+    stats_block,
+    xds::{Change, WatchGuard},
 };
+
+stats_block! {
+    /// A route configuration's own (`http.<stat_prefix>.rds.<name>.`), beside those of its subscription.
+    pub struct RdsStats {
+        counter config_reload, "Versions that changed the routes";
+        counter update_empty, "Updates without a resource";
+        gauge config_reload_time_ms, "When the routes changed last, in milliseconds of Unix time";
+    }
+}
 
 /// All subscribed route configurations. A slot lives while a listener holds it.
 #[derive(Default)]
-pub struct RouteConfigs {}
+pub struct RouteConfigs(Mutex<HashMap<Key, Weak<RouteSlot>>>);
+
+// Name and encoded source: two listeners share a subscription only if both are the same.
+type Key = (String, Vec<u8>);
 
 impl RouteConfigs {
     /// The slot of route configuration `name` from `source`, subscribed at the first call, with an init target
@@ -20,24 +44,124 @@ impl RouteConfigs {
     /// (`http.ingress_http.`); statistics stand below `<stat_prefix>rds.<name>.`, the first caller's as in Envoy.
     pub fn subscribe(
         name: &str,
-        _source: &ConfigSource,
-        _stat_prefix: &str,
-        _cx: &mut BuildCx<'_>,
+        source: &ConfigSource,
+        stat_prefix: &str,
+        cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Arc<RouteSlot>> {
-        Ok(Arc::new(RouteSlot {
-            name: name.into(),
-            table: ArcSwapOption::empty(),
-        }))
+        let server = cx.server;
+        server.xds.check(source, cx)?;
+        let key = (name.to_owned(), source.encode_to_vec());
+        let slot = {
+            let mut slots = server.xds.routes.0.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.retain(|_, slot| slot.strong_count() > 0);
+            match slots.get(&key).and_then(Weak::upgrade) {
+                Some(slot) => slot,
+                None => {
+                    let slot = RouteSlot::subscribe(name, source, stat_prefix, server);
+                    slots.insert(key, Arc::downgrade(&slot));
+                    slot
+                }
+            }
+        };
+        if let Some((_, target)) = slot.subscription.get()
+            && !*target.ready.borrow()
+        {
+            cx.wait_for(target.clone());
+        }
+        Ok(slot)
     }
+
+    /// What was applied last of each route configuration, in the order of their names: `dynamic_route_configs` of
+    /// `/config_dump`.
+    pub fn applied(&self) -> Vec<Arc<AppliedRoutes>> {
+        let slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut applied: Vec<_> = slots
+            .values()
+            .filter_map(Weak::upgrade)
+            .filter_map(|slot| slot.applied.load_full())
+            .collect();
+        applied.sort_by(|a, b| a.name.cmp(&b.name));
+        applied
+    }
+}
+
+/// The version of a route configuration that is in use.
+#[derive(Debug)]
+pub struct AppliedRoutes {
+    /// Its name.
+    pub name: String,
+    /// `version_info`
+    pub version: String,
+    /// As it came.
+    pub resource: Any,
+    /// When it was applied.
+    pub last_updated: SystemTime,
 }
 
 /// The current table of one route configuration: swapped by the control thread, loaded once per stream.
 pub struct RouteSlot {
     name: Arc<str>,
     table: ArcSwapOption<RouteTable>,
+    applied: ArcSwapOption<AppliedRoutes>,
+    stats: Stats<RdsStats>,
+    // Set right after the slot is made: the subscription's handler points back at it.
+    subscription: OnceLock<(WatchGuard, InitTarget)>,
 }
 
 impl RouteSlot {
+    fn subscribe(name: &str, source: &ConfigSource, stat_prefix: &str, server: &Arc<ServerContext>) -> Arc<Self> {
+        let prefix = format!("{stat_prefix}rds.{name}.");
+        let slot = Arc::new(Self {
+            name: name.into(),
+            table: ArcSwapOption::empty(),
+            applied: ArcSwapOption::empty(),
+            stats: server.stats.scope(&prefix).block(),
+            subscription: OnceLock::new(),
+        });
+        let weak = Arc::downgrade(&slot);
+        let subscription = server.xds.watch_one::<RouteConfiguration>(
+            server,
+            "RDS configuration",
+            name,
+            source,
+            prefix,
+            move |change, server| match weak.upgrade() {
+                Some(slot) => slot.apply(change, server),
+                None => Ok(()),
+            },
+        );
+        let _ = slot.subscription.set(subscription);
+        slot
+    }
+
+    fn apply(&self, change: Change<'_, RouteConfiguration>, server: &Arc<ServerContext>) -> ConfigResult<()> {
+        let Change::Set { proto, resource } = change else {
+            // As Envoy: routes go away with the listener that names them.
+            tracing::warn!(name = %self.name, "ignoring a request to remove a route configuration that is in use");
+            return Ok(());
+        };
+        let same = self.applied.load().as_ref().is_some_and(|a| a.resource == resource.any);
+        if !same {
+            let mut cx = BuildCx::new(server);
+            let table = RouteTable::build(proto, &mut cx)?;
+            for ignored in &cx.ignored {
+                tracing::warn!(route_config = %self.name, field = %ignored.path, "field has no effect: {}", ignored.why);
+            }
+            self.table.store(Some(table));
+            let stats = self.stats.local();
+            stats.config_reload.inc();
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            stats.config_reload_time_ms.set(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        }
+        self.applied.store(Some(Arc::new(AppliedRoutes {
+            name: resource.name.clone(),
+            version: resource.version.clone(),
+            resource: resource.any.clone(),
+            last_updated: SystemTime::now(),
+        })));
+        Ok(())
+    }
+
     /// `route_config_name`.
     pub fn name(&self) -> &Arc<str> {
         &self.name

@@ -1,0 +1,76 @@
+//! `dynamic_resources` of the bootstrap: what is subscribed at start, in Envoy's order.
+//!
+//! Primary clusters first, for the control plane is reached through one; then CDS and with it EDS; when all clusters
+//! are initialised LDS and with it RDS. The server listens when the listeners of the first LDS answer are there.
+
+use std::{rc::Rc, sync::Arc};
+
+use xds_protos::envoy::config::bootstrap::v3::bootstrap::DynamicResources;
+
+use super::{WatchGuard, resources::{cds, lds}};
+use crate::{
+    config::{BuildCx, ConfigResult, InitTarget},
+    coverage,
+    server::{ServerContext, Worker},
+};
+
+/// The subscriptions of the bootstrap; they last as long as this is kept.
+#[derive(Default)]
+#[must_use = "dropping it ends the subscriptions"]
+pub struct Subscriptions {
+    cds: Option<WatchGuard>,
+    lds: Option<WatchGuard>,
+}
+
+/// Checks `dynamic_resources` and sets up ADS; call it once static clusters are there and before anything subscribes.
+pub fn configure(server: &Arc<ServerContext>) -> ConfigResult<()> {
+    let Some(dynamic) = server.bootstrap.dynamic_resources.clone() else {
+        return Ok(());
+    };
+    let mut cx = BuildCx::new(server);
+    cx.field("dynamic_resources", |cx| {
+        coverage!(cx, dynamic => DynamicResources {
+            supported { lds_config, cds_config, ads_config }
+            rejected {
+                lds_resources_locator: "xdstp collections",
+                cds_resources_locator: "xdstp collections",
+            }
+        });
+        if let Some(ads) = ads_config {
+            cx.field("ads_config", |cx| server.xds.configure_ads(ads, cx))?;
+        }
+        for (name, source) in [("cds_config", cds_config), ("lds_config", lds_config)] {
+            if let Some(source) = source {
+                cx.field(name, |cx| server.xds.check(&source, cx))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Starts the client on the control thread and subscribes what the bootstrap says. Returns when the first answers
+/// are there, or their timeouts passed: the server may listen then. Listeners of the answer may still be warming.
+pub async fn start(worker: &Rc<Worker>) -> Subscriptions {
+    let server = &worker.server;
+    let mut subscriptions = Subscriptions::default();
+    server.clusters.wait_primary().await;
+    server.xds.start(worker);
+    let dynamic = server.bootstrap.dynamic_resources.as_ref();
+    if let Some(source) = dynamic.and_then(|d| d.cds_config.as_ref()) {
+        let (guard, target) = cds::subscribe(source, server);
+        subscriptions.cds = Some(guard);
+        ready(target).await;
+    }
+    server.clusters.wait_initialized().await;
+    if let Some(source) = dynamic.and_then(|d| d.lds_config.as_ref()) {
+        let (guard, target) = lds::subscribe(source, server);
+        subscriptions.lds = Some(guard);
+        ready(target).await;
+    }
+    subscriptions
+}
+
+async fn ready(mut target: InitTarget) {
+    // An error means that the watch is gone, and nothing more to wait for.
+    let _ = target.ready.wait_for(|ready| *ready).await;
+}
