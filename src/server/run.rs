@@ -17,7 +17,7 @@ use super::{ServerContext, Worker, WorkerMsg};
 use crate::{
     bootstrap,
     cli::{Cli, Mode},
-    stats,
+    stats, xds,
 };
 
 /// Why the process ends at start.
@@ -102,7 +102,9 @@ fn start(cli: &Cli) -> Result<(), StartError> {
             tokio::task::spawn_local(async move { control.serve(control_mailbox).await })
         };
 
-        static_resources(&server).map_err(|source| StartError::Config { path, source })?;
+        static_resources(&server)
+            .and_then(|()| xds::start::configure(&server))
+            .map_err(|source| StartError::Config { path, source })?;
         if cli.mode == Mode::Validate {
             println!(
                 "configuration '{}' OK",
@@ -114,6 +116,10 @@ fn start(cli: &Cli) -> Result<(), StartError> {
             return Ok(());
         }
         start_workers(&server, receivers)?;
+        let _subscriptions = tokio::select! {
+            subscriptions = xds::start::start(&control) => subscriptions,
+            stopped = wait_for_stop() => return stopped,
+        };
         server.listeners.start(&server);
         if cli.mode == Mode::InitOnly {
             return Ok(());

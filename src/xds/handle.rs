@@ -76,7 +76,15 @@ impl Handle {
             return Err(cx.error("ADS is configured already"));
         }
         self.spawn(Box::new(move |worker| {
-            spawn_mux(worker, GrpcSource { aggregated: true, ..source }, None, commands);
+            spawn_mux(
+                worker,
+                GrpcSource {
+                    aggregated: true,
+                    ..source
+                },
+                None,
+                commands,
+            );
         }));
         Ok(())
     }

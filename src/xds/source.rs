@@ -107,11 +107,11 @@ impl Source {
             Some(ConfigSourceSpecifier::PathConfigSource(source)) => {
                 cx.field("path_config_source", |cx| file(source, cx)).map(Self::File)
             }
-            Some(ConfigSourceSpecifier::ApiConfigSource(source)) => {
-                cx.field("api_config_source", |cx| api(source, cx))
-            }
+            Some(ConfigSourceSpecifier::ApiConfigSource(source)) => cx.field("api_config_source", |cx| api(source, cx)),
             Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})) => Ok(Self::Ads),
-            Some(ConfigSourceSpecifier::Self_(SelfConfigSource { transport_api_version: _ })) => Ok(Self::Ads),
+            Some(ConfigSourceSpecifier::Self_(SelfConfigSource {
+                transport_api_version: _,
+            })) => Ok(Self::Ads),
             None => Err(cx.error("Missing config source specifier in envoy::config::core::v3::ConfigSource")),
         }
     }
@@ -162,7 +162,10 @@ pub(super) fn api(source: ApiConfigSource, cx: &mut BuildCx<'_>) -> ConfigResult
         return Err(cx.error_at("grpc_services", "a gRPC service is required"));
     };
     let rate_limit = rate_limit_settings.map(|RateLimitSettings { max_tokens, fill_rate }| {
-        (f64::from(max_tokens.map_or(100, |v| v.value)), fill_rate.map_or(10.0, |v| v.value))
+        (
+            f64::from(max_tokens.map_or(100, |v| v.value)),
+            fill_rate.map_or(10.0, |v| v.value),
+        )
     });
     let (target, backoff) = cx.item("grpc_services", 0, |cx| grpc_service(service, cx))?;
     Ok(Source::Grpc(GrpcSource {
@@ -205,14 +208,20 @@ fn envoy_grpc(
         ignored { skip_envoy_headers: "no x-envoy headers are sent to control planes" }
     });
     let back_off = retry_policy.and_then(|p| p.retry_back_off);
-    let base = back_off.as_ref().and_then(|b| b.base_interval.as_ref()).map_or(Backoff::DEFAULT.0, duration);
+    let base = back_off
+        .as_ref()
+        .and_then(|b| b.base_interval.as_ref())
+        .map_or(Backoff::DEFAULT.0, duration);
     // Envoy's cap is ten times the base when only the base is given.
     let max = match &back_off {
         Some(b) => b.max_interval.as_ref().map_or(base * 10, duration),
         None => Backoff::DEFAULT.1,
     };
     if max < base {
-        return Err(cx.error_at("retry_policy.retry_back_off", "max_interval must be greater than or equal to the base_interval"));
+        return Err(cx.error_at(
+            "retry_policy.retry_back_off",
+            "max_interval must be greater than or equal to the base_interval",
+        ));
     }
     let target = GrpcTarget {
         cluster: known(&cluster_name, cx)?,
@@ -225,7 +234,11 @@ fn envoy_grpc(
 
 fn header(header: HeaderValue, cx: &mut BuildCx<'_>) -> ConfigResult<(http::HeaderName, http::HeaderValue)> {
     let HeaderValue { key, value, raw_value } = header;
-    let bytes = if value.is_empty() { raw_value } else { value.into_bytes() };
+    let bytes = if value.is_empty() {
+        raw_value
+    } else {
+        value.into_bytes()
+    };
     let name = http::HeaderName::try_from(key.as_str()).map_err(|e| cx.error_at("key", e.to_string()))?;
     let value = http::HeaderValue::try_from(bytes).map_err(|e| cx.error_at("value", e.to_string()))?;
     Ok((name, value))
@@ -266,6 +279,9 @@ fn check_version(version: i32, field: &str, cx: &BuildCx<'_>) -> ConfigResult<()
     match ApiVersion::try_from(version) {
         Ok(ApiVersion::V3) => Ok(()),
         // Envoy refuses v2 and takes AUTO for v2: in both cases the user wrote a configuration for another API.
-        _ => Err(cx.error_at(field, "V2 (and AUTO) xDS transport protocol versions are deprecated; set it to V3")),
+        _ => Err(cx.error_at(
+            field,
+            "V2 (and AUTO) xDS transport protocol versions are deprecated; set it to V3",
+        )),
     }
 }

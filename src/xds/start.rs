@@ -7,10 +7,12 @@ use std::{rc::Rc, sync::Arc};
 
 use xds_protos::envoy::config::bootstrap::v3::bootstrap::DynamicResources;
 
-use super::{WatchGuard, resources::{cds, lds}};
+use super::{
+    WatchGuard,
+    resources::{cds, lds},
+};
 use crate::{
     config::{BuildCx, ConfigResult, InitTarget},
-    coverage,
     server::{ServerContext, Worker},
 };
 

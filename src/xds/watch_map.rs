@@ -51,7 +51,11 @@ impl WatchMap {
                 ..Update::default()
             };
             for rejected in watch.update(update, server) {
-                tracing::warn!(name, reason = rejected.reason, "a known resource was rejected by a new watch");
+                tracing::warn!(
+                    name,
+                    reason = rejected.reason,
+                    "a known resource was rejected by a new watch"
+                );
             }
         }
         self.watches.insert(id, watch);

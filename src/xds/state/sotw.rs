@@ -108,7 +108,10 @@ impl Protocol for Sotw {
         } else {
             map.failed(&FetchFailure::Rejected(wire::error_detail(&map.type_url, &rejected)));
         }
-        server.xds.inventory.note(&map.type_url, &decoded.resources, &[], &rejected);
+        server
+            .xds
+            .inventory
+            .note(&map.type_url, &decoded.resources, &[], &rejected);
         if rejected.is_empty() {
             self.version = version;
         } else {

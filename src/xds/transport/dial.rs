@@ -27,23 +27,36 @@ where
     Req: Message + Send + 'static,
     Resp: Message + Default + Send + 'static,
 {
-    let clusters = worker.server.bootstrap.static_resources.iter().flat_map(|r| &r.clusters);
-    let address = clusters
-        .filter(|c| c.name == target.cluster)
-        .find_map(first_address);
+    let clusters = worker
+        .server
+        .bootstrap
+        .static_resources
+        .iter()
+        .flat_map(|r| &r.clusters);
+    let address = clusters.filter(|c| c.name == target.cluster).find_map(first_address);
     let target = target.clone();
     Box::pin(async move {
         let Some(address) = address else {
             return Err(Status::unavailable(format!("unknown cluster '{}'", target.cluster)));
         };
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| Status::internal(e.to_string()))?;
-        let channel = endpoint.connect().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        let endpoint =
+            Endpoint::from_shared(format!("http://{address}")).map_err(|e| Status::internal(e.to_string()))?;
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|e| Status::unavailable(e.to_string()))?;
         stream(channel, target, path, outgoing).await
     })
 }
 
 fn first_address(cluster: &Cluster) -> Option<String> {
-    let endpoint = cluster.load_assignment.as_ref()?.endpoints.first()?.lb_endpoints.first()?;
+    let endpoint = cluster
+        .load_assignment
+        .as_ref()?
+        .endpoints
+        .first()?
+        .lb_endpoints
+        .first()?;
     let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else {
         return None;
     };

@@ -134,7 +134,8 @@ fn tell(targets: &Targets, event: notify::Result<notify::Event>) {
         let concerned = target.file.as_deref().is_none_or(|file| name == Some(file));
         if concerned
             && (moved || target.writes)
-            && let Some(changed) = target.changed.upgrade() {
+            && let Some(changed) = target.changed.upgrade()
+        {
             changed.notify_one();
         }
     }
@@ -181,7 +182,10 @@ fn refresh(source: &FileSource, type_url: &str, watch: &mut Watch, server: &Arc<
     let response = match read(&source.path) {
         Ok(response) => response,
         Err(reason) => {
-            tracing::warn!("Filesystem config update failure: in {}, {reason}", source.path.display());
+            tracing::warn!(
+                "Filesystem config update failure: in {}, {reason}",
+                source.path.display()
+            );
             watch.failed(FetchFailure::Rejected(reason));
             return;
         }

@@ -101,7 +101,9 @@ where
     let mut request = Request::new(outgoing);
     *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(target.metadata.into_iter().collect());
     let codec = ProstCodec::<Req, Resp>::default();
-    let response = client.streaming(request, PathAndQuery::from_static(path), codec).await?;
+    let response = client
+        .streaming(request, PathAndQuery::from_static(path), codec)
+        .await?;
     Ok(response.into_inner())
 }
 

@@ -64,7 +64,11 @@ fn garbage_and_strange_types_are_rejected_one_by_one() {
     let decoded = decode_all(&type_url(), vec![garbage, cluster("good"), strange], "1");
     assert_eq!(decoded.resources.len(), 1);
     assert_eq!(decoded.rejected.len(), 2);
-    assert!(decoded.rejected[1].reason.contains("does not match the message-wide type URL"));
+    assert!(
+        decoded.rejected[1]
+            .reason
+            .contains("does not match the message-wide type URL")
+    );
 }
 
 #[test]
