@@ -16,6 +16,15 @@ pub fn connect(port: u16) -> Result<TcpStream> {
 
 /// One GET on a connection of its own; the length of the whole answer, which must be a 200.
 pub fn get(port: u16, host: &str, path: &str) -> Result<usize> {
+    Ok(answer(port, host, path)?.len())
+}
+
+/// Like [`get`], with the answer as text.
+pub fn get_text(port: u16, host: &str, path: &str) -> Result<String> {
+    Ok(String::from_utf8_lossy(&answer(port, host, path)?).into_owned())
+}
+
+fn answer(port: u16, host: &str, path: &str) -> Result<Vec<u8>> {
     let mut stream = connect(port)?;
     write!(
         stream,
@@ -29,7 +38,7 @@ pub fn get(port: u16, host: &str, path: &str) -> Result<usize> {
             String::from_utf8_lossy(answer.get(..60).unwrap_or(&answer))
         );
     }
-    Ok(answer.len())
+    Ok(answer)
 }
 
 /// One GET on a connection that stays open. The 64-byte body is read with the head.

@@ -12,6 +12,7 @@
 
 mod backend;
 mod certs;
+mod churn;
 mod clusters;
 mod http;
 mod load;

@@ -27,6 +27,17 @@ pub struct Cpu {
     pub system: f64,
 }
 
+impl Cpu {
+    /// What was used since an earlier reading.
+    pub fn since(self, earlier: Cpu) -> Cpu {
+        Cpu {
+            total: self.total - earlier.total,
+            user: self.user - earlier.user,
+            system: self.system - earlier.system,
+        }
+    }
+}
+
 /// The command pinned to `core`. `setpriv` makes the kernel end it when this process dies early.
 pub fn pinned(core: usize, program: &Path) -> Command {
     let mut command = Command::new("setpriv");

@@ -22,6 +22,8 @@ pub enum Work {
     },
     /// HTTP/1.1 at 70 % of what Envoy reached in the row `h1`, by h2load.
     Http1Paced { connections: usize },
+    /// The same while the route table changes: Envoy and nuncio only.
+    Churn { connections: usize, per_second: u32 },
     /// HTTP/2 by h2load; the upstream side is HTTP/1.1.
     Http2 {
         tls: bool,
@@ -106,6 +108,15 @@ pub const ROWS: &[Row] = &[
         "HTTP/1.1 at 70 % of Envoy's best rate",
         false,
         Work::Http1Paced { connections: 64 },
+    ),
+    row(
+        "h1-churn",
+        "The same with 100 route updates per second",
+        false,
+        Work::Churn {
+            connections: 64,
+            per_second: 100,
+        },
     ),
     row("h1-log", "HTTP/1.1 with a file access log", true, H1),
     row("h1-tls-log", "HTTP/1.1 over TLS with a file access log", true, H1_TLS),

@@ -11,11 +11,11 @@ use clap::Args;
 
 use crate::load::{Seen, Target, h2load, own_program, wrk};
 use crate::machine::{self, Machine};
-use crate::process;
+use crate::process::{self, Cpu};
 use crate::proxies::{self, Kind, Proxy, Running, Setup};
 use crate::rows::{ROWS, Row, Work};
 use crate::sample::{Metric, Raw, Sample};
-use crate::{certs, clusters, memory, report};
+use crate::{certs, churn, clusters, memory, report};
 
 #[derive(Args)]
 pub struct Options {
@@ -164,6 +164,17 @@ impl Bench<'_> {
                 return Ok(BTreeMap::from([(Metric::PerConnectionKb, kb)]));
             }
             Work::Clusters { count } => return clusters::measure(proxy, &self.setup, count),
+            Work::Churn {
+                connections,
+                per_second,
+            } => {
+                let rate = paced_rate(raw)?;
+                let target = |port| self.target(port);
+                let churned = churn::measure(proxy, &self.setup, target, connections, rate, per_second)?;
+                let mut values = figures(&churned.seen, churned.cpu)?;
+                values.insert(Metric::UpdatesPerSecond, churned.updates / churned.seen.seconds);
+                return Ok(values);
+            }
             _ => {}
         }
         let slot = self.running.get_mut(index).context("a slot for each proxy")?;
@@ -174,24 +185,41 @@ impl Bench<'_> {
         running.process.check_alive()?;
         let before = running.process.cpu()?;
         let seen = drive(row.work, running, self.load_core, self.seconds, &self.setup, raw)?;
-        let after = running.process.cpu()?;
-        if seen.requests < 1.0 {
-            bail!("no good answer, {} bad ones", seen.errors);
-        }
-        let cpu = (after.total - before.total) * 1e6 / seen.requests;
-        // Ticks are coarse but unbiased: they only split the exact total.
-        let user = after.user - before.user;
-        let share = user / (user + after.system - before.system).max(0.01);
-        Ok(BTreeMap::from([
-            (Metric::CpuUs, cpu),
-            (Metric::UserUs, cpu * share),
-            (Metric::Rate, seen.requests / seen.seconds),
-            (Metric::P50Us, seen.p50),
-            (Metric::P99Us, seen.p99),
-            (Metric::P999Us, seen.p999),
-            (Metric::Errors, seen.errors),
-        ]))
+        figures(&seen, running.process.cpu()?.since(before))
     }
+
+    fn target(&self, port: u16) -> Target<'_> {
+        Target {
+            core: self.load_core,
+            port,
+            seconds: self.seconds,
+            scratch: self.setup.scratch,
+        }
+    }
+}
+
+fn figures(seen: &Seen, used: Cpu) -> Result<BTreeMap<Metric, f64>> {
+    if seen.requests < 1.0 {
+        bail!("no good answer, {} bad ones", seen.errors);
+    }
+    let cpu = used.total * 1e6 / seen.requests;
+    // Ticks are coarse but unbiased: they only split the exact total.
+    let share = used.user / (used.user + used.system).max(0.01);
+    Ok(BTreeMap::from([
+        (Metric::CpuUs, cpu),
+        (Metric::UserUs, cpu * share),
+        (Metric::Rate, seen.requests / seen.seconds),
+        (Metric::P50Us, seen.p50),
+        (Metric::P99Us, seen.p99),
+        (Metric::P999Us, seen.p999),
+        (Metric::Errors, seen.errors),
+    ]))
+}
+
+/// 70 % of what Envoy reached in the row `h1`.
+fn paced_rate(raw: &Raw) -> Result<f64> {
+    let best = raw.median("h1", Kind::Envoy.name(), Metric::Rate);
+    Ok(best.context("needs the row h1 with Envoy")? * 0.7)
 }
 
 fn drive(work: Work, running: &Running, core: usize, seconds: u64, setup: &Setup, raw: &Raw) -> Result<Seen> {
@@ -209,12 +237,7 @@ fn drive(work: Work, running: &Running, core: usize, seconds: u64, setup: &Setup
             connections,
             path,
         ),
-        Work::Http1Paced { connections } => {
-            let best = raw
-                .median("h1", Kind::Envoy.name(), Metric::Rate)
-                .context("needs the row h1 with Envoy")?;
-            h2load::paced(&target(ports.http1), connections, best * 0.7)
-        }
+        Work::Http1Paced { connections } => h2load::paced(&target(ports.http1), connections, paced_rate(raw)?),
         Work::Http2 {
             tls,
             connections,
@@ -229,8 +252,8 @@ fn drive(work: Work, running: &Running, core: usize, seconds: u64, setup: &Setup
             target(ports.tls).own("load-handshake", &args)
         }
         Work::Tcp { connections } => target(ports.tcp).own("load-tcp", &[format!("--connections={connections}")]),
-        Work::MemoryAtStart | Work::MemoryPerConnection { .. } | Work::Clusters { .. } => {
-            bail!("not a load")
+        Work::Churn { .. } | Work::MemoryAtStart | Work::MemoryPerConnection { .. } | Work::Clusters { .. } => {
+            bail!("not a load of a running proxy")
         }
     }
 }
@@ -251,7 +274,7 @@ impl Row {
 
     fn is_for(&self, kind: Kind) -> bool {
         match self.work {
-            Work::Clusters { .. } => kind.reads_bootstrap(),
+            Work::Clusters { .. } | Work::Churn { .. } => kind.reads_bootstrap(),
             Work::Tcp { .. } => kind != Kind::Nginx || proxies::nginx_has_stream(),
             _ => true,
         }

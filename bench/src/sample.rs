@@ -34,6 +34,8 @@ pub enum Metric {
     ScrapeS,
     /// Processor seconds one Prometheus scrape takes.
     ScrapeCpuS,
+    /// Configuration updates per second that the proxy applied.
+    UpdatesPerSecond,
     /// MB of text in one Prometheus scrape.
     ScrapeMb,
 }

@@ -3,6 +3,7 @@
 //! Default stats, the router as the only filter, codec auto-detection, and the default timeouts.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use super::{Ports, Setup};
 
@@ -72,6 +73,32 @@ pub fn many_clusters(count: usize, http: u16, admin_port: u16, backend: u16) -> 
     text.push_str(&listener("plain", http, &manager, ""));
     text.push_str("  clusters:\n");
     text.push_str(&clusters);
+    text
+}
+
+/// One HTTP listener whose route table comes from a file.
+pub fn with_routes_from(routes: &Path, ports: Ports, backend: u16) -> String {
+    let manager = format!(
+        r#"      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+          rds:
+            route_config_name: local
+            config_source: {{resource_api_version: V3, path_config_source: {{path: "{}"}}}}
+"#,
+        routes.display()
+    );
+    let mut text = String::from("node: {id: bench, cluster: bench}\n");
+    text.push_str(&admin(ports.admin));
+    text.push_str("static_resources:\n  listeners:\n");
+    text.push_str(&listener("plain", ports.http1, &manager, ""));
+    text.push_str("  clusters:\n");
+    text.push_str(&cluster("backend", backend));
     text
 }
 

@@ -16,7 +16,7 @@ use crate::certs::Certs;
 use crate::process::{self, Process};
 use crate::{http, machine};
 
-pub use bootstrap::many_clusters;
+pub use bootstrap::{many_clusters, with_routes_from};
 pub use find::find;
 pub use nginx::has_stream as nginx_has_stream;
 

@@ -50,6 +50,16 @@ pub const CHARTS: &[Chart] = &[
         panels: &[
             ("h1-paced", Metric::P50Us, Some("median")),
             ("h1-paced", Metric::P99Us, Some("99th percentile")),
+            (
+                "h1-churn",
+                Metric::P50Us,
+                Some("median, with 100 route updates per second"),
+            ),
+            (
+                "h1-churn",
+                Metric::P99Us,
+                Some("99th percentile, with 100 route updates per second"),
+            ),
         ],
     },
     Chart {
