@@ -58,18 +58,46 @@ func main() {
 		fmt.Println("0 passed, 1 failed")
 		os.Exit(1)
 	}
+	results := &tally{total: len(chosen)}
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		<-interrupted
 		kit.KillAll()
-		os.Exit(130)
+		os.Exit(results.close())
 	}()
-	passed, failed := run(settings, chosen, *jobs)
-	fmt.Printf("%d passed, %d failed\n", passed, failed)
-	if failed > 0 || passed == 0 {
-		os.Exit(1)
+	run(settings, chosen, *jobs, results)
+	os.Exit(results.close())
+}
+
+// tally counts and prints; nothing is printed after its closing line.
+type tally struct {
+	mu                    sync.Mutex
+	total, passed, failed int
+}
+
+func (t *tally) add(name string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil {
+		t.passed++
+		fmt.Printf("ok %s\n", name)
+	} else {
+		t.failed++
+		fmt.Printf("FAIL %s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", " | "))
 	}
+}
+
+// close prints the closing line and gives the exit code; what was not run has not passed. It keeps
+// the lock: the process ends here.
+func (t *tally) close() int {
+	t.mu.Lock()
+	failed := t.total - t.passed
+	fmt.Printf("%d passed, %d failed\n", t.passed, failed)
+	if failed > 0 || t.passed == 0 {
+		return 1
+	}
+	return 0
 }
 
 func prepare(target, binary string, long bool) (kit.Settings, error) {
@@ -101,29 +129,19 @@ func prepare(target, binary string, long bool) (kit.Settings, error) {
 	}, nil
 }
 
-func run(settings kit.Settings, chosen []scenarios.Scenario, jobs int) (passed, failed int) {
+func run(settings kit.Settings, chosen []scenarios.Scenario, jobs int, results *tally) {
 	limit := 2 * time.Minute
 	if settings.Long {
 		limit = 6 * time.Minute
 	}
 	queue := make(chan scenarios.Scenario)
 	var wg sync.WaitGroup
-	var mu sync.Mutex
 	for range max(jobs, 1) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			for s := range queue {
-				err := kit.Run(settings, s.Name, limit, s.Run)
-				mu.Lock()
-				if err == nil {
-					passed++
-					fmt.Printf("ok %s\n", s.Name)
-				} else {
-					failed++
-					fmt.Printf("FAIL %s: %s\n", s.Name, strings.ReplaceAll(err.Error(), "\n", " | "))
-				}
-				mu.Unlock()
+				results.add(s.Name, kit.Run(settings, s.Name, limit, s.Run))
 			}
 		}()
 	}
@@ -132,5 +150,4 @@ func run(settings kit.Settings, chosen []scenarios.Scenario, jobs int) (passed, 
 	}
 	close(queue)
 	wg.Wait()
-	return passed, failed
 }
