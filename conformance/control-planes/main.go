@@ -72,8 +72,8 @@ func main() {
 
 // tally counts and prints; nothing is printed after its closing line.
 type tally struct {
-	mu                    sync.Mutex
-	total, passed, failed int
+	mu            sync.Mutex
+	total, passed int
 }
 
 func (t *tally) add(name string, err error) {
@@ -83,7 +83,6 @@ func (t *tally) add(name string, err error) {
 		t.passed++
 		fmt.Printf("ok %s\n", name)
 	} else {
-		t.failed++
 		fmt.Printf("FAIL %s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", " | "))
 	}
 }
