@@ -20,7 +20,7 @@ func order() []Scenario {
 	out = append(out, both("order/node-on-first-message-only", nodeOnce)...)
 	out = append(out, both("order/unsubscribes-what-it-no-longer-needs", unsubscribes)...)
 	out = append(out, both("order/resource-ttl", resourceTTL)...)
-	out = append(out, Scenario{"order/node-on-every-message/sotw", with(sotw, nodeAlways)})
+	out = append(out, both("order/node-on-every-message", nodeAlways)...)
 	return out
 }
 
