@@ -104,8 +104,10 @@ impl Protocol for Delta {
         request
     }
 
-    fn set_node(request: &mut DeltaDiscoveryRequest, node: Node, _first_of_stream: bool, _once: bool) {
-        request.node = Some(node);
+    fn set_node(request: &mut DeltaDiscoveryRequest, node: Node, first_of_stream: bool, once: bool) {
+        if first_of_stream || !once {
+            request.node = Some(node);
+        }
     }
 
     fn type_url(response: &DeltaDiscoveryResponse) -> &str {
