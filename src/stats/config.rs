@@ -64,9 +64,13 @@ impl StatsConfig {
         })
     }
 
-    /// The upper bounds that a histogram of that name is shown with.
-    pub(super) fn buckets(&self, name: &str) -> &[f64] {
-        let own = self.buckets.iter().find(|(pattern, _)| pattern.matches(name));
+    /// The upper bounds that a histogram of that name is shown with; the name is only made if it matters.
+    pub(super) fn buckets(&self, name: impl FnOnce() -> String) -> &[f64] {
+        if self.buckets.is_empty() {
+            return &DEFAULT_BUCKETS;
+        }
+        let name = name();
+        let own = self.buckets.iter().find(|(pattern, _)| pattern.matches(&name));
         own.map_or(&DEFAULT_BUCKETS, |(_, buckets)| buckets)
     }
 }

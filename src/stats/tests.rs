@@ -130,3 +130,99 @@ fn response_codes() {
     assert_eq!(value("upstream_rq_4xx"), Some(20));
     assert_eq!(value("upstream_rq_419"), Some(1));
 }
+
+fn config(yaml: serde_json::Value) -> crate::config::ConfigResult<StatsConfig> {
+    let message = xds_protos::message("envoy.config.metrics.v3.StatsConfig").unwrap();
+    let dynamic = xds_protos::prost_reflect::DynamicMessage::deserialize(message, yaml).unwrap();
+    StatsConfig::from_proto(dynamic.transcode_to().unwrap(), &[("pod".into(), "p1".into())])
+}
+
+#[test]
+fn what_is_not_included_does_not_exist() {
+    let included = serde_json::json!({"stats_matcher": {"inclusion_list": {"patterns": [
+        {"prefix": "cluster.xds-grpc"}, {"suffix": "rq_active"}, {"safe_regex": {"regex": "vhost\\..*\\.route\\..*"}},
+        {"exact": "SERVER.LIVE", "ignore_case": true}]}}});
+    let store = Store::new(config(included).unwrap(), 1);
+    let xds = store.scope("cluster.xds-grpc").block::<Demo>();
+    let other = store.scope("cluster.other").block::<Demo>();
+    let gone = store.scope("tcp.t").block::<Other>();
+    let dynamic = [
+        store.scope("vhost.v.route.r").counter("x"),
+        store.scope("vhost.v.vcluster").counter("x"),
+    ];
+    let live = store.root().gauge("server.live");
+    [&xds, &other].iter().for_each(|stats| stats.local().rq_total.inc());
+    gone.local().rq_total.inc();
+    dynamic.iter().for_each(Counter::inc);
+    live.set(1);
+    assert_eq!(store.counter_value("cluster.xds-grpc.rq_total"), Some(1));
+    assert_eq!(store.counter_value("cluster.other.rq_total"), None);
+    assert_eq!(store.gauge_value("cluster.other.rq_active"), Some(0));
+    assert_eq!(store.counter_value("tcp.t.rq_total"), None);
+    assert_eq!(store.counter_value("vhost.v.route.r.x"), Some(1));
+    assert_eq!(store.counter_value("vhost.v.vcluster.x"), None);
+    assert_eq!(store.gauge_value("server.live"), Some(1));
+}
+
+crate::stats_block! {
+    struct Other {
+        counter rq_total, "Requests";
+    }
+}
+
+#[test]
+fn exclusion_and_rejection() {
+    let excluded = serde_json::json!({"stats_matcher": {"exclusion_list": {"patterns": [{"contains": "rq"}]}}});
+    let store = Store::new(config(excluded).unwrap(), 1);
+    let stats = store.scope("a").block::<Demo>();
+    assert_eq!(store.counter_value("a.rq_total"), None);
+    assert_eq!(store.counter_value("a.circuit_breakers.default.open"), Some(0));
+    drop(stats);
+    let nothing = Store::new(
+        config(serde_json::json!({"stats_matcher": {"reject_all": true}})).unwrap(),
+        1,
+    );
+    let stats = nothing.scope("a").block::<Demo>();
+    stats.local().rq_total.inc();
+    assert_eq!(nothing.counter_value("a.rq_total"), None);
+}
+
+#[test]
+fn tags_and_buckets_of_the_configuration() {
+    let store = Store::new(
+        config(serde_json::json!({
+            "use_all_default_tags": false,
+            "stats_tags": [{"tag_name": "envoy.cluster_name"}, {"tag_name": "fixed", "fixed_value": "f"}],
+            "histogram_bucket_settings": [{"match": {"prefix": "cluster.a"}, "buckets": [1, 20]}],
+        }))
+        .unwrap(),
+        1,
+    );
+    let histogram = store.scope("cluster.a").histogram("h", Unit::Milliseconds);
+    histogram.record(10);
+    let query = render::Query::parse_prometheus("").unwrap();
+    let mut text = Vec::new();
+    render::prometheus(&store, &query, &mut |piece| text.extend_from_slice(&piece));
+    let labels = "pod=\"p1\",fixed=\"f\",envoy_cluster_name=\"a\"";
+    let expected = format!(
+        "# TYPE envoy_cluster_h histogram\nenvoy_cluster_h_bucket{{{labels},le=\"1\"}} 0\n\
+         envoy_cluster_h_bucket{{{labels},le=\"20\"}} 1\nenvoy_cluster_h_bucket{{{labels},le=\"+Inf\"}} 1\n"
+    );
+    assert!(String::from_utf8(text).unwrap().starts_with(&expected));
+}
+
+#[test]
+fn errors_name_the_field() {
+    let error = |json| config(json).unwrap_err().to_string();
+    assert!(
+        error(serde_json::json!({"stats_tags": [{"tag_name": "a", "regex": "("}]}))
+            .starts_with("stats_tags[0].regex: Invalid regex")
+    );
+    assert_eq!(
+        error(serde_json::json!({"stats_tags": [{"tag_name": "unknown"}]})),
+        "stats_tags[0]: No regex specified for tag specifier and no default regex for name: 'unknown'"
+    );
+    let matcher =
+        serde_json::json!({"stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": "["}}]}}});
+    assert!(error(matcher).starts_with("stats_matcher.inclusion_list.patterns[0].safe_regex: "));
+}

@@ -78,6 +78,12 @@ impl<'a> Stat<'a> {
             && (!slot.block.descs()[*index].lazy || self.used())
     }
 
+    /// Whether a field of a block that nobody ever wrote to exists.
+    pub(super) fn listed_untouched(&self) -> bool {
+        let Stat::Field { slot, index } = self else { return true };
+        slot.accepted.as_ref().is_none_or(|accepted| accepted[*index]) && !slot.block.descs()[*index].lazy
+    }
+
     /// The value of a counter or gauge, the number of values of a histogram.
     pub(super) fn number(&self) -> u64 {
         match (self, self.kind()) {
@@ -91,11 +97,30 @@ impl<'a> Stat<'a> {
         }
     }
 
-    fn histogram(&self) -> (Bins, Bins) {
+    /// All values of a histogram, and those of the last interval.
+    pub(super) fn histogram(&self) -> (Bins, Bins) {
         match self {
             Stat::Field { slot, index, .. } => slot.block.histogram(*index),
             Stat::Dynamic { stat, .. } => stat.histogram(),
             Stat::Code { .. } => Default::default(),
+        }
+    }
+
+    /// A histogram's unit.
+    pub(super) fn unit(&self) -> Unit {
+        if let Kind::Histogram(unit) = self.kind() {
+            unit
+        } else {
+            Unit::Unspecified
+        }
+    }
+
+    /// A text readout's text.
+    pub(super) fn text(&self) -> String {
+        if let Stat::Dynamic { stat, .. } = self {
+            stat.text()
+        } else {
+            String::new()
         }
     }
 
@@ -105,7 +130,7 @@ impl<'a> Stat<'a> {
                 let (total, interval) = self.histogram();
                 Reading::Histogram { unit, total, interval }
             }
-            (Stat::Dynamic { stat, .. }, Kind::TextReadout) => Reading::Text(stat.text()),
+            (_, Kind::TextReadout) => Reading::Text(self.text()),
             _ => Reading::Number(self.number()),
         }
     }

@@ -21,9 +21,9 @@ pub fn json(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
         }
         match reading {
             Reading::Number(value) => {
-                out.push("{\"name\":");
-                out.push(&quoted(name));
-                out.push(",\"value\":");
+                out.push("{\"name\":\"");
+                push_escaped(&mut out, name);
+                out.push("\",\"value\":");
                 out.number(value);
                 out.push("}");
             }
@@ -38,7 +38,7 @@ pub fn json(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
                     unit,
                     total: &total,
                     interval: &interval,
-                    bounds: store.config().buckets(name),
+                    bounds: store.config().buckets(|| name.to_owned()),
                 };
                 out.push(&histogram(name, &shown, query.buckets));
             }
@@ -117,4 +117,14 @@ fn array(items: impl Iterator<Item = String>) -> String {
 
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// Almost no name needs escaping; those that do go the long way.
+fn push_escaped(out: &mut Output<'_>, text: &str) {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        out.push(text);
+    } else {
+        let quoted = quoted(text);
+        out.push(&quoted[1..quoted.len() - 1]);
+    }
 }

@@ -20,7 +20,7 @@ pub use prometheus::prometheus;
 pub use query::{BucketMode, Format, Hidden, InvalidQuery, Query, TypeFilter};
 pub use text::text;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::store::Store;
 
@@ -38,14 +38,14 @@ pub fn render(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
 
 /// Collects text and hands it out in pieces.
 struct Output<'a> {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     out: &'a mut dyn FnMut(Bytes),
 }
 
 impl<'a> Output<'a> {
     fn new(out: &'a mut dyn FnMut(Bytes)) -> Self {
         Self {
-            buffer: BytesMut::with_capacity(PIECE + PIECE / 4),
+            buffer: Vec::with_capacity(PIECE + PIECE / 4),
             out,
         }
     }
@@ -55,20 +55,24 @@ impl<'a> Output<'a> {
     }
 
     fn number(&mut self, number: u64) {
-        self.push(itoa::Buffer::new().format(number));
+        if number < 10 {
+            self.buffer.push(b'0' + number as u8);
+        } else {
+            self.push(itoa::Buffer::new().format(number));
+        }
     }
 
     /// Between two entries: hands out what has come together.
     fn entry_done(&mut self) {
         if self.buffer.len() >= PIECE {
-            (self.out)(self.buffer.split().freeze());
-            self.buffer.reserve(PIECE + PIECE / 4);
+            let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(PIECE + PIECE / 4));
+            (self.out)(piece.into());
         }
     }
 
-    fn finish(mut self) {
+    fn finish(self) {
         if !self.buffer.is_empty() {
-            (self.out)(self.buffer.split().freeze());
+            (self.out)(self.buffer.into());
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::stats::histogram::{QUANTILES, Summary};
 use crate::stats::scope::{BlockSlot, ScopeInner};
 use crate::stats::store::Store;
 use crate::stats::tags::{Extracted, Extractors, ScopeTags, Tag};
-use crate::stats::walk::{Contents, Reading, ScopeContents, Stat, contents};
+use crate::stats::walk::{Contents, ScopeContents, Stat, contents};
 
 /// Prints the store in Prometheus' text format, handing out pieces.
 pub fn prometheus(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
@@ -44,14 +44,7 @@ pub fn prometheus(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
             let Some(name) = metric_name(name, &namespaces) else {
                 return;
             };
-            let mut writer = Writer {
-                store,
-                query,
-                family,
-                name: &name,
-                begun: false,
-                out: &mut out,
-            };
+            let mut writer = Writer::new(store, query, family, &name, &mut out);
             match places {
                 &[(source, position)] if let Some((group, index)) = sources[source].group(position) => {
                     for member in &group.members {
@@ -59,7 +52,7 @@ pub fn prometheus(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
                             slot: member.slot,
                             index,
                         };
-                        writer.series(member.scope.prefix(), &stat, &member.prefix.labels);
+                        writer.series(member.scope.prefix(), &stat, member.untouched, &member.prefix.labels);
                     }
                 }
                 places => {
@@ -70,7 +63,7 @@ pub fn prometheus(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
                     rows.sort_by(|a, b| Order::Tokens.compare(&a.full, &b.full));
                     for row in &rows {
                         let prefix = &row.full[..row.full.len() - row.stat.name().len()];
-                        writer.series(prefix, &row.stat, row.labels);
+                        writer.series(prefix, &row.stat, false, row.labels);
                     }
                 }
             }
@@ -138,6 +131,8 @@ struct Member<'a> {
     scope: &'a ScopeInner,
     slot: &'a BlockSlot,
     prefix: &'a Prefix,
+    /// Everything in it is zero: most clusters of a large configuration, and reading them would miss the cache.
+    untouched: bool,
 }
 
 /// A statistic that had to be looked at by its full name.
@@ -231,7 +226,13 @@ fn sources<'a>(store: &Store, family: Family, contents: &'a Contents, prefixes: 
                     order: fields.plain.clone(),
                     members: Vec::new(),
                 });
-                group.members.push(Member { scope, slot, prefix });
+                let untouched = slot.block.is_untouched();
+                group.members.push(Member {
+                    scope,
+                    slot,
+                    prefix,
+                    untouched,
+                });
             }
         }
         let others = contents.without_blocks().filter(|stat| family.holds(stat.kind()));
@@ -315,72 +316,95 @@ struct Writer<'w, 'o> {
     family: Family,
     name: &'w str,
     begun: bool,
+    /// What stands between the labels and the count of each bucket, made when the first histogram is written.
+    bounds: Vec<(f64, String)>,
     out: &'w mut Output<'o>,
 }
 
-impl Writer<'_, '_> {
+impl<'w, 'o> Writer<'w, 'o> {
+    fn new(store: &'w Store, query: &'w Query, family: Family, name: &'w str, out: &'w mut Output<'o>) -> Self {
+        Self {
+            store,
+            query,
+            family,
+            name,
+            begun: false,
+            bounds: Vec::new(),
+            out,
+        }
+    }
+
     /// Writes one series, if the query asks for it.
-    fn series(&mut self, prefix: &str, stat: &Stat<'_>, labels: &str) {
+    fn series(&mut self, prefix: &str, stat: &Stat<'_>, untouched: bool, labels: &str) {
         let full = || [prefix, stat.name()].concat();
-        if !stat.listed()
-            || !self.query.admits_hidden(stat.hidden())
-            || (self.query.used_only && !stat.used())
+        if !(if untouched {
+            stat.listed_untouched()
+        } else {
+            stat.listed()
+        }) || !self.query.admits_hidden(stat.hidden())
+            || (self.query.used_only && (untouched || !stat.used()))
             || (self.query.filter.is_some() && !self.query.admits(&full()))
         {
             return;
         }
-        let summary = self.query.buckets == BucketMode::Summary;
         if !std::mem::replace(&mut self.begun, true) {
-            let kind = match self.family {
-                Family::Counter => "counter",
-                Family::Gauge | Family::TextReadout => "gauge",
-                Family::Histogram if summary => "summary",
-                Family::Histogram => "histogram",
-            };
-            self.out.push(&format!("# TYPE {} {kind}\n", self.name));
+            self.begin();
         }
-        match stat.read() {
-            Reading::Number(value) => {
-                self.out.push(self.name);
-                self.out.push("{");
-                self.out.push(labels);
-                self.out.push("} ");
-                self.out.number(value);
-                self.out.push("\n");
-            }
-            Reading::Text(text) => {
-                let separator = if labels.is_empty() { "" } else { "," };
-                let line = format!(
-                    "{}{{{labels}{separator}text_value=\"{}\"}} 0\n",
-                    self.name,
-                    escaped(&text)
-                );
-                self.out.push(&line);
-            }
-            Reading::Histogram { unit, total, interval } if summary => {
-                let _ = total;
+        if self.family == Family::Histogram {
+            let (total, interval) = if untouched {
+                Default::default()
+            } else {
+                stat.histogram()
+            };
+            let unit = stat.unit();
+            if self.query.buckets == BucketMode::Summary {
                 self.summary(labels, &Summary::new(&interval, unit));
+            } else {
+                self.buckets(labels, &Summary::new(&total, unit), self.store.config().buckets(full));
             }
-            Reading::Histogram { unit, total, .. } => {
-                self.buckets(
-                    labels,
-                    &Summary::new(&total, unit),
-                    self.store.config().buckets(&full()),
-                );
-            }
+        } else if self.family == Family::TextReadout {
+            let (text, comma) = (escaped(&stat.text()), if labels.is_empty() { "" } else { "," });
+            self.line("", &[labels, comma, "text_value=\"", &text, "\""], 0);
+        } else {
+            self.line("", &[labels], if untouched { 0 } else { stat.number() });
         }
         self.out.entry_done();
     }
 
+    fn begin(&mut self) {
+        let kind = match self.family {
+            Family::Counter => "counter",
+            Family::Gauge | Family::TextReadout => "gauge",
+            Family::Histogram if self.query.buckets == BucketMode::Summary => "summary",
+            Family::Histogram => "histogram",
+        };
+        self.out.push(&format!("# TYPE {} {kind}\n", self.name));
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[&str], value: u64) {
+        self.out.push(self.name);
+        self.out.push(suffix);
+        self.out.push("{");
+        labels.iter().for_each(|part| self.out.push(part));
+        self.out.push("} ");
+        self.out.number(value);
+        self.out.push("\n");
+    }
+
     fn buckets(&mut self, labels: &str, summary: &Summary<'_>, bounds: &[f64]) {
-        let (name, comma) = (self.name, if labels.is_empty() { "" } else { "," });
-        let mut text = String::new();
-        for &bound in bounds {
-            let (le, count) = (general(bound, 32), summary.count_below(bound));
-            let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{le}\"}} {count}");
+        let comma = if labels.is_empty() { "" } else { "," };
+        if !self.bounds.iter().map(|(bound, _)| bound).eq(bounds) {
+            self.bounds = bounds
+                .iter()
+                .map(|&bound| (bound, format!("le=\"{}\"", general(bound, 32))))
+                .collect();
         }
-        let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {}", summary.count());
-        self.out.push(&text);
+        let prepared = std::mem::take(&mut self.bounds);
+        for (bound, le) in &prepared {
+            self.line("_bucket", &[labels, comma, le], summary.count_below(*bound));
+        }
+        self.bounds = prepared;
+        self.line("_bucket", &[labels, comma, "le=\"+Inf\""], summary.count());
         self.sum_and_count(labels, summary);
     }
 
@@ -396,10 +420,16 @@ impl Writer<'_, '_> {
     }
 
     fn sum_and_count(&mut self, labels: &str, summary: &Summary<'_>) {
-        let (name, sum, count) = (self.name, general(summary.sum(), 32), summary.count());
-        self.out.push(&format!(
-            "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}\n"
-        ));
+        let count = summary.count();
+        let sum = if count == 0 {
+            "0".to_owned()
+        } else {
+            general(summary.sum(), 32)
+        };
+        for part in [self.name, "_sum{", labels, "} ", &sum, "\n"] {
+            self.out.push(part);
+        }
+        self.line("_count", &[labels], count);
     }
 }
 

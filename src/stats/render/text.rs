@@ -28,7 +28,7 @@ pub fn text(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
                     unit,
                     total: &total,
                     interval: &interval,
-                    bounds: store.config().buckets(name),
+                    bounds: store.config().buckets(|| name.to_owned()),
                 };
                 out.push(&histogram(name, &shown, query.buckets));
             }

@@ -156,3 +156,6 @@ impl ScopeTags {
 pub(super) fn default_extractors() -> Vec<Extractor> {
     defaults::all()
 }
+
+#[cfg(test)]
+mod tests;
