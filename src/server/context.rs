@@ -58,9 +58,10 @@ impl ServerContext {
     pub fn new(bootstrap: Bootstrap, cli: &Cli) -> Arc<Self> {
         let concurrency = cli.concurrency.unwrap_or_else(super::cpus::available).max(1);
         let stats = Store::new(Default::default(), concurrency);
+        let registry = extensions::register_all();
         Arc::new(Self {
-            node: Arc::new(bootstrap.node.clone().unwrap_or_default()),
-            registry: extensions::register_all(),
+            node: Arc::new(xds::node::complete(bootstrap.node.clone().unwrap_or_default(), &registry)),
+            registry,
             listeners: ListenerManager::new(&stats),
             stats,
             xds: xds::Handle::default(),

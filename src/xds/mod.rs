@@ -15,6 +15,7 @@ mod handle;
 mod handler;
 mod inventory;
 mod mux;
+pub mod node;
 mod open;
 mod rate_limit;
 pub mod resources;
@@ -36,3 +37,6 @@ pub use open::open;
 pub use resources::rds;
 pub use single::Change;
 pub use transport::file::{FileChanges, FileWatcher};
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use super::{
     state::{Delta, Protocol, Sotw},
     stats::ControlPlaneStats,
     transport::grpc::{Event, Link},
-    watch::{Command, NewWatch, Watch},
+    watch::{Attempts, Command, NewWatch, Watch},
     watch_map::WatchMap,
 };
 use crate::server::{ServerContext, Worker};
@@ -144,7 +144,7 @@ impl<P: Protocol> Mux<P> {
             super::Names::Wildcard => super::watch_map::WILDCARD.to_owned(),
             super::Names::One(name) => name.clone(),
         };
-        let watch = Watch::new(new, &self.server);
+        let watch = Watch::new(new, Attempts::Events, &self.server);
         let index = match self.types.iter().position(|(map, _)| map.type_url == type_url) {
             Some(index) => index,
             None => {

@@ -50,16 +50,22 @@ impl SubscriptionStats {
         }
     }
 
-    /// An update of `version` was applied in `took`.
-    pub fn applied(&self, version: &str, took: Duration) {
+    /// An update of `version` was applied; `took` is told for streams only, as Envoy measures it.
+    pub fn applied(&self, version: &str, took: Option<Duration>) {
         let stats = self.block.local();
         stats.update_success.inc();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        stats.update_time.set(millis(now));
-        stats.update_duration.record(millis(took));
+        stats.update_time.set(unix_millis());
+        if let Some(took) = took {
+            stats.update_duration.record(millis(took));
+        }
         stats.version.set(XxHash64::oneshot(0, version.as_bytes()));
         self.version_text.set(version);
     }
+}
+
+/// Milliseconds of Unix time, now.
+pub(super) fn unix_millis() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn millis(duration: Duration) -> u64 {

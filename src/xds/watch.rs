@@ -39,12 +39,22 @@ pub(super) enum Command {
     Unwatch(WatchId),
 }
 
+/// What `update_attempt` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempts {
+    /// On a stream: the subscription, every response and every failure, as Envoy counts there.
+    Events,
+    /// Where it is asked each time (files, REST): every request, with [`Watch::attempted`].
+    Requests,
+}
+
 /// A watch.
 pub(super) struct Watch {
     /// What it asks for.
     pub names: Names,
     handler: Box<dyn ResourceHandler + Send>,
     stats: SubscriptionStats,
+    attempts: Attempts,
     alive: Arc<AtomicBool>,
     deadline: Option<Instant>,
     // What a wildcard watch was given, so that the next state of the world tells what is gone.
@@ -53,13 +63,16 @@ pub(super) struct Watch {
 
 impl Watch {
     /// A watch that begins to wait now.
-    pub fn new(new: NewWatch, server: &Arc<ServerContext>) -> Self {
+    pub fn new(new: NewWatch, attempts: Attempts, server: &Arc<ServerContext>) -> Self {
         let stats = SubscriptionStats::new(&server.stats, &new.handler.stat_prefix());
-        stats.block.local().update_attempt.inc();
+        if attempts == Attempts::Events {
+            stats.block.local().update_attempt.inc();
+        }
         Self {
             names: new.names,
             handler: new.handler,
             stats,
+            attempts,
             alive: new.alive,
             deadline: (!new.timeout.is_zero()).then(|| Instant::now() + new.timeout),
             known: BTreeSet::new(),
@@ -108,12 +121,13 @@ impl Watch {
             return Vec::new();
         }
         self.deadline = None;
-        self.stats.block.local().update_attempt.inc();
+        self.event();
         let version = update.version.clone();
         let start = Instant::now();
         let rejected = self.handler.update(update, server);
         if complete && rejected.is_empty() {
-            self.stats.applied(&version, start.elapsed());
+            let took = (self.attempts == Attempts::Events).then(|| start.elapsed());
+            self.stats.applied(&version, took);
         } else {
             self.stats.block.local().update_rejected.inc();
         }
@@ -125,8 +139,8 @@ impl Watch {
         if !self.alive.load(Ordering::Acquire) {
             return;
         }
+        self.event();
         let stats = self.stats.block.local();
-        stats.update_attempt.inc();
         match &reason {
             FetchFailure::Timeout => stats.init_fetch_timeout.inc(),
             FetchFailure::Rejected(_) => stats.update_rejected.inc(),
@@ -136,6 +150,17 @@ impl Watch {
             self.deadline = None;
         }
         self.handler.failed(reason);
+    }
+
+    /// Counts a request.
+    pub fn attempted(&self) {
+        self.stats.block.local().update_attempt.inc();
+    }
+
+    fn event(&self) {
+        if self.attempts == Attempts::Events {
+            self.stats.block.local().update_attempt.inc();
+        }
     }
 
     /// When the first answer must be there; none once it is, or when it may take for ever.

@@ -95,11 +95,6 @@ impl WatchMap {
         self.interest.contains_key(WILDCARD) || self.interest.contains_key(name)
     }
 
-    /// Whether everything is watched.
-    pub fn wildcard(&self) -> bool {
-        self.interest.contains_key(WILDCARD)
-    }
-
     /// Delivers a state of the world: wildcard watches get all of it, the others only what is theirs and there.
     pub fn state_of_the_world(
         &mut self,

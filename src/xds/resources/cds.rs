@@ -8,8 +8,18 @@ use xds_protos::envoy::config::{cluster::v3::Cluster, core::v3::ConfigSource};
 use crate::{
     config::{BuildCx, InitTarget},
     server::ServerContext,
-    xds::{FetchFailure, Names, Rejected, ResourceHandler, Update, WatchGuard, open},
+    stats::Stats,
+    stats_block,
+    xds::{FetchFailure, Names, Rejected, ResourceHandler, Update, WatchGuard, open, stats::unix_millis},
 };
+
+stats_block! {
+    /// What CDS counts beside its subscription (`cluster_manager.cds.`).
+    pub struct CdsStats {
+        counter config_reload, "Updates that changed the clusters";
+        gauge config_reload_time_ms, "When the clusters changed last, in milliseconds of Unix time";
+    }
+}
 
 /// Subscribes to all clusters (`dynamic_resources.cds_config`). The target is ready after the first answer; the
 /// clusters in it may still be warming then.
@@ -19,7 +29,8 @@ pub fn subscribe(source: &ConfigSource, server: &Arc<ServerContext>) -> (WatchGu
         name: "CDS".to_owned(),
         ready: receiver,
     };
-    let handler = Box::new(Cds { ready });
+    let stats = server.stats.scope(PREFIX).block();
+    let handler = Box::new(Cds { ready, stats });
     let type_url = xds_protos::type_url::<Cluster>();
     (
         server.xds.watch(server, &type_url, source, Names::Wildcard, handler),
@@ -27,13 +38,16 @@ pub fn subscribe(source: &ConfigSource, server: &Arc<ServerContext>) -> (WatchGu
     )
 }
 
+const PREFIX: &str = "cluster_manager.cds.";
+
 struct Cds {
     ready: watch::Sender<bool>,
+    stats: Stats<CdsStats>,
 }
 
 impl ResourceHandler for Cds {
     fn stat_prefix(&self) -> String {
-        "cluster_manager.cds.".to_owned()
+        PREFIX.to_owned()
     }
 
     fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected> {
@@ -66,6 +80,11 @@ impl ResourceHandler for Cds {
             }
         }
         tracing::info!("cds: added/updated {added} cluster(s), skipped {skipped} unmodified, removed {gone}");
+        if added + gone > 0 {
+            let stats = self.stats.local();
+            stats.config_reload.inc();
+            stats.config_reload_time_ms.set(unix_millis());
+        }
         self.ready.send_replace(true);
         rejected
     }

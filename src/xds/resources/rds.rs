@@ -19,7 +19,7 @@ use crate::{
     server::ServerContext,
     stats::Stats,
     stats_block,
-    xds::{Change, WatchGuard},
+    xds::{Change, WatchGuard, stats::unix_millis},
 };
 
 stats_block! {

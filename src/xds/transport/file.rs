@@ -22,7 +22,7 @@ use crate::{
     xds::{
         handler::FetchFailure,
         source::FileSource,
-        watch::{Command, NewWatch, Watch},
+        watch::{Attempts, Command, NewWatch, Watch},
         wire,
     },
 };
@@ -117,16 +117,13 @@ fn tell(targets: &Targets, event: notify::Result<notify::Event>) {
             return;
         }
     };
-    let moved = matches!(
-        event.kind,
-        EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both))
-    );
+    // A rename within the directory comes once more as a pair of both names, which says nothing new.
+    let moved = matches!(event.kind, EventKind::Modify(ModifyKind::Name(RenameMode::To)));
     let written = matches!(event.kind, EventKind::Access(AccessKind::Close(AccessMode::Write)));
     if !moved && !written {
         return;
     }
-    // A rename reported as a pair has the new name last.
-    let Some(path) = event.paths.last() else { return };
+    let Some(path) = event.paths.first() else { return };
     let (Some(directory), name) = (path.parent(), path.file_name()) else {
         return;
     };
@@ -149,7 +146,7 @@ pub(in crate::xds) async fn run(
     server: Arc<ServerContext>,
 ) {
     let type_url = watch.type_url.clone();
-    let mut watch = Watch::new(watch, &server);
+    let mut watch = Watch::new(watch, Attempts::Requests, &server);
     let changes = match &source.watched_directory {
         Some((directory, writes)) => server.xds.files.directory(directory, *writes),
         None => server.xds.files.file(&source.path),
@@ -179,6 +176,7 @@ pub(in crate::xds) async fn run(
 }
 
 fn refresh(source: &FileSource, type_url: &str, watch: &mut Watch, server: &Arc<ServerContext>) {
+    watch.attempted();
     let response = match read(&source.path) {
         Ok(response) => response,
         Err(reason) => {
@@ -212,6 +210,3 @@ fn read(path: &Path) -> Result<DiscoveryResponse, String> {
         syntax => typed(&String::from_utf8_lossy(&text), syntax, &options).map_err(|e| e.to_string()),
     }
 }
-
-#[cfg(test)]
-mod tests;
