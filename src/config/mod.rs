@@ -9,12 +9,14 @@ mod coverage;
 mod any;
 mod convert;
 mod cx;
+mod data_source;
 mod error;
 
 pub use any::{AnyExt, unpack};
 pub use convert::{DurationExt, FractionalPercent, duration, fraction, millis, percent};
 pub use coverage::is_set;
 pub use cx::{BuildCx, Ignored, InitTarget};
+pub use data_source::read_data_source;
 pub use error::{ConfigError, ConfigResult};
 
 #[cfg(test)]

@@ -36,6 +36,11 @@ impl Format {
         Ok(Self { text: String::new() })
     }
 
+    /// Compiles a text format in which a missing value is nothing instead of `-`: header values.
+    pub fn parse_omit_empty(text: &str, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        Self::parse(text, cx)
+    }
+
     /// Appends the formatted text.
     pub fn write(&self, out: &mut Vec<u8>, _cx: &FormatCx<'_>) {
         out.extend_from_slice(self.text.as_bytes());

@@ -3,9 +3,28 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode};
+use xds_protos::envoy::config::{
+    core::v3::{ProxyProtocolConfig, RoutingPriority, TypedExtensionConfig, proxy_protocol_config},
+    route::v3::{
+        InternalRedirectPolicy as ProtoInternalRedirect, RouteAction as Proto,
+        route_action::{
+            ClusterNotFoundResponseCode, InternalRedirectAction, MaxStreamDuration as ProtoMaxStreamDuration,
+            UpgradeConfig, upgrade_config::ConnectConfig as ProtoConnect,
+        },
+    },
+};
 
 use super::{
-    ClusterSpecifier, HashPolicies, HedgePolicy, MetadataMatch, MirrorPolicy, RetryPolicy, rate_limit::RateLimitPolicy,
+    ClusterSpecifier, HashPolicies, HedgePolicy, MetadataMatch, MirrorPolicy, RetryExtension, RetryPolicy,
+    cluster::lb_metadata,
+    mutation::header_name,
+    rate_limit::RateLimitPolicy,
+    rewrite::{HostRewrite, PathRewrite},
+};
+use crate::{
+    config::{BuildCx, ConfigResult, duration},
+    formatter::Format,
+    matching::RegexSubstitution,
 };
 
 /// `RoutingPriority`: which circuit breakers count.
@@ -55,9 +74,104 @@ pub struct RouteAction {
     pub auto_host_rewrite: bool,
     /// `append_x_forwarded_host`
     pub append_x_forwarded_host: bool,
+    pub(super) path_rewrite: PathRewrite,
+    pub(super) host_rewrite: HostRewrite,
+}
+
+/// What a route takes from its virtual host when it says nothing itself.
+#[derive(Clone)]
+pub(super) struct Inherited {
+    pub(super) retry_policy: Option<Arc<RetryPolicy>>,
+    pub(super) hedge_policy: Option<HedgePolicy>,
+    pub(super) mirrors: Arc<[MirrorPolicy]>,
+    pub(super) request_body_buffer_limit: Option<u64>,
 }
 
 impl RouteAction {
+    pub(super) fn build(proto: Proto, route: &str, from: &Inherited, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let cluster_not_found = match proto.cluster_not_found_response_code() {
+            ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
+            ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let routing_priority = match proto.priority() {
+            RoutingPriority::Default => Priority::Default,
+            RoutingPriority::High => Priority::High,
+        };
+        let follow = proto.internal_redirect_action() == InternalRedirectAction::HandleInternalRedirect;
+        coverage!(cx, proto => Proto {
+            supported {
+                cluster_not_found_response_code, metadata_match, prefix_rewrite, regex_rewrite, path_rewrite,
+                append_x_forwarded_host, timeout, idle_timeout, flush_timeout, retry_policy, request_mirror_policies,
+                priority, rate_limits, include_vh_rate_limits, hash_policy, max_grpc_timeout, grpc_timeout_offset,
+                upgrade_configs, internal_redirect_policy, internal_redirect_action, max_internal_redirects,
+                hedge_policy, max_stream_duration, cluster_specifier, host_rewrite_specifier,
+            }
+            ignored {
+                cors: "deprecated; the CORS filter reads its per-filter configuration",
+                early_data_policy: "early data is not accepted",
+            }
+            rejected {
+                path_rewrite_policy: "no path rewrite extension is built in",
+                retry_policy_typed_config: "Envoy does not implement it either",
+            }
+        });
+        // Enums were read by their accessors.
+        let _ = (cluster_not_found_response_code, internal_redirect_action, priority);
+        let metadata_match = metadata_match.and_then(lb_metadata).map(Arc::new);
+        let mirrors = cx.each("request_mirror_policies", request_mirror_policies, MirrorPolicy::build)?;
+        let (host_rewrite, auto_host_rewrite) = HostRewrite::build(host_rewrite_specifier, cx)?;
+        let (upgrades, connect) = upgrades(upgrade_configs, cx)?;
+        let internal_redirect = match internal_redirect_policy {
+            Some(p) => Some(cx.field("internal_redirect_policy", |cx| InternalRedirectPolicy::build(p, cx))?),
+            None if follow => {
+                let proto = ProtoInternalRedirect {
+                    max_internal_redirects,
+                    ..Default::default()
+                };
+                Some(InternalRedirectPolicy::build(proto, cx)?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            cluster: ClusterSpecifier::build(cluster_specifier, metadata_match.as_ref(), route, cx)?,
+            cluster_not_found,
+            metadata_match,
+            timeouts: Timeouts {
+                global: timeout.as_ref().map_or(DEFAULT_TIMEOUT, duration),
+                idle: idle_timeout.as_ref().map(duration),
+                flush: flush_timeout.as_ref().map(duration),
+                max_grpc: max_grpc_timeout.as_ref().map(duration),
+                grpc_offset: grpc_timeout_offset.as_ref().map(duration),
+                max_stream_duration: cx.opt("max_stream_duration", max_stream_duration, MaxStreamDuration::build)?,
+            },
+            retry_policy: match cx.opt("retry_policy", retry_policy, RetryPolicy::build)? {
+                Some(own) => Some(Arc::new(own)),
+                None => from.retry_policy.clone(),
+            },
+            hedge_policy: match cx.opt("hedge_policy", hedge_policy, HedgePolicy::build)? {
+                Some(own) => Some(own),
+                None => from.hedge_policy.clone(),
+            },
+            mirrors: if mirrors.is_empty() {
+                from.mirrors.clone()
+            } else {
+                mirrors.into()
+            },
+            priority: routing_priority,
+            rate_limits: RateLimitPolicy::build(rate_limits, cx)?,
+            include_vh_rate_limits: include_vh_rate_limits.is_some_and(|b| b.value),
+            hash_policy: HashPolicies::build(hash_policy, cx)?,
+            upgrades,
+            connect,
+            internal_redirect,
+            auto_host_rewrite,
+            append_x_forwarded_host,
+            path_rewrite: path_rewrite_of(prefix_rewrite, regex_rewrite, path_rewrite, cx)?,
+            host_rewrite,
+        })
+    }
+
     /// Whether this upgrade type is enabled or disabled on the route; none when the route does not say.
     pub fn upgrade(&self, upgrade_type: &str) -> Option<bool> {
         self.upgrades
@@ -116,5 +230,135 @@ pub struct InternalRedirectPolicy {
     /// Response headers copied into the new request.
     pub headers_to_copy: Vec<HeaderName>,
     /// Predicates by name, in order.
-    pub predicates: Vec<super::RetryExtension>,
+    pub predicates: Vec<RetryExtension>,
+}
+
+/// The default of [`Timeouts::global`].
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+fn path_rewrite_of(
+    prefix: String,
+    regex: Option<xds_protos::envoy::r#type::matcher::v3::RegexMatchAndSubstitute>,
+    format: String,
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<PathRewrite> {
+    let given = [!prefix.is_empty(), regex.is_some(), !format.is_empty()];
+    if given.into_iter().filter(|given| *given).count() > 1 {
+        return Err(cx.error("Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy"));
+    }
+    if let Some(regex) = regex {
+        return cx
+            .field("regex_rewrite", |cx| RegexSubstitution::build(regex, cx))
+            .map(PathRewrite::Regex);
+    }
+    if !format.is_empty() {
+        return cx
+            .field("path_rewrite", |cx| Format::parse_omit_empty(&format, cx))
+            .map(PathRewrite::Format);
+    }
+    Ok(if prefix.is_empty() {
+        PathRewrite::None
+    } else {
+        PathRewrite::Prefix(prefix)
+    })
+}
+
+type Upgrades = (Vec<(String, bool)>, Option<ConnectConfig>);
+
+fn upgrades(protos: Vec<UpgradeConfig>, cx: &mut BuildCx<'_>) -> ConfigResult<Upgrades> {
+    let mut upgrades: Vec<(String, bool)> = Vec::new();
+    let mut connect = None;
+    for (i, proto) in protos.into_iter().enumerate() {
+        cx.item("upgrade_configs", i, |cx| {
+            coverage!(cx, proto => UpgradeConfig { supported { upgrade_type, enabled, connect_config } });
+            let lower = upgrade_type.to_ascii_lowercase();
+            if upgrades.iter().any(|(t, _)| *t == lower) {
+                return Err(cx.error(format!("Duplicate upgrade {upgrade_type}")));
+            }
+            if let Some(config) = connect_config {
+                if !matches!(lower.as_str(), "connect" | "connect-udp") {
+                    return Err(cx.error(format!("Non-CONNECT upgrade type {upgrade_type} has ConnectConfig")));
+                }
+                connect = Some(cx.field("connect_config", |cx| ConnectConfig::build(config, cx))?);
+            }
+            upgrades.push((lower, enabled.is_none_or(|b| b.value)));
+            Ok(())
+        })?;
+    }
+    Ok((upgrades, connect))
+}
+
+impl MaxStreamDuration {
+    fn build(proto: ProtoMaxStreamDuration, _cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(_cx, proto => ProtoMaxStreamDuration {
+            supported { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset }
+        });
+        Ok(Self {
+            max: max_stream_duration.as_ref().map(duration),
+            grpc_max: grpc_timeout_header_max.as_ref().map(duration),
+            grpc_offset: grpc_timeout_header_offset.as_ref().map(duration),
+        })
+    }
+}
+
+impl ConnectConfig {
+    fn build(proto: ProtoConnect, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => ProtoConnect { supported { proxy_protocol_config, allow_post } });
+        let proxy_protocol = cx.opt("proxy_protocol_config", proxy_protocol_config, |proto, cx| {
+            let number = match proto.version() {
+                proxy_protocol_config::Version::V1 => 1,
+                proxy_protocol_config::Version::V2 => 2,
+            };
+            coverage!(cx, proto => ProxyProtocolConfig {
+                supported { version }
+                ignored { pass_through_tlvs: "no TLV is passed on over CONNECT" }
+                rejected { added_tlvs: "no TLV is added over CONNECT" }
+            });
+            // Read by its accessor.
+            let _ = version;
+            Ok(number)
+        })?;
+        Ok(Self {
+            proxy_protocol,
+            allow_post,
+        })
+    }
+}
+
+impl InternalRedirectPolicy {
+    fn build(proto: ProtoInternalRedirect, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => ProtoInternalRedirect {
+            supported {
+                max_internal_redirects, redirect_response_codes, predicates, allow_cross_scheme_redirect,
+                response_headers_to_copy,
+            }
+        });
+        let response_codes = if redirect_response_codes.is_empty() {
+            vec![StatusCode::FOUND]
+        } else {
+            redirect_response_codes
+                .into_iter()
+                .filter(|c| [301, 302, 303, 307, 308].contains(c))
+                .filter_map(|c| StatusCode::from_u16(u16::try_from(c).ok()?).ok())
+                .collect()
+        };
+        Ok(Self {
+            max_internal_redirects: max_internal_redirects.map_or(1, |n| n.value),
+            response_codes,
+            allow_cross_scheme: allow_cross_scheme_redirect,
+            headers_to_copy: cx.each("response_headers_to_copy", response_headers_to_copy, |name, cx| {
+                if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+                    return Err(cx.error(":-prefixed headers or Hosts may not be specified here."));
+                }
+                header_name(&name, cx)
+            })?,
+            predicates: predicates
+                .into_iter()
+                .map(|TypedExtensionConfig { name, typed_config }| RetryExtension {
+                    name,
+                    config: typed_config,
+                })
+                .collect(),
+        })
+    }
 }

@@ -2,11 +2,27 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use http::HeaderName;
-use xds_protos::google::protobuf::Value;
+use http::{HeaderName, HeaderValue};
+use xds_protos::{
+    envoy::config::{
+        core::v3::Metadata,
+        route::v3::{
+            ClusterSpecifierPlugin, WeightedCluster as Proto,
+            route_action::ClusterSpecifier as ProtoSpecifier,
+            weighted_cluster::{
+                ClusterWeight as ProtoWeight, RandomValueSpecifier, cluster_weight::HostRewriteSpecifier,
+            },
+        },
+    },
+    google::protobuf::Value,
+};
 
-use super::{HeaderMutations, PerFilterConfigs};
-use crate::matching::HeaderLookup;
+use super::{HeaderMutations, PerFilterConfigs, mutation::header_name};
+use crate::{
+    config::{BuildCx, ConfigResult},
+    http::RequestHead,
+    matching::HeaderLookup,
+};
 
 /// Metadata an endpoint must have: the `envoy.lb` part of `metadata_match`.
 pub type MetadataMatch = BTreeMap<String, Value>;
@@ -27,7 +43,7 @@ pub enum ClusterSpecifier {
 pub struct WeightedClusters {
     /// The clusters in order.
     pub clusters: Vec<ClusterWeight>,
-    /// Sum of all weights.
+    /// Sum of all weights; never zero.
     pub total: u64,
     /// `header_name`: its value, a number, replaces the random one.
     pub random_header: Option<HeaderName>,
@@ -44,12 +60,184 @@ pub struct ClusterWeight {
     pub weight: u64,
     /// The route's metadata match with this cluster's over it.
     pub metadata_match: Option<Arc<MetadataMatch>>,
-    /// Header mutations of the request, after the route's.
+    /// Header mutations of the request, before the route's.
     pub request: HeaderMutations,
     /// Header mutations of the response.
     pub response: HeaderMutations,
     /// Per-filter configuration, more specific than the route's.
     pub filters: PerFilterConfigs,
     /// `host_rewrite_literal`
-    pub host_rewrite: Option<http::HeaderValue>,
+    pub host_rewrite: Option<HeaderValue>,
+}
+
+impl ClusterSpecifier {
+    pub(super) fn build(
+        proto: Option<ProtoSpecifier>,
+        parent: Option<&Arc<MetadataMatch>>,
+        route: &str,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<Self> {
+        match proto {
+            Some(ProtoSpecifier::Cluster(name)) => Ok(Self::Cluster(name.into())),
+            Some(ProtoSpecifier::ClusterHeader(name)) => {
+                Ok(Self::Header(cx.field("cluster_header", |cx| lookup(&name, cx))?))
+            }
+            Some(ProtoSpecifier::WeightedClusters(w)) => cx
+                .field("weighted_clusters", |cx| WeightedClusters::build(w, parent, route, cx))
+                .map(Self::Weighted),
+            Some(ProtoSpecifier::ClusterSpecifierPlugin(name)) => Err(cx.error_at(
+                "cluster_specifier_plugin",
+                format!("Unknown cluster specifier plugin name: {name} is used in the route"),
+            )),
+            Some(ProtoSpecifier::InlineClusterSpecifierPlugin(plugin)) => {
+                cx.field("inline_cluster_specifier_plugin", |cx| plugin_error(plugin, cx))
+            }
+            None => Err(cx.error_at("cluster_specifier", "value is required")),
+        }
+    }
+
+    /// Every cluster named in configuration.
+    pub fn names(&self) -> Vec<&Arc<str>> {
+        match self {
+            Self::Cluster(name) => vec![name],
+            Self::Header(_) => Vec::new(),
+            Self::Weighted(w) => w.clusters.iter().flat_map(|c| c.cluster.names()).collect(),
+        }
+    }
+}
+
+/// The error for a cluster specifier plug-in; an optional one that is not known matches no cluster.
+fn plugin_error(proto: ClusterSpecifierPlugin, cx: &mut BuildCx<'_>) -> ConfigResult<ClusterSpecifier> {
+    coverage!(cx, proto => ClusterSpecifierPlugin { supported { extension, is_optional } });
+    if is_optional {
+        return Ok(ClusterSpecifier::Cluster("".into()));
+    }
+    let extension = extension.unwrap_or_default();
+    Err(cx.error(format!(
+        "Didn't find a registered implementation for '{}' with type URL: '{}'",
+        extension.name,
+        extension.typed_config.map(|a| a.type_url).unwrap_or_default()
+    )))
+}
+
+impl WeightedClusters {
+    fn build(
+        proto: Proto,
+        parent: Option<&Arc<MetadataMatch>>,
+        route: &str,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<Self> {
+        coverage!(cx, proto => Proto {
+            supported { clusters, random_value_specifier }
+            ignored {
+                total_weight: "Envoy has used the sum of the weights since 1.25",
+                runtime_key_prefix: "weights from runtime keys are not read",
+            }
+        });
+        let clusters = cx.each("clusters", clusters, |c, cx| ClusterWeight::build(c, parent, cx))?;
+        let total = clusters.iter().map(|c| c.weight).sum();
+        if total > u64::from(u32::MAX) {
+            return Err(cx.error(format!(
+                "The sum of weights of all weighted clusters of route {route} exceeds {}",
+                u32::MAX
+            )));
+        }
+        if total == 0 {
+            return Err(cx.error("Sum of weights in the weighted_cluster must be greater than 0."));
+        }
+        let (random_header, use_hash_policy) = match random_value_specifier {
+            Some(RandomValueSpecifier::HeaderName(n)) if !n.is_empty() => {
+                (Some(cx.field("header_name", |cx| header_name(&n, cx))?), false)
+            }
+            Some(RandomValueSpecifier::UseHashPolicy(b)) => (None, b.value),
+            Some(RandomValueSpecifier::HeaderName(_)) | None => (None, false),
+        };
+        Ok(Self {
+            clusters,
+            total,
+            random_header,
+            use_hash_policy,
+        })
+    }
+
+    /// The index of the cluster whose interval the random value falls into.
+    pub(super) fn pick(&self, head: &RequestHead, random: u64) -> u32 {
+        let mut left = self.random_from_header(head).unwrap_or(random) % self.total;
+        for (i, cluster) in self.clusters.iter().enumerate() {
+            if left < cluster.weight {
+                return i as u32;
+            }
+            left -= cluster.weight;
+        }
+        0
+    }
+
+    /// A header with several values, or none that is a number, does not count.
+    fn random_from_header(&self, head: &RequestHead) -> Option<u64> {
+        let mut values = head.headers.get_all(self.random_header.as_ref()?).iter();
+        let value = values.next()?;
+        if values.next().is_some() {
+            return None;
+        }
+        value.to_str().ok()?.trim().parse().ok()
+    }
+}
+
+impl ClusterWeight {
+    fn build(proto: ProtoWeight, parent: Option<&Arc<MetadataMatch>>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => ProtoWeight {
+            supported {
+                name, cluster_header, weight, metadata_match, request_headers_to_add, request_headers_to_remove,
+                response_headers_to_add, response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier,
+            }
+        });
+        let cluster = match (name.is_empty(), cluster_header.is_empty()) {
+            (true, true) => return Err(cx.error("At least one of name or cluster_header need to be specified")),
+            (false, false) => return Err(cx.error("Only one of name or cluster_header can be specified")),
+            (false, true) => ClusterSpecifier::Cluster(name.into()),
+            (true, false) => ClusterSpecifier::Header(cx.field("cluster_header", |cx| lookup(&cluster_header, cx))?),
+        };
+        let own = metadata_match.and_then(lb_metadata);
+        let metadata_match = match (parent, own) {
+            (parent, None) => parent.cloned(),
+            (None, Some(own)) => Some(Arc::new(own)),
+            (Some(parent), Some(own)) => {
+                let mut merged = MetadataMatch::clone(parent);
+                merged.extend(own);
+                Some(Arc::new(merged))
+            }
+        };
+        let request_fields = ("request_headers_to_add", "request_headers_to_remove");
+        let response_fields = ("response_headers_to_add", "response_headers_to_remove");
+        Ok(Self {
+            cluster,
+            weight: cx.required("weight", weight, |w, _| Ok(u64::from(w.value)))?,
+            metadata_match,
+            request: HeaderMutations::build(request_fields, request_headers_to_add, request_headers_to_remove, cx)?,
+            response: HeaderMutations::build(response_fields, response_headers_to_add, response_headers_to_remove, cx)?,
+            filters: PerFilterConfigs::build(typed_per_filter_config, cx)?,
+            host_rewrite: match host_rewrite_specifier {
+                Some(HostRewriteSpecifier::HostRewriteLiteral(h)) if !h.is_empty() => {
+                    Some(host_value(&h, "host_rewrite_literal", cx)?)
+                }
+                _ => None,
+            },
+        })
+    }
+}
+
+/// The `envoy.lb` part of a `metadata_match`.
+pub(super) fn lb_metadata(proto: Metadata) -> Option<MetadataMatch> {
+    let mut filters = proto.filter_metadata;
+    filters.remove("envoy.lb").map(|s| s.fields.into_iter().collect())
+}
+
+/// A host from configuration as a header value.
+pub(super) fn host_value(host: &str, field: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderValue> {
+    HeaderValue::from_str(host).map_err(|_| cx.error_at(field, "invalid host"))
+}
+
+/// A header to look up by name.
+pub(super) fn lookup(name: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderLookup> {
+    HeaderLookup::parse(name).ok_or_else(|| cx.error(format!("invalid header name '{name}'")))
 }

@@ -4,28 +4,74 @@ use std::{ops::Deref, sync::Arc};
 
 use http::HeaderValue;
 
-use super::{ClusterWeight, HashOutcome, MetadataMatch, Route, RouteTable, VirtualHost};
-use crate::http::{RequestHead, ResponseHead, StreamInfo, filter::RouteConfig};
+use super::{
+    Action, ClusterSpecifier, ClusterWeight, HashOutcome, HeaderMutations, MetadataMatch, Route, RouteTable,
+    VirtualHost,
+    rewrite::{set_host, set_path},
+};
+use crate::{
+    formatter::FormatCx,
+    http::{RequestHead, ResponseHead, StreamInfo, filter::RouteConfig},
+};
 
 /// A route that matched: keeps its table alive for the stream's life. Cheap to clone.
 #[derive(Clone)]
 pub struct RouteMatch {
     table: Arc<RouteTable>,
     vhost: u32,
-    /// `u32::MAX`: the virtual host's https redirect.
+    /// `REQUIRE_TLS`: the virtual host's https redirect.
     route: u32,
-    cluster: Chosen,
+    /// Index in the weighted clusters; `NOT_WEIGHTED` without.
+    weighted: u32,
+    /// The cluster a header named; none when configuration names it.
+    named: Option<Arc<str>>,
 }
 
-#[derive(Clone)]
-enum Chosen {
-    /// As the route says, or none at all.
-    Route,
-    /// An element of the weighted clusters.
-    Weighted(u32),
-}
+const REQUIRE_TLS: u32 = u32::MAX;
+const NOT_WEIGHTED: u32 = u32::MAX;
 
 impl RouteMatch {
+    pub(super) fn require_tls(table: Arc<RouteTable>, vhost: u32) -> Self {
+        Self {
+            table,
+            vhost,
+            route: REQUIRE_TLS,
+            weighted: NOT_WEIGHTED,
+            named: None,
+        }
+    }
+
+    pub(super) fn new(
+        table: Arc<RouteTable>,
+        vhost: u32,
+        route: u32,
+        head: &RequestHead,
+        info: &StreamInfo,
+        random: u64,
+    ) -> Self {
+        let mut this = Self {
+            table,
+            vhost,
+            route,
+            weighted: NOT_WEIGHTED,
+            named: None,
+        };
+        if let Action::Forward(action) = &this.action {
+            if let ClusterSpecifier::Weighted(w) = &action.cluster {
+                let hash = w
+                    .use_hash_policy
+                    .then(|| action.hash_policy.hash(head, info, false).hash)
+                    .flatten();
+                this.weighted = w.pick(head, hash.unwrap_or(random));
+            }
+            if let Some(ClusterSpecifier::Header(name)) = this.specifier() {
+                let value = name.first(head).and_then(|v| std::str::from_utf8(v).ok());
+                this.named = Some(value.unwrap_or_default().into());
+            }
+        }
+        this
+    }
+
     /// The table it is of.
     pub fn table(&self) -> &Arc<RouteTable> {
         &self.table
@@ -39,65 +85,162 @@ impl RouteMatch {
 
     /// The chosen weighted cluster, when the route has some.
     pub fn weighted_cluster(&self) -> Option<&ClusterWeight> {
-        None
+        match &self.forward()?.cluster {
+            ClusterSpecifier::Weighted(w) => w.clusters.get(self.weighted as usize),
+            _ => None,
+        }
     }
 
-    /// Name of the cluster the request goes to; empty when a header should have named it and does not.
+    /// How the cluster is named, after the weighted choice.
+    fn specifier(&self) -> Option<&ClusterSpecifier> {
+        let action = self.forward()?;
+        Some(self.weighted_cluster().map_or(&action.cluster, |w| &w.cluster))
+    }
+
+    /// Name of the cluster the request goes to; empty when a header should have named it and does not, or when the
+    /// route does not forward.
     pub fn cluster_name(&self) -> &str {
-        ""
+        match (&self.named, self.specifier()) {
+            (Some(named), _) => named,
+            (None, Some(ClusterSpecifier::Cluster(name))) => name,
+            _ => "",
+        }
     }
 
     /// `metadata_match` of the weighted cluster, or else of the route.
     pub fn metadata_match(&self) -> Option<&Arc<MetadataMatch>> {
-        None
+        match self.weighted_cluster() {
+            Some(weighted) => weighted.metadata_match.as_ref(),
+            None => self.forward()?.metadata_match.as_ref(),
+        }
     }
 
-    /// The hash of the request by the route's hash policies.
-    pub fn hash(&self, _head: &RequestHead, _info: &StreamInfo) -> HashOutcome {
-        HashOutcome::default()
+    /// The hash of the request by the route's hash policies; cookies that are missing are made.
+    pub fn hash(&self, head: &RequestHead, info: &StreamInfo) -> HashOutcome {
+        match self.forward() {
+            Some(action) if !action.hash_policy.is_empty() => action.hash_policy.hash(head, info, true),
+            _ => HashOutcome::default(),
+        }
     }
 
     /// Mutations of all levels and the rewrites of host and path; called once, after the host was picked.
     /// `keep_original` sets `x-envoy-original-path` and `x-envoy-original-host` (`!suppress_envoy_headers`).
-    pub fn finalize_request_headers(&self, _head: &mut RequestHead, _info: &StreamInfo, _keep_original: bool) {}
+    pub fn finalize_request_headers(&self, head: &mut RequestHead, info: &StreamInfo, keep_original: bool) {
+        let weighted = self.weighted_cluster();
+        if let Some(weighted) = weighted {
+            mutate_request(&weighted.request, head, info);
+            if let Some(host) = &weighted.host_rewrite {
+                head.authority = Some(host.clone());
+            }
+        }
+        for mutations in self.levels(&self.table.request, &self.virtual_host().request, &self.request) {
+            mutate_request(mutations, head, info);
+        }
+        let Some(action) = self.forward() else {
+            return;
+        };
+        if let Some(host) = action.host_rewrite.apply(head, info) {
+            set_host(head, host, action.append_x_forwarded_host, keep_original);
+        }
+        if head.path.is_some()
+            && let Some(path) = action.path_rewrite.apply(head, info, self.matched_len(head))
+        {
+            set_path(head, path, keep_original);
+        }
+    }
 
     /// `auto_host_rewrite`: sets the host to the upstream host's name, for each attempt; no effect when the
     /// route does not ask for it or `hostname` is empty.
-    pub fn rewrite_host(&self, _head: &mut RequestHead, _hostname: &str, _keep_original: bool) {}
+    pub fn rewrite_host(&self, head: &mut RequestHead, hostname: &str, keep_original: bool) {
+        if let Some(action) = self.forward().filter(|a| a.auto_host_rewrite && !hostname.is_empty())
+            && let Ok(host) = HeaderValue::from_str(hostname)
+        {
+            set_host(head, host, action.append_x_forwarded_host, keep_original);
+        }
+    }
 
     /// Mutations of the response of all levels.
-    pub fn finalize_response_headers(
-        &self,
-        _head: &mut ResponseHead,
-        _request: Option<&RequestHead>,
-        _info: &StreamInfo,
-    ) {
+    pub fn finalize_response_headers(&self, head: &mut ResponseHead, request: Option<&RequestHead>, info: &StreamInfo) {
+        if let Some(weighted) = self.weighted_cluster() {
+            mutate_response(&weighted.response, head, request, info);
+        }
+        for mutations in self.levels(&self.table.response, &self.virtual_host().response, &self.response) {
+            mutate_response(mutations, head, request, info);
+        }
     }
 
     /// The `location` of a redirect; none when the action is no redirect.
-    pub fn redirect_location(&self, _head: &RequestHead) -> Option<HeaderValue> {
-        None
+    pub fn redirect_location(&self, head: &RequestHead, info: &StreamInfo) -> Option<HeaderValue> {
+        match &self.action {
+            Action::Redirect(redirect) => redirect.location(head, info, self.matched_len(head)),
+            _ => None,
+        }
     }
 
     /// Name of the first virtual cluster that matches, `other` when none does, none when there are none.
-    pub fn virtual_cluster(&self, _head: &RequestHead) -> Option<Arc<str>> {
-        None
+    pub fn virtual_cluster(&self, head: &RequestHead) -> Option<Arc<str>> {
+        let clusters = &self.virtual_host().virtual_clusters;
+        if clusters.is_empty() {
+            return None;
+        }
+        let matched = clusters.iter().find(|c| c.headers.iter().all(|m| m.matches(head)));
+        Some(matched.map_or_else(|| "other".into(), |c| c.name.clone()))
     }
 
     /// The most specific per-route configuration of the filter of this name: weighted cluster, route, virtual
     /// host, route configuration.
-    pub fn filter_config(&self, _filter: &str) -> Option<&RouteConfig> {
-        None
+    pub fn filter_config(&self, filter: &str) -> Option<&RouteConfig> {
+        self.filter_levels()
+            .into_iter()
+            .rev()
+            .flatten()
+            .find_map(|level| level.get(filter))
     }
 
     /// All configurations of the filter, least specific first, for filters that merge them.
-    pub fn filter_configs_all(&self, _filter: &str) -> impl Iterator<Item = &RouteConfig> {
-        None.into_iter()
+    pub fn filter_configs_all(&self, filter: &str) -> impl Iterator<Item = &RouteConfig> {
+        self.filter_levels()
+            .into_iter()
+            .flatten()
+            .filter_map(move |level| level.get(filter))
     }
 
     /// Whether the filter is disabled (true) or enabled (false) here; none when no level says.
-    pub fn filter_disabled(&self, _filter: &str) -> Option<bool> {
-        None
+    pub fn filter_disabled(&self, filter: &str) -> Option<bool> {
+        self.filter_levels()
+            .into_iter()
+            .rev()
+            .flatten()
+            .find_map(|level| level.disabled(filter))
+    }
+
+    /// Least specific first.
+    fn filter_levels(&self) -> [Option<&super::PerFilterConfigs>; 4] {
+        [
+            Some(&self.table.filters),
+            Some(&self.virtual_host().filters),
+            Some(&self.filters),
+            self.weighted_cluster().map(|w| &w.filters),
+        ]
+    }
+
+    /// Mutations in the order they run: the last one wins.
+    fn levels<'m>(
+        &self,
+        table: &'m HeaderMutations,
+        vhost: &'m HeaderMutations,
+        route: &'m HeaderMutations,
+    ) -> [&'m HeaderMutations; 3] {
+        if self.table.most_specific_header_mutations_wins {
+            [table, vhost, route]
+        } else {
+            [route, vhost, table]
+        }
+    }
+
+    /// How much of the path the route matched; filters may have changed the path since.
+    fn matched_len(&self, head: &RequestHead) -> usize {
+        self.matcher.path.matched_len(head).min(head.path().len())
     }
 }
 
@@ -106,6 +249,37 @@ impl Deref for RouteMatch {
 
     fn deref(&self) -> &Route {
         let vhost = self.virtual_host();
-        vhost.routes.get(self.route as usize).unwrap_or(&vhost.tls_redirect)
+        vhost.routes().get(self.route as usize).unwrap_or(&vhost.tls_redirect)
     }
+}
+
+fn mutate_request(mutations: &HeaderMutations, head: &mut RequestHead, info: &StreamInfo) {
+    if mutations.is_empty() {
+        return;
+    }
+    mutations.remove(&mut head.headers);
+    let cx = FormatCx {
+        request: Some(head),
+        response: None,
+        info,
+    };
+    mutations.evaluate(&head.headers, &cx).apply(&mut head.headers);
+}
+
+fn mutate_response(
+    mutations: &HeaderMutations,
+    head: &mut ResponseHead,
+    request: Option<&RequestHead>,
+    info: &StreamInfo,
+) {
+    if mutations.is_empty() {
+        return;
+    }
+    mutations.remove(&mut head.headers);
+    let cx = FormatCx {
+        request,
+        response: Some(head),
+        info,
+    };
+    mutations.evaluate(&head.headers, &cx).apply(&mut head.headers);
 }

@@ -2,9 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::{config::FractionalPercent, matching::HeaderLookup};
+use http::HeaderValue;
+use xds_protos::envoy::config::{
+    core::v3::RuntimeFractionalPercent, route::v3::route_action::RequestMirrorPolicy as Proto,
+};
 
-use super::HeaderMutations;
+use super::{
+    HeaderMutations,
+    cluster::{host_value, lookup},
+};
+use crate::{
+    config::{BuildCx, ConfigResult, FractionalPercent, fraction},
+    matching::HeaderLookup,
+};
 
 /// One mirror.
 #[derive(Debug, Clone)]
@@ -24,5 +34,59 @@ pub struct MirrorPolicy {
     /// Mutations of the copy's headers.
     pub mutations: HeaderMutations,
     /// `host_rewrite_literal` of the copy.
-    pub host_rewrite: Option<http::HeaderValue>,
+    pub host_rewrite: Option<HeaderValue>,
+}
+
+impl MirrorPolicy {
+    /// Builds one mirror.
+    pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => Proto {
+            supported {
+                cluster, cluster_header, runtime_fraction, trace_sampled, disable_shadow_host_suffix_append,
+                request_headers_mutations, host_rewrite_literal,
+            }
+        });
+        match (cluster.is_empty(), cluster_header.is_empty()) {
+            (false, false) => {
+                return Err(cx.error(format!(
+                    "Only one of cluster '{cluster}' or cluster_header '{cluster_header}' in request mirror policy can be specified"
+                )));
+            }
+            (true, true) => {
+                return Err(
+                    cx.error("Exactly one of cluster or cluster_header in request mirror policy need to be specified")
+                );
+            }
+            _ => {}
+        }
+        let (fraction, runtime_key) = match runtime_fraction {
+            Some(f) => runtime(f, cx),
+            None => (FractionalPercent::FULL, String::new()),
+        };
+        Ok(Self {
+            cluster: cluster.into(),
+            cluster_header: match cluster_header.as_str() {
+                "" => None,
+                name => Some(cx.field("cluster_header", |cx| lookup(name, cx))?),
+            },
+            fraction,
+            runtime_key,
+            trace_sampled: trace_sampled.map(|b| b.value),
+            disable_host_suffix: disable_shadow_host_suffix_append || !host_rewrite_literal.is_empty(),
+            mutations: HeaderMutations::build_list("request_headers_mutations", request_headers_mutations, cx)?,
+            host_rewrite: match host_rewrite_literal.as_str() {
+                "" => None,
+                host => Some(host_value(host, "host_rewrite_literal", cx)?),
+            },
+        })
+    }
+}
+
+/// A share with its runtime key; without a default the share is zero.
+pub(super) fn runtime(proto: RuntimeFractionalPercent, _cx: &mut BuildCx<'_>) -> (FractionalPercent, String) {
+    coverage!(_cx, proto => RuntimeFractionalPercent { supported { default_value, runtime_key } });
+    (
+        default_value.as_ref().map_or(FractionalPercent::ZERO, fraction),
+        runtime_key,
+    )
 }

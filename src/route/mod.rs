@@ -10,10 +10,13 @@ mod hash_policy;
 mod matched;
 mod mirror;
 mod mutation;
+mod path;
 pub mod rate_limit;
 mod redirect;
 mod retry;
+mod rewrite;
 mod route_entry;
+mod routes;
 mod table;
 mod virtual_host;
 

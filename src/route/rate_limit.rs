@@ -1,5 +1,538 @@
 //! `RateLimit`: the descriptors of a request, for the two rate limit filters.
 
+use std::net::IpAddr;
+
+use xds_protos::{
+    envoy::{
+        config::{
+            core::v3::Metadata as ProtoMetadata,
+            route::v3::{
+                RateLimit as Proto,
+                rate_limit::{
+                    Action as ProtoAction, HitsAddend as ProtoHits, Override as ProtoOverride, XRateLimitOption,
+                    action::{self, ActionSpecifier, meta_data::Source as MetadataSource},
+                    r#override::{self, OverrideSpecifier},
+                },
+            },
+        },
+        r#type::{
+            metadata::v3::{MetadataKey as ProtoKey, metadata_key::path_segment::Segment},
+            v3::RateLimitUnit,
+        },
+    },
+    google::protobuf::{Struct, Value, value::Kind},
+};
+
+use super::{RouteMatch, cluster::lookup};
+use crate::{
+    config::{BuildCx, ConfigResult},
+    formatter::{Format, FormatCx},
+    http::{RequestHead, StreamInfo},
+    matching::{AddressMatcher, HeaderLookup, HeaderMatcher, QueryParameterMatcher, query_parameter},
+};
+
 /// The rate limits of one level (route, virtual host, or a filter's own list).
 #[derive(Debug, Clone, Default)]
-pub struct RateLimitPolicy {}
+pub struct RateLimitPolicy(Vec<RateLimit>);
+
+/// One `RateLimit`: actions that together give one descriptor.
+#[derive(Debug, Clone)]
+pub struct RateLimit {
+    /// `stage`, 0 to 10: only filters of the same stage see it.
+    pub stage: u32,
+    /// `disable_key`: the runtime key that turns it off.
+    pub disable_key: String,
+    /// `apply_on_stream_done`: counted when the stream has ended.
+    pub apply_on_stream_done: bool,
+    actions: Vec<Action>,
+    limit: Option<Override>,
+    hits: Option<Hits>,
+    x_ratelimit: XRateLimitOption,
+}
+
+/// What a descriptor is made of.
+pub struct DescriptorCx<'a> {
+    /// The request's head.
+    pub head: &'a RequestHead,
+    /// The stream.
+    pub info: &'a StreamInfo,
+    /// The chosen route.
+    pub route: Option<&'a RouteMatch>,
+    /// This proxy's own cluster (`node.cluster`): `source_cluster`.
+    pub local_cluster: &'a str,
+}
+
+/// A descriptor as the rate limit service takes it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Descriptor {
+    /// Keys and values in order.
+    pub entries: Vec<(String, String)>,
+    /// A limit that replaces the service's own.
+    pub limit: Option<LimitOverride>,
+    /// How much the request counts; none: the filter's default.
+    pub hits_addend: Option<u64>,
+    /// Whether `hits_addend` gives back instead of taking.
+    pub is_negative_hits: bool,
+    /// `x_ratelimit_option`: none when the filter's own setting stands.
+    pub x_ratelimit_headers: Option<bool>,
+}
+
+/// `RateLimitOverride`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitOverride {
+    /// Requests in a unit.
+    pub requests_per_unit: u32,
+    /// The unit of time.
+    pub unit: RateLimitUnit,
+}
+
+#[derive(Debug, Clone)]
+enum Override {
+    Fixed(LimitOverride),
+    Metadata(MetadataKey),
+}
+
+#[derive(Debug, Clone)]
+struct Hits {
+    number: Option<u64>,
+    format: Option<Format>,
+    negative: bool,
+}
+
+#[derive(Debug, Clone)]
+struct MetadataKey {
+    key: String,
+    path: Vec<Segment>,
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    SourceCluster,
+    DestinationCluster,
+    RequestHeader {
+        header: HeaderLookup,
+        key: String,
+        skip: bool,
+    },
+    Query {
+        parameter: String,
+        key: String,
+        skip: bool,
+    },
+    RemoteAddress,
+    MaskedAddress {
+        v4: u8,
+        v6: u8,
+    },
+    Generic {
+        key: String,
+        value: String,
+    },
+    HeaderMatch {
+        key: String,
+        value: String,
+        expect: bool,
+        headers: Vec<HeaderMatcher>,
+    },
+    QueryMatch {
+        key: String,
+        value: String,
+        expect: bool,
+        parameters: Vec<QueryParameterMatcher>,
+    },
+    AddressMatch {
+        key: String,
+        value: String,
+        addresses: AddressMatcher,
+    },
+    Metadata {
+        key: String,
+        from: MetadataKey,
+        default: String,
+        source: MetadataSource,
+        skip: bool,
+    },
+}
+
+/// What one action does to its descriptor.
+enum Entry {
+    Add(String, String),
+    /// Leaves the action out and goes on.
+    Skip,
+    /// There is no descriptor.
+    Stop,
+}
+
+impl RateLimitPolicy {
+    /// Builds the rate limits of one level.
+    pub fn build(protos: Vec<Proto>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        Ok(Self(cx.each("rate_limits", protos, RateLimit::build)?))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The rate limits of a stage.
+    pub fn of_stage(&self, stage: u32) -> impl Iterator<Item = &RateLimit> {
+        self.0.iter().filter(move |limit| limit.stage == stage)
+    }
+
+    /// All rate limits, of every stage.
+    pub fn all(&self) -> &[RateLimit] {
+        &self.0
+    }
+}
+
+impl RateLimit {
+    /// Builds one rate limit.
+    pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let x_ratelimit = proto.x_ratelimit_option();
+        coverage!(cx, proto => Proto {
+            supported { stage, disable_key, actions, limit, hits_addend, apply_on_stream_done, x_ratelimit_option }
+        });
+        // Read by its accessor.
+        let _ = x_ratelimit_option;
+        Ok(Self {
+            stage: stage.map_or(0, |v| v.value),
+            disable_key,
+            apply_on_stream_done,
+            actions: cx.each("actions", actions, Action::build)?,
+            limit: cx.opt("limit", limit, Override::build)?,
+            hits: cx.opt("hits_addend", hits_addend, |proto, cx| {
+                coverage!(cx, proto => ProtoHits { supported { number, format, is_negative_hits } });
+                Ok(Hits {
+                    number: number.map(|n| n.value),
+                    format: match format.as_str() {
+                        "" => None,
+                        text => Some(cx.field("format", |cx| Format::parse_omit_empty(text, cx))?),
+                    },
+                    negative: is_negative_hits,
+                })
+            })?,
+            x_ratelimit,
+        })
+    }
+
+    /// The descriptor of a request; none when an action has nothing to say.
+    pub fn descriptor(&self, cx: &DescriptorCx<'_>) -> Option<Descriptor> {
+        let mut entries = Vec::with_capacity(self.actions.len());
+        for action in &self.actions {
+            match action.entry(cx) {
+                Entry::Add(key, value) => entries.push((key, value)),
+                Entry::Skip => {}
+                Entry::Stop => return None,
+            }
+        }
+        let limit = match &self.limit {
+            None => None,
+            Some(Override::Fixed(limit)) => Some(*limit),
+            Some(Override::Metadata(key)) => key.dynamic(cx.info).and_then(LimitOverride::from_value),
+        };
+        Some(Descriptor {
+            entries,
+            limit,
+            hits_addend: self.hits.as_ref().and_then(|hits| hits.value(cx)),
+            is_negative_hits: self.hits.as_ref().is_some_and(|hits| hits.negative),
+            x_ratelimit_headers: match self.x_ratelimit {
+                XRateLimitOption::Unspecified => None,
+                XRateLimitOption::Off => Some(false),
+                XRateLimitOption::DraftVersion03 => Some(true),
+            },
+        })
+    }
+}
+
+impl Hits {
+    fn value(&self, cx: &DescriptorCx<'_>) -> Option<u64> {
+        let Some(format) = &self.format else {
+            return self.number;
+        };
+        let mut text = Vec::new();
+        let format_cx = FormatCx {
+            request: Some(cx.head),
+            response: None,
+            info: cx.info,
+        };
+        format.write(&mut text, &format_cx);
+        std::str::from_utf8(&text).ok()?.trim().parse().ok()
+    }
+}
+
+impl Override {
+    fn build(proto: ProtoOverride, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => ProtoOverride { supported { override_specifier } });
+        match override_specifier {
+            Some(OverrideSpecifier::DynamicMetadata(m)) => {
+                coverage!(cx, m => r#override::DynamicMetadata { supported { metadata_key } });
+                Ok(Self::Metadata(cx.required(
+                    "dynamic_metadata.metadata_key",
+                    metadata_key,
+                    MetadataKey::build,
+                )?))
+            }
+            Some(OverrideSpecifier::RateLimit(limit)) => {
+                let unit_of = limit.unit();
+                coverage!(cx, limit => r#override::RateLimitOverride { supported { requests_per_unit, unit } });
+                // Read by its accessor.
+                let _ = unit;
+                Ok(Self::Fixed(LimitOverride {
+                    requests_per_unit,
+                    unit: unit_of,
+                }))
+            }
+            None => Err(cx.error_at("override_specifier", "value is required")),
+        }
+    }
+}
+
+impl LimitOverride {
+    /// A limit of a struct with `requests_per_unit` and `unit`.
+    fn from_value(value: &Value) -> Option<Self> {
+        let Some(Kind::StructValue(fields)) = &value.kind else {
+            return None;
+        };
+        let Some(Kind::NumberValue(requests)) = fields.fields.get("requests_per_unit")?.kind else {
+            return None;
+        };
+        let Some(Kind::StringValue(unit)) = &fields.fields.get("unit")?.kind else {
+            return None;
+        };
+        Some(Self {
+            requests_per_unit: requests as u32,
+            unit: RateLimitUnit::from_str_name(unit)?,
+        })
+    }
+}
+
+impl MetadataKey {
+    fn build(proto: ProtoKey, _cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(_cx, proto => ProtoKey { supported { key, path } });
+        Ok(Self {
+            key,
+            path: path.into_iter().filter_map(|p| p.segment).collect(),
+        })
+    }
+
+    fn dynamic<'i>(&self, info: &'i StreamInfo) -> Option<&'i Value> {
+        self.of(info.metadata.get(&self.key))
+    }
+
+    fn of_proto<'m>(&self, metadata: Option<&'m ProtoMetadata>) -> Option<&'m Value> {
+        self.of(metadata.and_then(|m| m.filter_metadata.get(&self.key)))
+    }
+
+    fn of<'m>(&self, root: Option<&'m Struct>) -> Option<&'m Value> {
+        let mut path = self.path.iter();
+        let Some(Segment::Key(first)) = path.next() else {
+            return None;
+        };
+        let mut value = root?.fields.get(first)?;
+        for step in path {
+            value = match (step, &value.kind) {
+                (Segment::Key(key), Some(Kind::StructValue(s))) => s.fields.get(key)?,
+                (Segment::Index(i), Some(Kind::ListValue(l))) => l.values.get(*i as usize)?,
+                _ => return None,
+            };
+        }
+        Some(value)
+    }
+}
+
+fn or_default(key: String, default: &str) -> String {
+    if key.is_empty() { default.to_owned() } else { key }
+}
+
+fn mask_len(proto: Option<xds_protos::google::protobuf::UInt32Value>, max: u8) -> u8 {
+    proto.map_or(max, |v| u8::try_from(v.value).unwrap_or(max).min(max))
+}
+
+impl Action {
+    fn build(proto: ProtoAction, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => ProtoAction { supported { action_specifier } });
+        Ok(match action_specifier {
+            Some(ActionSpecifier::SourceCluster(_)) => Self::SourceCluster,
+            Some(ActionSpecifier::DestinationCluster(_)) => Self::DestinationCluster,
+            Some(ActionSpecifier::RequestHeaders(a)) => cx.field("request_headers", |cx| {
+                coverage!(cx, a => action::RequestHeaders { supported { header_name, descriptor_key, skip_if_absent } });
+                Ok(Self::RequestHeader {
+                    header: cx.field("header_name", |cx| lookup(&header_name, cx))?,
+                    key: descriptor_key,
+                    skip: skip_if_absent,
+                })
+            })?,
+            Some(ActionSpecifier::QueryParameters(a)) => {
+                coverage!(cx, a => action::QueryParameters {
+                    supported { query_parameter_name, descriptor_key, skip_if_absent }
+                });
+                Self::Query {
+                    parameter: query_parameter_name,
+                    key: descriptor_key,
+                    skip: skip_if_absent,
+                }
+            }
+            Some(ActionSpecifier::RemoteAddress(_)) => Self::RemoteAddress,
+            Some(ActionSpecifier::MaskedRemoteAddress(a)) => {
+                coverage!(cx, a => action::MaskedRemoteAddress { supported { v4_prefix_mask_len, v6_prefix_mask_len } });
+                Self::MaskedAddress {
+                    v4: mask_len(v4_prefix_mask_len, 32),
+                    v6: mask_len(v6_prefix_mask_len, 128),
+                }
+            }
+            Some(ActionSpecifier::GenericKey(a)) => {
+                coverage!(cx, a => action::GenericKey {
+                    supported { descriptor_value, descriptor_key }
+                    ignored { default_value: "values are literal, as Envoy reads them by default" }
+                });
+                Self::Generic {
+                    key: or_default(descriptor_key, "generic_key"),
+                    value: descriptor_value,
+                }
+            }
+            Some(ActionSpecifier::HeaderValueMatch(a)) => cx.field("header_value_match", |cx| {
+                coverage!(cx, a => action::HeaderValueMatch {
+                    supported { descriptor_value, descriptor_key, expect_match, headers }
+                    ignored { default_value: "values are literal, as Envoy reads them by default" }
+                });
+                Ok(Self::HeaderMatch {
+                    key: or_default(descriptor_key, "header_match"),
+                    value: descriptor_value,
+                    expect: expect_match.is_none_or(|b| b.value),
+                    headers: cx.each("headers", headers, HeaderMatcher::build)?,
+                })
+            })?,
+            Some(ActionSpecifier::QueryParameterValueMatch(a)) => cx.field("query_parameter_value_match", |cx| {
+                coverage!(cx, a => action::QueryParameterValueMatch {
+                    supported { descriptor_value, descriptor_key, expect_match, query_parameters }
+                    ignored { default_value: "values are literal, as Envoy reads them by default" }
+                });
+                Ok(Self::QueryMatch {
+                    key: or_default(descriptor_key, "query_match"),
+                    value: descriptor_value,
+                    expect: expect_match.is_none_or(|b| b.value),
+                    parameters: cx.each("query_parameters", query_parameters, QueryParameterMatcher::build)?,
+                })
+            })?,
+            Some(ActionSpecifier::RemoteAddressMatch(a)) => cx.field("remote_address_match", |cx| {
+                coverage!(cx, a => action::RemoteAddressMatch {
+                    supported { descriptor_value, descriptor_key, address_matcher }
+                    ignored { default_value: "values are literal, as Envoy reads them by default" }
+                });
+                Ok(Self::AddressMatch {
+                    key: or_default(descriptor_key, "remote_address_match"),
+                    value: descriptor_value,
+                    addresses: cx.required("address_matcher", address_matcher, AddressMatcher::build)?,
+                })
+            })?,
+            Some(ActionSpecifier::DynamicMetadata(a)) => cx.field("dynamic_metadata", |cx| {
+                coverage!(cx, a => action::DynamicMetaData { supported { descriptor_key, metadata_key, default_value } });
+                Ok(Self::Metadata {
+                    key: descriptor_key,
+                    from: cx.required("metadata_key", metadata_key, MetadataKey::build)?,
+                    default: default_value,
+                    source: MetadataSource::Dynamic,
+                    skip: false,
+                })
+            })?,
+            Some(ActionSpecifier::Metadata(a)) => cx.field("metadata", |cx| {
+                let source_of = a.source();
+                coverage!(cx, a => action::MetaData {
+                    supported { descriptor_key, metadata_key, default_value, source, skip_if_absent }
+                });
+                // Read by its accessor.
+                let _ = source;
+                Ok(Self::Metadata {
+                    key: descriptor_key,
+                    from: cx.required("metadata_key", metadata_key, MetadataKey::build)?,
+                    default: default_value,
+                    source: source_of,
+                    skip: skip_if_absent,
+                })
+            })?,
+            Some(ActionSpecifier::Extension(e)) => {
+                return Err(cx.error_at("extension", format!("Rate limit descriptor extension not found: {}", e.name)));
+            }
+            None => return Err(cx.error_at("action_specifier", "value is required")),
+        })
+    }
+
+    fn entry(&self, cx: &DescriptorCx<'_>) -> Entry {
+        let absent = |skip: bool| if skip { Entry::Skip } else { Entry::Stop };
+        let matched = |matched: bool, expect: bool, key: &String, value: &String| {
+            if matched == expect {
+                Entry::Add(key.clone(), value.clone())
+            } else {
+                Entry::Stop
+            }
+        };
+        let remote = cx.info.connection.remote_address.ip();
+        match self {
+            Self::SourceCluster => Entry::Add("source_cluster".into(), cx.local_cluster.into()),
+            Self::DestinationCluster => match cx.route {
+                Some(route) => Entry::Add("destination_cluster".into(), route.cluster_name().into()),
+                None => Entry::Stop,
+            },
+            Self::RequestHeader { header, key, skip } => match header.first(cx.head) {
+                Some(value) => Entry::Add(key.clone(), String::from_utf8_lossy(value).into_owned()),
+                None => absent(*skip),
+            },
+            Self::Query { parameter, key, skip } => match cx.head.query().and_then(|q| query_parameter(q, parameter)) {
+                Some(value) => Entry::Add(key.clone(), value.to_owned()),
+                None => absent(*skip),
+            },
+            Self::RemoteAddress => match remote {
+                Some(ip) => Entry::Add("remote_address".into(), ip.to_string()),
+                None => Entry::Stop,
+            },
+            Self::MaskedAddress { v4, v6 } => match remote {
+                Some(ip) => masked(ip, if ip.is_ipv4() { *v4 } else { *v6 }),
+                None => Entry::Stop,
+            },
+            Self::Generic { key, value } => Entry::Add(key.clone(), value.clone()),
+            Self::HeaderMatch {
+                key,
+                value,
+                expect,
+                headers,
+            } => matched(headers.iter().all(|m| m.matches(cx.head)), *expect, key, value),
+            Self::QueryMatch {
+                key,
+                value,
+                expect,
+                parameters,
+            } => matched(
+                parameters.iter().all(|m| m.matches(cx.head.query())),
+                *expect,
+                key,
+                value,
+            ),
+            Self::AddressMatch { key, value, addresses } => matched(addresses.matches(remote), true, key, value),
+            Self::Metadata {
+                key,
+                from,
+                default,
+                source,
+                skip,
+            } => {
+                let value = match source {
+                    MetadataSource::Dynamic => from.dynamic(cx.info),
+                    MetadataSource::RouteEntry => from.of_proto(cx.route.and_then(|r| r.metadata.as_deref())),
+                    MetadataSource::ClusterEntry | MetadataSource::ClusterLocalityEntry => None,
+                };
+                match value.map(|v| &v.kind) {
+                    Some(Some(Kind::StringValue(text))) if !text.is_empty() => Entry::Add(key.clone(), text.clone()),
+                    _ if !default.is_empty() => Entry::Add(key.clone(), default.clone()),
+                    _ => absent(*skip),
+                }
+            }
+        }
+    }
+}
+
+fn masked(ip: IpAddr, len: u8) -> Entry {
+    match ipnet::IpNet::new(ip, len) {
+        Ok(net) => Entry::Add("masked_remote_address".into(), net.trunc().to_string()),
+        Err(_) => Entry::Stop,
+    }
+}

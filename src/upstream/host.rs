@@ -195,7 +195,11 @@ impl Host {
 
     /// `healthy`, or the flags one after the other: `/clusters` prints it.
     pub fn health_text(&self) -> String {
-        let text: String = HealthFlag::ALL.iter().filter(|(f, _)| self.has_flag(*f)).map(|(_, t)| *t).collect();
+        let text: String = HealthFlag::ALL
+            .iter()
+            .filter(|(f, _)| self.has_flag(*f))
+            .map(|(_, t)| *t)
+            .collect();
         if text.is_empty() { "healthy".into() } else { text }
     }
 }

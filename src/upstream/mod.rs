@@ -28,6 +28,8 @@ pub use host_set::{HostSet, HostSets};
 pub use info::{Cluster, ClusterInfo};
 pub use lb::LbContext;
 pub use manager::ClusterManager;
-pub use pool::{HttpPool, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo, UpstreamResponse};
+pub use pool::{
+    HttpPool, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo, UpstreamResponse,
+};
 pub use stats::ClusterStats;
 pub use worker::{ClusterMsg, WorkerClusters};

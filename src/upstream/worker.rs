@@ -38,7 +38,12 @@ impl WorkerClusters {
     pub fn get(&self, name: &str) -> Option<Rc<WorkerCluster>> {
         let mut map = self.map.borrow_mut();
         let entry = map.get_mut(name)?;
-        Some(entry.inflated.get_or_insert_with(|| WorkerCluster::new(entry.cluster.clone())).clone())
+        Some(
+            entry
+                .inflated
+                .get_or_insert_with(|| WorkerCluster::new(entry.cluster.clone()))
+                .clone(),
+        )
     }
 
     /// Applies a message from control.
@@ -46,11 +51,20 @@ impl WorkerClusters {
         let old = match msg {
             ClusterMsg::Set(cluster) => {
                 let mut map = self.map.borrow_mut();
-                if map.get(&cluster.info.name).is_some_and(|e| Arc::ptr_eq(&e.cluster, &cluster)) {
+                if map
+                    .get(&cluster.info.name)
+                    .is_some_and(|e| Arc::ptr_eq(&e.cluster, &cluster))
+                {
                     return;
                 }
                 let name = cluster.info.name.clone();
-                map.insert(name, Entry { cluster, inflated: None })
+                map.insert(
+                    name,
+                    Entry {
+                        cluster,
+                        inflated: None,
+                    },
+                )
             }
             ClusterMsg::Remove(name) => self.map.borrow_mut().remove(&name),
         };

@@ -5,10 +5,7 @@ use std::sync::{Arc, Mutex};
 use xds_protos::{envoy::config::cluster::v3::Cluster as Proto, google::protobuf::Any};
 
 use super::Cluster;
-use crate::{
-    config::ConfigError,
-    server::ServerContext,
-};
+use crate::{config::ConfigError, server::ServerContext};
 
 /// All clusters. Every method may be called from any control-side thread.
 #[derive(Default)]
@@ -51,7 +48,11 @@ impl ClusterManager {
 
     /// The active cluster of this name.
     pub fn get(&self, name: &str) -> Option<Arc<Cluster>> {
-        self.clusters.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(name).cloned()
+        self.clusters
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .get(name)
+            .cloned()
     }
 
     /// All active clusters, in the order of their names.

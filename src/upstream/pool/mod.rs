@@ -111,7 +111,11 @@ pub struct UpstreamBody {
 
 impl From<UpstreamBody> for Body {
     fn from(body: UpstreamBody) -> Self {
-        if body.is_end_stream() { Self::Empty } else { Self::boxed(body) }
+        if body.is_end_stream() {
+            Self::Empty
+        } else {
+            Self::boxed(body)
+        }
     }
 }
 
