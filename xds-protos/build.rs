@@ -3,6 +3,7 @@
 //! The set of envoy-types (it ships its own as `src/generated/types.bin`) is taken over byte for byte but for the source
 //! comments, which are four fifths of it. It is cut on the wire level, because decoding it with prost-types would lose
 //! the custom options (validation rules, `sensitive`, `deprecated_at_minor_version`) that are the point of having it.
+//! To it come the messages of `overlay/`, which Envoy or Istio have and envoy-types lacks.
 
 // A build script has no caller to hand an error to: its panic is cargo's error message.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -11,14 +12,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+use protox::Compiler;
+use protox::file::{ChainFileResolver, DescriptorSetFileResolver, IncludeFileResolver};
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let types = envoy_types_folder().join("src/generated/types.bin");
     println!("cargo::rerun-if-changed={}", types.display());
     let set = fs::read(&types).unwrap_or_else(|e| panic!("{}: {e}", types.display()));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let set = without_source_info(&set);
-    fs::write(out.join("descriptors.bin"), set).expect("write descriptors.bin");
+    let mut merged = without_source_info(&set);
+    // Two sets one after the other are one set.
+    merged.extend_from_slice(&overlay(&set));
+    fs::write(out.join("descriptors.bin"), merged).expect("write descriptors.bin");
 }
 
 /// Where cargo unpacked (or vendored) the envoy-types that this crate links.
@@ -56,6 +62,25 @@ fn envoy_types_folder() -> PathBuf {
         .parent()
         .expect("a manifest is in a folder")
         .to_owned()
+}
+
+/// The descriptors of our own `.proto` files, which may import those of envoy-types.
+fn overlay(set: &[u8]) -> Vec<u8> {
+    println!("cargo::rerun-if-changed=overlay");
+    let mut files = Vec::new();
+    for folder in ["istio", "udpa", "xds"] {
+        for entry in fs::read_dir(Path::new("overlay").join(folder)).expect("read the overlay") {
+            files.push(entry.expect("read the overlay").path());
+        }
+    }
+    files.sort();
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(DescriptorSetFileResolver::decode(set).expect("decode envoy-types' descriptors"));
+    resolver.add(IncludeFileResolver::new(".".into()));
+    let mut compiler = Compiler::with_file_resolver(resolver);
+    compiler.include_imports(false).include_source_info(false);
+    compiler.open_files(files).unwrap_or_else(|e| panic!("overlay: {e}"));
+    compiler.encode_file_descriptor_set()
 }
 
 /// The file descriptor set without each file's `source_code_info`.

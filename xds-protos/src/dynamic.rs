@@ -3,7 +3,7 @@
 use std::fmt;
 
 use prost::{DecodeError, Message, Name};
-use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, ReflectMessage, Value};
+use prost_reflect::{DynamicMessage, MapKey, ReflectMessage, Value};
 
 use crate::google::protobuf::Any;
 
@@ -179,17 +179,13 @@ fn walk(message: &DynamicMessage, path: &Path<'_>, packed: bool, look: &mut dyn 
     })
 }
 
-/// The message in an `Any` that is itself dynamic; nothing when its type is not part of the API.
+/// The message in an `Any` that is itself dynamic, or that the `TypedStruct` in it describes; nothing when its type is
+/// not part of the API.
 pub(crate) fn unpacked(any: &DynamicMessage) -> Option<DynamicMessage> {
-    let (descriptor, bytes) = packed_parts(any)?;
-    DynamicMessage::decode(descriptor, bytes.as_slice()).ok()
-}
-
-fn packed_parts(any: &DynamicMessage) -> Option<(MessageDescriptor, Vec<u8>)> {
-    let url = any.get_field_by_number(1)?;
+    let type_url = any.get_field_by_number(1)?.as_str()?.to_owned();
+    if type_url.ends_with(".TypedStruct") {
+        return crate::any::resolve(&to_typed(any).ok()?).ok();
+    }
     let value = any.get_field_by_number(2)?;
-    Some((
-        crate::message(crate::any::type_name(url.as_str()?))?,
-        value.as_bytes()?.to_vec(),
-    ))
+    from_bytes(crate::any::type_name(&type_url), value.as_bytes()?).ok()
 }

@@ -31,9 +31,11 @@ pub mod check;
 mod descriptors;
 pub mod dynamic;
 pub mod load;
+mod overlay;
 pub mod pgv;
 
 pub use descriptors::{TYPE_URL_PREFIX, message, pool, type_url};
-pub use envoy_types::pb::{cel, envoy, google, io, opentelemetry, ratelimit, udpa, validate, xds};
+pub use envoy_types::pb::{cel, google, opentelemetry, ratelimit, validate};
+pub use overlay::{envoy, io, istio, stats, udpa, xds};
 /// The crates whose types stand in this crate's signatures.
 pub use {prost, prost_reflect};

@@ -38,6 +38,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 
 pub use error::{LoadError, LoadErrors, Problem};
 
+use crate::google::protobuf::Struct;
 use node::{Node, NodeKind};
 
 /// The languages a configuration can be written in.
@@ -106,6 +107,20 @@ pub fn from_str(
     options: &LoadOptions,
 ) -> Result<Loaded, LoadErrors> {
     from_bytes(text.as_bytes(), syntax, message_full_name, options)
+}
+
+/// Reads a `Struct` as the message of this full name: what a `TypedStruct` holds. Its errors have a path but no line.
+///
+/// # Errors
+/// As [`from_str`].
+pub fn from_struct(value: &Struct, message_full_name: &str, options: &LoadOptions) -> Result<Loaded, LoadErrors> {
+    let descriptor = crate::message(message_full_name).ok_or_else(|| {
+        one_error(
+            message_full_name,
+            unplaced(Problem::UnknownType(message_full_name.into())),
+        )
+    })?;
+    from_node(&Node::from(value), descriptor, options)
 }
 
 /// Reads a file as the message of this full name, in the syntax of [`Syntax::of_path`].

@@ -34,3 +34,66 @@ fn another_type_and_broken_bytes_are_refused_by_name() {
     };
     assert!(matches!(decode::<Node>(&broken), Err(AnyError::Decode { .. })));
 }
+
+/// A TypedStruct of the older spelling, as Istio writes it.
+fn typed_struct(type_url: &str, yaml: &str) -> Any {
+    let value = load::typed(yaml, load::Syntax::Yaml, &LoadOptions::default()).unwrap();
+    pack(&UdpaTypedStruct {
+        type_url: type_url.into(),
+        value: Some(value),
+    })
+}
+
+#[test]
+fn a_typed_struct_is_unpacked_as_what_it_describes() {
+    let any = typed_struct(
+        "type.googleapis.com/envoy.config.core.v3.Locality",
+        "{zone: z1, subZone: s}",
+    );
+    let locality = unpack::<Locality>(&any).unwrap();
+    assert_eq!((locality.zone.as_str(), locality.sub_zone.as_str()), ("z1", "s"));
+    assert_eq!(inner_type_name(&any).unwrap(), "envoy.config.core.v3.Locality");
+    assert_eq!(
+        unpack::<Locality>(&pack(&locality)).unwrap(),
+        locality,
+        "what is packed plainly is unpacked too"
+    );
+
+    let resolved = resolve(&any).unwrap();
+    assert_eq!(resolved.get_field_by_name("zone").unwrap().as_str(), Some("z1"));
+}
+
+#[test]
+fn numbers_in_a_typed_struct_fit_integer_fields() {
+    use crate::envoy::extensions::bootstrap::internal_listener::v3::InternalListener;
+    let any = typed_struct(&crate::type_url::<InternalListener>(), "{buffer_size_kb: 64}");
+    assert_eq!(
+        unpack::<InternalListener>(&any)
+            .unwrap()
+            .buffer_size_kb
+            .map(|size| size.value),
+        Some(64)
+    );
+}
+
+#[test]
+fn a_typed_struct_is_checked() {
+    let locality = "type.googleapis.com/envoy.config.core.v3.Locality";
+    let error = unpack::<Locality>(&typed_struct(locality, "{zoen: z1}")).unwrap_err();
+    assert!(
+        matches!(&error, AnyError::Struct { source, .. } if source.errors[0].path == "zoen"),
+        "{error}"
+    );
+    assert!(matches!(
+        unpack::<Locality>(&typed_struct(locality, "{zone: 1}")),
+        Err(AnyError::Struct { .. })
+    ));
+    assert!(matches!(
+        unpack::<Node>(&typed_struct(locality, "{}")),
+        Err(AnyError::WrongType { .. })
+    ));
+    assert!(matches!(
+        resolve(&typed_struct("a.com/foo.Bar", "{}")),
+        Err(AnyError::UnknownType(_))
+    ));
+}

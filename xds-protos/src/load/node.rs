@@ -1,5 +1,8 @@
 //! The tree between text and message: what YAML and JSON have in common, with the place of every value.
 
+use crate::google::protobuf::value::Kind;
+use crate::google::protobuf::{Struct, Value};
+
 /// A place in the text; line and column count from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
@@ -43,6 +46,47 @@ impl Node {
             NodeKind::String(text) => format!("the string {:?}", shortened(text)),
             NodeKind::List(_) => "a list".into(),
             NodeKind::Map(_) => "a map".into(),
+        }
+    }
+}
+
+impl From<&Struct> for Node {
+    /// A `Struct` has no places, and no order either: its keys are sorted so that errors are.
+    fn from(value: &Struct) -> Node {
+        let mut entries: Vec<_> = value.fields.iter().collect();
+        entries.sort_by_key(|(name, _)| *name);
+        let key = |name: &String| Key {
+            at: Mark::default(),
+            name: name.clone(),
+        };
+        let entries = entries
+            .into_iter()
+            .map(|(name, value)| (key(name), Node::from(value)))
+            .collect();
+        Node {
+            at: Mark::default(),
+            kind: NodeKind::Map(entries),
+        }
+    }
+}
+
+impl From<&Value> for Node {
+    fn from(value: &Value) -> Node {
+        let kind = match &value.kind {
+            None | Some(Kind::NullValue(_)) => NodeKind::Null,
+            Some(Kind::BoolValue(value)) => NodeKind::Bool(*value),
+            Some(Kind::NumberValue(value)) if value.is_finite() => NodeKind::Number(value.to_string()),
+            // JSON has no other way to write these.
+            Some(Kind::NumberValue(value)) if value.is_nan() => NodeKind::String("NaN".into()),
+            Some(Kind::NumberValue(value)) if *value > 0.0 => NodeKind::String("Infinity".into()),
+            Some(Kind::NumberValue(_)) => NodeKind::String("-Infinity".into()),
+            Some(Kind::StringValue(text)) => NodeKind::String(text.clone()),
+            Some(Kind::ListValue(list)) => NodeKind::List(list.values.iter().map(Node::from).collect()),
+            Some(Kind::StructValue(value)) => return Node::from(value),
+        };
+        Node {
+            at: Mark::default(),
+            kind,
         }
     }
 }
