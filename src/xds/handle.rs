@@ -21,7 +21,10 @@ use super::{
     resources::rds::RouteConfigs,
     single::{Change, Single},
     source::{self, GrpcSource, Source},
-    transport::file::{self, FileWatcher},
+    transport::{
+        file::{self, FileWatcher},
+        rest,
+    },
     watch::{Command, NewWatch, WatchId},
 };
 use crate::{
@@ -68,9 +71,6 @@ impl Handle {
         let Source::Grpc(source) = source::api(config, cx)? else {
             return Err(cx.error_at("api_type", "ADS is spoken over gRPC only"));
         };
-        if !source.aggregated && source.delta {
-            tracing::debug!("ads_config says DELTA_GRPC: taken as aggregated");
-        }
         let (sender, commands) = mpsc::unbounded_channel();
         if self.ads.set(sender).is_err() {
             return Err(cx.error("ADS is configured already"));
@@ -156,7 +156,9 @@ impl Handle {
                 let _ = sender.send(Command::Watch(Box::new(watch)));
                 self.spawn(Box::new(move |worker| spawn_mux(worker, source, own, commands)));
             }
-            Ok(Source::Rest(_)) => tracing::error!(type_url, "REST is not spoken yet"),
+            Ok(Source::Rest(source)) => self.spawn(Box::new(move |worker| {
+                tokio::task::spawn_local(rest::run(source, watch, commands, worker.clone()));
+            })),
             Err(error) => tracing::error!(type_url, %error, "cannot subscribe"),
         }
         guard(sender)

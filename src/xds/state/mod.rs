@@ -41,7 +41,7 @@ pub(super) trait Protocol: Default + 'static {
     /// The next request; call it only when [`Self::wants_to_send`].
     fn request(&mut self, map: &WatchMap) -> Self::Request;
 
-    /// Puts the node into a request. Delta requests always carry it, as Envoy's do.
+    /// Puts the node into a request: into every one, or with `once` only into the first of a stream.
     fn set_node(request: &mut Self::Request, node: Node, first_of_stream: bool, once: bool);
 
     /// The type a response is for.

@@ -3,6 +3,7 @@
 mod ads;
 mod delta;
 mod files;
+mod rest;
 mod streams;
 
 use std::{

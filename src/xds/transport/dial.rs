@@ -1,7 +1,11 @@
-//! From a cluster's name to a stream on it: the one place that knows what carries xDS.
+//! From a cluster's name to a stream or a request on it: the one place that knows what carries xDS.
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use http::StatusCode;
+use http_body_util::{BodyExt, Full, Limited};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Status, transport::Endpoint};
 use xds_protos::{
@@ -27,13 +31,7 @@ where
     Req: Message + Send + 'static,
     Resp: Message + Default + Send + 'static,
 {
-    let clusters = worker
-        .server
-        .bootstrap
-        .static_resources
-        .iter()
-        .flat_map(|r| &r.clusters);
-    let address = clusters.filter(|c| c.name == target.cluster).find_map(first_address);
+    let address = address(worker, &target.cluster);
     let target = target.clone();
     Box::pin(async move {
         let Some(address) = address else {
@@ -47,6 +45,50 @@ where
             .map_err(|e| Status::unavailable(e.to_string()))?;
         stream(channel, target, path, outgoing).await
     })
+}
+
+/// One request and its whole answer of at most `limit` bytes.
+pub(super) fn request(
+    worker: &Rc<Worker>,
+    cluster: &str,
+    request: http::Request<Bytes>,
+    limit: usize,
+) -> LocalBoxFuture<'static, Result<(StatusCode, Bytes), String>> {
+    let address = address(worker, cluster).ok_or_else(|| format!("unknown cluster '{cluster}'"));
+    Box::pin(async move {
+        let stream = tokio::net::TcpStream::connect(address?)
+            .await
+            .map_err(|e| e.to_string())?;
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .map_err(|e| e.to_string())?;
+        let exchange = async move {
+            let response = sender
+                .send_request(request.map(Full::new))
+                .await
+                .map_err(|e| e.to_string())?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), limit).collect().await;
+            Ok((status, body.map_err(|e| e.to_string())?.to_bytes()))
+        };
+        let mut exchange = std::pin::pin!(exchange);
+        tokio::select! {
+            answer = &mut exchange => answer,
+            // A connection that closes with its answer is done before the answer was read.
+            _ = connection => exchange.await,
+        }
+    })
+}
+
+fn address(worker: &Rc<Worker>, cluster: &str) -> Option<String> {
+    let clusters = worker
+        .server
+        .bootstrap
+        .static_resources
+        .iter()
+        .flat_map(|r| &r.clusters);
+    clusters.filter(|c| c.name == cluster).find_map(first_address)
 }
 
 fn first_address(cluster: &Cluster) -> Option<String> {

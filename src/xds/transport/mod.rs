@@ -3,3 +3,4 @@
 mod dial;
 pub mod file;
 pub(super) mod grpc;
+pub(super) mod rest;
