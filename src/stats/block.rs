@@ -249,6 +249,22 @@ pub(super) trait AnyBlock: Send + Sync {
     fn is_untouched(&self) -> bool;
     fn counter(&self, index: usize) -> u64;
     fn gauge(&self, index: usize) -> GaugeValue;
+    /// Whether a histogram recorded anything.
+    fn recorded(&self, index: usize) -> bool;
+    /// Value and use of any field: a counter is used when it is not zero, a histogram has no value here.
+    fn number(&self, index: usize) -> GaugeValue {
+        match self.descs()[index].kind {
+            Kind::Gauge => self.gauge(index),
+            Kind::Histogram(_) => GaugeValue {
+                value: 0,
+                used: self.recorded(index),
+            },
+            Kind::Counter | Kind::TextReadout => {
+                let value = self.counter(index);
+                GaugeValue { value, used: value > 0 }
+            }
+        }
+    }
     /// All values since start, and those of the last flush interval.
     fn histogram(&self, index: usize) -> (Bins, Bins);
     /// Ends the interval of every histogram.
@@ -282,6 +298,11 @@ impl<T: StatsBlock> AnyBlock for Block<T> {
             CellRef::Gauge(cell) => Some(cell),
             _ => None,
         }))
+    }
+
+    fn recorded(&self, index: usize) -> bool {
+        self.cells(index)
+            .any(|cell| matches!(cell, CellRef::Histogram(cell) if cell.used()))
     }
 
     fn histogram(&self, index: usize) -> (Bins, Bins) {

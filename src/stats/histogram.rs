@@ -70,6 +70,11 @@ impl HistogramCell {
         counter.fetch_add(1, Relaxed);
     }
 
+    /// Whether something was recorded here.
+    pub(super) fn used(&self) -> bool {
+        self.0.get().is_some()
+    }
+
     /// Adds what this shard recorded to `into`.
     pub(super) fn merge_into(&self, into: &mut Bins) {
         let Some(bins) = self.0.get() else { return };

@@ -73,15 +73,13 @@ impl<'a> Stat<'a> {
 
     /// Whether it exists as far as a reader can tell.
     pub(super) fn listed(&self) -> bool {
-        let Stat::Field { slot, index } = self else { return true };
-        slot.accepted.as_ref().is_none_or(|accepted| accepted[*index])
-            && (!slot.block.descs()[*index].lazy || self.used())
+        self.listed_if(|| self.used())
     }
 
-    /// Whether a field of a block that nobody ever wrote to exists.
-    pub(super) fn listed_untouched(&self) -> bool {
+    /// The same, if it is known (or cheap to tell) whether it was ever written.
+    pub(super) fn listed_if(&self, used: impl FnOnce() -> bool) -> bool {
         let Stat::Field { slot, index } = self else { return true };
-        slot.accepted.as_ref().is_none_or(|accepted| accepted[*index]) && !slot.block.descs()[*index].lazy
+        slot.accepted.as_ref().is_none_or(|accepted| accepted[*index]) && (!slot.block.descs()[*index].lazy || used())
     }
 
     /// The value of a counter or gauge, the number of values of a histogram.

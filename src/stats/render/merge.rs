@@ -49,7 +49,7 @@ struct Cursor {
 }
 
 /// Calls `visit` with each distinct name and where it stands: (index of the source, position).
-pub(super) fn walk<S: Source>(sources: &[S], order: Order, visit: &mut dyn FnMut(&str, &[(usize, usize)])) {
+pub(super) fn walk<S: Source>(sources: &[S], order: Order, mut visit: impl FnMut(&str, &[(usize, usize)])) {
     let mut waiting: Vec<usize> = (0..sources.len()).collect();
     waiting.sort_by(|&a, &b| order.compare(sources[a].prefix(), sources[b].prefix()));
     let mut waiting = waiting.into_iter().peekable();

@@ -3,24 +3,24 @@
 //! `metrics-exporter-prometheus` formats text too, but with other rules: it lets colons stand in names, prints a blank
 //! line after each family, leaves out the braces of a metric without labels, and wants all series in maps of its own
 //! before it prints one. Here ten thousand clusters are a hundred names times ten thousand prefixes: the blocks of
-//! one type whose prefixes leave the same extracted prefix ("cluster.") form a [`Group`], names are made per group,
-//! labels per scope, and nothing per series but its line.
+//! one type whose prefixes leave the same extracted prefix ("cluster.") form a [group](sources::Group); names are made
+//! per group, labels per scope, and nothing per series but its line.
 
-use std::collections::HashMap;
+mod sources;
+
 use std::fmt::Write;
 
 use bytes::Bytes;
 
+use self::sources::{Family, Prefix, PromSource, Row, escaped, sanitized, sources};
 use super::Output;
-use super::merge::{self, Order, Source};
+use super::merge::{self, Order};
 use super::number::{general, shortest};
 use super::query::{BucketMode, Query};
-use crate::stats::block::{Kind, StatDesc};
+use crate::stats::cell::GaugeValue;
 use crate::stats::histogram::{QUANTILES, Summary};
-use crate::stats::scope::{BlockSlot, ScopeInner};
 use crate::stats::store::Store;
-use crate::stats::tags::{Extracted, Extractors, ScopeTags, Tag};
-use crate::stats::walk::{Contents, ScopeContents, Stat, contents};
+use crate::stats::walk::{Stat, contents};
 
 /// Prints the store in Prometheus' text format, handing out pieces.
 pub fn prometheus(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
@@ -40,19 +40,28 @@ pub fn prometheus(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
             continue;
         }
         let sources = sources(store, family, &contents, &prefixes);
-        merge::walk(&sources, Order::Tokens, &mut |name, places| {
+        merge::walk(&sources, Order::Tokens, |name, places| {
             let Some(name) = metric_name(name, &namespaces) else {
                 return;
             };
             let mut writer = Writer::new(store, query, family, &name, &mut out);
             match places {
-                &[(source, position)] if let Some((group, index)) = sources[source].group(position) => {
+                &[(source, position)] if let PromSource::Group(group) = &sources[source] => {
                     for member in &group.members {
                         let stat = Stat::Field {
                             slot: member.slot,
-                            index,
+                            index: group.fields[position].index,
                         };
-                        writer.series(member.scope.prefix(), &stat, member.untouched, &member.prefix.labels);
+                        let known = member
+                            .values
+                            .as_ref()
+                            .map_or_else(Default::default, |values| values[position]);
+                        writer.series(
+                            member.scope.prefix(),
+                            &stat,
+                            Some(known),
+                            &group.labels(member, position),
+                        );
                     }
                 }
                 places => {
@@ -63,250 +72,13 @@ pub fn prometheus(store: &Store, query: &Query, out: &mut dyn FnMut(Bytes)) {
                     rows.sort_by(|a, b| Order::Tokens.compare(&a.full, &b.full));
                     for row in &rows {
                         let prefix = &row.full[..row.full.len() - row.stat.name().len()];
-                        writer.series(prefix, &row.stat, false, row.labels);
+                        writer.series(prefix, &row.stat, None, &row.labels);
                     }
                 }
             }
         });
     }
     out.finish();
-}
-
-/// What is printed together; the order is Envoy's.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Counter,
-    Gauge,
-    TextReadout,
-    Histogram,
-}
-
-impl Family {
-    fn holds(self, kind: Kind) -> bool {
-        self == match kind {
-            Kind::Counter => Family::Counter,
-            Kind::Gauge => Family::Gauge,
-            Kind::TextReadout => Family::TextReadout,
-            Kind::Histogram(_) => Family::Histogram,
-        }
-    }
-}
-
-/// A scope's prefix as Prometheus sees it.
-struct Prefix {
-    /// What it is extracted to, for names that are not special; none if every name is.
-    extracted: Option<String>,
-    labels: String,
-}
-
-impl Prefix {
-    fn new(store: &Store, scope: &ScopeInner) -> Self {
-        let given = scope
-            .explicit_tags()
-            .map(|tags| (tags.extracted_name.to_string(), labels(&tags.tags)));
-        let common = || ScopeTags::new(&store.config().extractors, scope.prefix()).common;
-        match given.or_else(|| common().map(|common| (common.name, labels(&common.tags)))) {
-            Some((extracted, labels)) => Self {
-                extracted: Some(extracted),
-                labels,
-            },
-            None => Self {
-                extracted: None,
-                labels: String::new(),
-            },
-        }
-    }
-}
-
-/// Blocks of one type whose prefixes are extracted to the same.
-struct Group<'a> {
-    extracted: &'a str,
-    descs: &'static [StatDesc],
-    /// Fields of the family that are not special, in the order of their names.
-    order: Vec<usize>,
-    members: Vec<Member<'a>>,
-}
-
-struct Member<'a> {
-    scope: &'a ScopeInner,
-    slot: &'a BlockSlot,
-    prefix: &'a Prefix,
-    /// Everything in it is zero: most clusters of a large configuration, and reading them would miss the cache.
-    untouched: bool,
-}
-
-/// A statistic that had to be looked at by its full name.
-struct Single<'a> {
-    extracted: String,
-    full: String,
-    labels: String,
-    stat: Stat<'a>,
-}
-
-struct Row<'a> {
-    full: String,
-    labels: &'a str,
-    stat: Stat<'a>,
-}
-
-enum PromSource<'a> {
-    Group(Group<'a>),
-    Singles(Vec<Single<'a>>),
-}
-
-impl<'a> PromSource<'a> {
-    fn group(&self, position: usize) -> Option<(&Group<'a>, usize)> {
-        match self {
-            PromSource::Group(group) => group.order.get(position).map(|&index| (group, index)),
-            PromSource::Singles(_) => None,
-        }
-    }
-
-    fn rows<'s>(&'s self, position: usize, rows: &mut Vec<Row<'s>>) {
-        match self {
-            PromSource::Group(group) => {
-                let index = group.order[position];
-                rows.extend(group.members.iter().map(|member| Row {
-                    full: [member.scope.prefix(), group.descs[index].name].concat(),
-                    labels: &member.prefix.labels,
-                    stat: Stat::Field {
-                        slot: member.slot,
-                        index,
-                    },
-                }));
-            }
-            PromSource::Singles(singles) => rows.extend(singles.get(position).map(|single| Row {
-                full: single.full.clone(),
-                labels: &single.labels,
-                stat: single.stat,
-            })),
-        }
-    }
-}
-
-impl Source for PromSource<'_> {
-    fn prefix(&self) -> &str {
-        match self {
-            PromSource::Group(group) => group.extracted,
-            PromSource::Singles(_) => "",
-        }
-    }
-
-    fn name(&self, position: usize) -> Option<&str> {
-        match self {
-            PromSource::Group(group) => group.order.get(position).map(|&index| group.descs[index].name),
-            PromSource::Singles(singles) => singles.get(position).map(|single| single.extracted.as_str()),
-        }
-    }
-}
-
-/// Sorts everything of a family into groups and singles.
-fn sources<'a>(store: &Store, family: Family, contents: &'a Contents, prefixes: &'a [Prefix]) -> Vec<PromSource<'a>> {
-    let extractors = &store.config().extractors;
-    let mut fields: HashMap<*const StatDesc, Fields> = HashMap::new();
-    let mut groups: HashMap<(&str, *const StatDesc), Group<'a>> = HashMap::new();
-    let mut singles = Vec::new();
-    for (contents, prefix) in contents.0.iter().zip(prefixes) {
-        let ScopeContents { scope, blocks, .. } = contents;
-        for slot in blocks {
-            let descs = slot.block.descs();
-            let fields = fields
-                .entry(descs.as_ptr())
-                .or_insert_with(|| Fields::new(extractors, family, descs));
-            let field = |&index: &usize| single(extractors, scope, prefix, Stat::Field { slot, index });
-            singles.extend(fields.special.iter().map(field));
-            let Some(extracted) = &prefix.extracted else {
-                singles.extend(fields.plain.iter().map(field));
-                continue;
-            };
-            if !fields.plain.is_empty() {
-                let group = groups.entry((extracted, descs.as_ptr())).or_insert_with(|| Group {
-                    extracted,
-                    descs,
-                    order: fields.plain.clone(),
-                    members: Vec::new(),
-                });
-                let untouched = slot.block.is_untouched();
-                group.members.push(Member {
-                    scope,
-                    slot,
-                    prefix,
-                    untouched,
-                });
-            }
-        }
-        let others = contents.without_blocks().filter(|stat| family.holds(stat.kind()));
-        singles.extend(others.map(|stat| single(extractors, scope, prefix, stat)));
-    }
-    singles.sort_by(|a, b| Order::Tokens.compare(&a.extracted, &b.extracted));
-    let groups = groups.into_values().map(PromSource::Group);
-    groups.chain([PromSource::Singles(singles)]).collect()
-}
-
-/// Which fields of a block type can be named by group.
-struct Fields {
-    plain: Vec<usize>,
-    special: Vec<usize>,
-}
-
-impl Fields {
-    fn new(extractors: &Extractors, family: Family, descs: &[StatDesc]) -> Self {
-        let of_family = (0..descs.len()).filter(|&index| family.holds(descs[index].kind));
-        let (special, mut plain): (Vec<_>, Vec<_>) =
-            of_family.partition(|&index| extractors.is_special(descs[index].name));
-        plain.sort_by(|&a, &b| Order::Tokens.compare(descs[a].name, descs[b].name));
-        Self { plain, special }
-    }
-}
-
-fn single<'a>(extractors: &Extractors, scope: &ScopeInner, prefix: &Prefix, stat: Stat<'a>) -> Single<'a> {
-    let name = stat.name();
-    let full = [scope.prefix(), name].concat();
-    let given = match stat {
-        Stat::Dynamic { stat, .. } => stat.tags.as_ref(),
-        _ => None,
-    };
-    if let Some(tags) = given {
-        return Single {
-            extracted: tags.extracted_name.to_string(),
-            full,
-            labels: labels(&tags.tags),
-            stat,
-        };
-    }
-    match &prefix.extracted {
-        Some(extracted) if scope.explicit_tags().is_some() || !extractors.is_special(name) => {
-            // Below a prefix with given tags, only what the field itself says is extracted.
-            let Extracted { name, tags } = match scope.explicit_tags() {
-                Some(_) => extractors.extract(name),
-                None => Extracted {
-                    name: name.to_owned(),
-                    tags: Vec::new(),
-                },
-            };
-            let separator = if tags.is_empty() || prefix.labels.is_empty() {
-                ""
-            } else {
-                ","
-            };
-            let labels = [&labels(&tags), separator, &prefix.labels].concat();
-            Single {
-                extracted: [extracted, name.as_str()].concat(),
-                full,
-                labels,
-                stat,
-            }
-        }
-        _ => {
-            let Extracted { name, tags } = extractors.extract(&full);
-            Single {
-                extracted: name,
-                full,
-                labels: labels(&tags),
-                stat,
-            }
-        }
-    }
 }
 
 /// Writes the lines of one metric.
@@ -334,15 +106,14 @@ impl<'w, 'o> Writer<'w, 'o> {
         }
     }
 
-    /// Writes one series, if the query asks for it.
-    fn series(&mut self, prefix: &str, stat: &Stat<'_>, untouched: bool, labels: &str) {
+    /// Writes one series, if the query asks for it. `known` is the value if it was read already; for a histogram
+    /// only whether there can be any.
+    fn series(&mut self, prefix: &str, stat: &Stat<'_>, known: Option<GaugeValue>, labels: &str) {
         let full = || [prefix, stat.name()].concat();
-        if !(if untouched {
-            stat.listed_untouched()
-        } else {
-            stat.listed()
-        }) || !self.query.admits_hidden(stat.hidden())
-            || (self.query.used_only && (untouched || !stat.used()))
+        let used = || known.map_or_else(|| stat.used(), |known| known.used);
+        if !stat.listed_if(used)
+            || !self.query.admits_hidden(stat.hidden())
+            || (self.query.used_only && !used())
             || (self.query.filter.is_some() && !self.query.admits(&full()))
         {
             return;
@@ -350,23 +121,27 @@ impl<'w, 'o> Writer<'w, 'o> {
         if !std::mem::replace(&mut self.begun, true) {
             self.begin();
         }
-        if self.family == Family::Histogram {
-            let (total, interval) = if untouched {
-                Default::default()
-            } else {
-                stat.histogram()
-            };
-            let unit = stat.unit();
-            if self.query.buckets == BucketMode::Summary {
-                self.summary(labels, &Summary::new(&interval, unit));
-            } else {
-                self.buckets(labels, &Summary::new(&total, unit), self.store.config().buckets(full));
+        match self.family {
+            Family::Counter | Family::Gauge => {
+                self.line("", &[labels], known.map_or_else(|| stat.number(), |known| known.value));
             }
-        } else if self.family == Family::TextReadout {
-            let (text, comma) = (escaped(&stat.text()), if labels.is_empty() { "" } else { "," });
-            self.line("", &[labels, comma, "text_value=\"", &text, "\""], 0);
-        } else {
-            self.line("", &[labels], if untouched { 0 } else { stat.number() });
+            Family::TextReadout => {
+                let (text, comma) = (escaped(&stat.text()), if labels.is_empty() { "" } else { "," });
+                self.line("", &[labels, comma, "text_value=\"", &text, "\""], 0);
+            }
+            Family::Histogram => {
+                let unused = known.is_some_and(|known| !known.used);
+                let (total, interval) = if unused { Default::default() } else { stat.histogram() };
+                if self.query.buckets == BucketMode::Summary {
+                    self.summary(labels, &Summary::new(&interval, stat.unit()));
+                } else {
+                    self.buckets(
+                        labels,
+                        &Summary::new(&total, stat.unit()),
+                        self.store.config().buckets(full),
+                    );
+                }
+            }
         }
         self.out.entry_done();
     }
@@ -444,23 +219,4 @@ fn metric_name(extracted: &str, namespaces: &[Box<str>]) -> Option<String> {
         }
         None => Some(format!("envoy_{}", sanitized(extracted))),
     }
-}
-
-fn labels(tags: &[Tag]) -> String {
-    let mut out = String::new();
-    for (index, tag) in tags.iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(out, "{comma}{}=\"{}\"", sanitized(&tag.name), escaped(&tag.value));
-    }
-    out
-}
-
-fn sanitized(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' })
-        .collect()
-}
-
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"")
 }

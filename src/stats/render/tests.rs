@@ -170,6 +170,18 @@ fn members_of_a_family_are_in_order_wherever_they_come_from() {
 }
 
 #[test]
+fn histograms_of_blocks_are_read_by_group() {
+    let store = Store::new(StatsConfig::default(), 1);
+    let blocks = ["a", "b", "c"].map(|name| store.scope(&format!("cluster.{name}")).block::<ClusterDemo>());
+    blocks[0].local().upstream_cx_connect_ms.record(3);
+    blocks[1].local().upstream_cx_total.inc();
+    let used = rendered(&store, "format=prometheus&usedonly&filter=connect");
+    assert!(used.contains("_bucket{envoy_cluster_name=\"a\",le=\"5\"} 1\n") && !used.contains("\"b\""));
+    let all = rendered(&store, "format=prometheus&filter=connect");
+    assert!(all.contains("_count{envoy_cluster_name=\"b\"} 0\n") && all.contains("_sum{envoy_cluster_name=\"c\"} 0\n"));
+}
+
+#[test]
 fn given_tags_and_namespaces() {
     let store = Store::new(StatsConfig::default(), 1);
     store.register_namespace("istiocustom");

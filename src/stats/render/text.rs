@@ -51,7 +51,7 @@ pub(super) fn each(store: &Store, query: &Query, visit: &mut dyn FnMut(&str, Rea
             _ => true,
         };
         let sources = contents.sources(phase, query.used_only);
-        merge::walk(&sources, Order::Bytes, &mut |name, places| {
+        merge::walk(&sources, Order::Bytes, |name, places| {
             if !query.admits(name) {
                 return;
             }

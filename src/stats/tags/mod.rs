@@ -2,7 +2,8 @@
 //!
 //! As in Envoy, a list of extractors looks at the full name; each that matches gives a tag and takes characters out
 //! of the name, and what is left is the *extracted name*. Extraction happens while somebody reads. [`ScopeTags`] does
-//! most of it once per scope: only names that some extractor could treat specially are looked at one by one.
+//! most of it once per scope, [`FieldTags`] once per name below: only what some extractor may see across both is looked
+//! at one by one.
 
 mod defaults;
 mod extractor;
@@ -73,15 +74,25 @@ impl Extractors {
         )
     }
 
-    /// Whether some extractor may treat `field` differently from any other name below the same prefix.
-    pub(super) fn is_special(&self, field: &str) -> bool {
+    /// What extraction depends on for names that end with `field`, below a prefix with [`ScopeTags::common`].
+    pub(super) fn classify(&self, field: &str) -> FieldTags {
         let dotted = format!(".{field}");
-        self.0.iter().any(|extractor| match extractor.scope() {
-            ExtractorScope::Field => extractor.find(field).is_some(),
-            ExtractorScope::Keyword(keyword) => dotted.contains(keyword),
-            ExtractorScope::Prefix => false,
-            ExtractorScope::Name => true,
-        })
+        let mut own = Vec::new();
+        for (order, extractor) in self.0.iter().enumerate() {
+            match extractor.scope() {
+                ExtractorScope::Field => own.extend(find(order, extractor, field)),
+                ExtractorScope::Keyword(keyword) if dotted.contains(keyword) => return FieldTags::Whole,
+                ExtractorScope::Name => return FieldTags::Whole,
+                ExtractorScope::Keyword(_) | ExtractorScope::Prefix => {}
+            }
+        }
+        // The field's own tags go first, so none of the prefix may.
+        let last_own = own.last().map(|found| found.order);
+        let scopes = self.0.iter().take(last_own.unwrap_or(0)).map(Extractor::scope);
+        if scopes.into_iter().any(|scope| scope == ExtractorScope::Prefix) {
+            return FieldTags::Whole;
+        }
+        FieldTags::Own(self.assemble(field, own))
     }
 
     fn assemble(&self, name: &str, mut found: Vec<Found<'_>>) -> Extracted {
@@ -113,6 +124,15 @@ fn find<'n>(order: usize, extractor: &'n Extractor, name: &'n str) -> Option<Fou
         .map(|(remove, value)| Found { order, remove, value })
 }
 
+/// What the tags of a name depend on, beside its prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum FieldTags {
+    /// On the name below the prefix alone: what is left of it, and its own tags, which go before the prefix's.
+    Own(Extracted),
+    /// On the whole name.
+    Whole,
+}
+
 /// What of a name decides whether an extractor matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExtractorScope {
@@ -128,8 +148,7 @@ pub(super) enum ExtractorScope {
 
 /// The tags of everything below one prefix.
 pub(super) struct ScopeTags {
-    /// What is left of the prefix, and the tags in it, for names that are not special; `None` if all names are to be
-    /// looked at one by one.
+    /// What is left of the prefix, and the tags in it; `None` if all names are to be looked at one by one.
     pub(super) common: Option<Extracted>,
 }
 

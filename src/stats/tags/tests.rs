@@ -142,11 +142,11 @@ fn scopes_agree_with_names() {
         for field in fields {
             let full = extractors.extract(&format!("{prefix}{field}"));
             if let Some(common) = ScopeTags::new(&extractors, prefix).common
-                && !extractors.is_special(field)
+                && let FieldTags::Own(own) = extractors.classify(field)
             {
                 let by_scope = Extracted {
-                    name: common.name + field,
-                    tags: common.tags,
+                    name: common.name + &own.name,
+                    tags: [own.tags, common.tags].concat(),
                 };
                 assert_eq!(by_scope, full, "{prefix} {field}");
             }
