@@ -21,6 +21,9 @@ pub fn at_start(running: &Running) -> Result<f64> {
     Ok(running.process.pss_kb()? / 1024.0)
 }
 
+/// How long connections are idle before their memory is read.
+const IDLE: Duration = Duration::from_secs(3);
+
 /// KB that each of `count` connections adds, each after one request and then idle.
 pub fn per_connection(running: &Running, tls: bool, count: usize) -> Result<f64> {
     trait Connection: Read + Write {}
@@ -40,9 +43,9 @@ pub fn per_connection(running: &Running, tls: bool, count: usize) -> Result<f64>
     };
     // What the first connections touch belongs to the process.
     let _first: Vec<_> = (0..20).map(|_| open()).collect::<Result<_>>()?;
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(IDLE);
     let before = running.process.pss_kb()?;
     let _idle: Vec<_> = (0..count).map(|_| open()).collect::<Result<_>>()?;
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(IDLE);
     Ok((running.process.pss_kb()? - before) / count as f64)
 }

@@ -29,6 +29,25 @@ pub enum Stream {
     Other(Pin<Box<dyn ByteStream>>),
 }
 
+impl Stream {
+    /// Whether [`Self::readable`] is told by the kernel.
+    pub fn can_wait(&self) -> bool {
+        !matches!(self, Self::Other(_))
+    }
+
+    /// Waits until the peer has sent bytes, or closed, without a buffer to read into. Only after a read had to
+    /// wait: bytes that TLS has already decrypted are not seen. At once for streams of other kinds.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.readable().await,
+            Self::Unix(s) => s.readable().await,
+            Self::ServerTls(s) => s.get_ref().0.readable().await,
+            Self::ClientTls(s) => s.get_ref().0.readable().await,
+            Self::Other(_) => Ok(()),
+        }
+    }
+}
+
 macro_rules! delegate {
     ($self:ident, $s:ident => $call:expr, $o:ident => $other:expr) => {
         match $self.get_mut() {

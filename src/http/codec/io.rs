@@ -28,6 +28,12 @@ pub(super) struct IoState {
     pub(super) head_pending: AtomicBool,
     /// Status of the error reply that the codec gave by itself; 0 when it gave none.
     pub(super) own_error: AtomicU16,
+    /// The last bytes read ended a request, so that no part of a next one is in the codec's buffer.
+    clean: AtomicBool,
+    /// The last write had to wait, so that something may still be in the codec's buffer.
+    blocked: AtomicBool,
+    /// The stream can tell when it is readable again.
+    parkable: AtomicBool,
     /// The supervisor wants the stream back when the codec lets go of it.
     pub(super) give_back: AtomicBool,
     returned: Mutex<Option<Stream>>,
@@ -47,6 +53,16 @@ impl IoState {
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether the codec holds no byte in either direction, given that no stream is open.
+    ///
+    /// A part of a head cannot end with an empty line. A body can end with anything; its connection is then
+    /// taken for busy, which does no harm.
+    pub(super) fn at_rest(&self) -> bool {
+        let [clean, blocked, parkable] =
+            [&self.clean, &self.blocked, &self.parkable].map(|f| f.load(Ordering::Relaxed));
+        clean && !blocked && parkable
+    }
+
     fn add(counter: &AtomicU64, n: usize) {
         counter.store(
             counter.load(Ordering::Relaxed).wrapping_add(n as u64),
@@ -54,6 +70,9 @@ impl IoState {
         );
     }
 }
+
+/// The empty line that ends a request's head.
+const END: &[u8] = b"\r\n\r\n";
 
 /// The stream that hyper reads and writes.
 pub(super) struct CodecIo {
@@ -67,6 +86,7 @@ pub(super) struct CodecIo {
 impl CodecIo {
     /// `server` is the `server` header of replies that stand in for the codec's own.
     pub(super) fn new(stream: Stream, prefix: Bytes, server: Option<HeaderValue>, state: Arc<IoState>) -> Self {
+        state.parkable.store(stream.can_wait(), Ordering::Relaxed);
         Self {
             stream,
             prefix,
@@ -84,6 +104,14 @@ impl CodecIo {
             self.instead.advance(n);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.state.blocked.store(written.is_pending(), Ordering::Relaxed);
+        if let Poll::Ready(Ok(n)) = written {
+            IoState::add(&self.state.written, n);
+        }
+        written
     }
 
     /// The reply to send instead of `written`, when that is one hyper made by itself.
@@ -145,7 +173,9 @@ impl AsyncRead for CodecIo {
         let this = self.get_mut();
         if !this.prefix.is_empty() {
             let n = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix.split_to(n));
+            let part = this.prefix.split_to(n);
+            this.state.clean.store(part.ends_with(END), Ordering::Relaxed);
+            buf.put_slice(&part);
             this.state.head_pending.store(true, Ordering::Relaxed);
             return Poll::Ready(Ok(()));
         }
@@ -154,6 +184,7 @@ impl AsyncRead for CodecIo {
         let n = buf.filled().len() - before;
         if n > 0 {
             IoState::add(&this.state.read, n);
+            this.state.clean.store(buf.filled().ends_with(END), Ordering::Relaxed);
             this.state.head_pending.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
@@ -169,9 +200,8 @@ impl AsyncWrite for CodecIo {
             // Swallowed: the codec believes it has been written, and flushes next.
             return Poll::Ready(Ok(buf.len()));
         }
-        let n = std::task::ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
-        IoState::add(&this.state.written, n);
-        Poll::Ready(Ok(n))
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -187,9 +217,8 @@ impl AsyncWrite for CodecIo {
             this.instead = reply;
             return Poll::Ready(Ok(only.len()));
         }
-        let n = std::task::ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
-        IoState::add(&this.state.written, n);
-        Poll::Ready(Ok(n))
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -199,7 +228,9 @@ impl AsyncWrite for CodecIo {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         std::task::ready!(this.poll_instead(cx))?;
-        Pin::new(&mut this.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.state.blocked.store(flushed.is_pending(), Ordering::Relaxed);
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

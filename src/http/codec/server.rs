@@ -15,7 +15,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
-    service::service_fn,
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,6 +34,13 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How often a connection whose request heads are timed is looked at, at least.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How long a keep-alive connection is idle before it is parked: long enough that a busy client never is.
+const PARK_AFTER: Duration = if cfg!(test) {
+    Duration::from_millis(20)
+} else {
+    Duration::from_secs(1)
+};
 
 /// hyper's executor for HTTP/2 streams: the worker's own thread.
 #[derive(Clone, Copy)]
@@ -120,8 +127,8 @@ pub async fn serve<H: Handler + 'static>(
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = tokio::time::sleep(supervisor.next_tick()) => match supervisor.tick() {
-                    Tick::Fine => {}
+                () = tokio::time::sleep(supervisor.next_tick(false)) => match supervisor.tick() {
+                    Tick::Fine | Tick::Park => {}
                     Tick::Shutdown(_) if draining => {}
                     Tick::Shutdown(_) | Tick::HeadersTimeout => {
                         draining = true;
@@ -131,39 +138,7 @@ pub async fn serve<H: Handler + 'static>(
             }
         }
     } else {
-        let mut builder = http1::Builder::new();
-        builder
-            .max_buf_size(options.max_header_bytes.max(8192))
-            .max_headers(options.max_headers)
-            .title_case_headers(options.title_case)
-            .preserve_header_case(options.preserve_case);
-        let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
-        let mut draining = false;
-        loop {
-            tokio::select! {
-                biased;
-                result = connection.as_mut() => {
-                    supervisor.ended(result.err());
-                    break;
-                }
-                () = drain.wait(), if !draining => {
-                    draining = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = tokio::time::sleep(supervisor.next_tick()) => match supervisor.tick() {
-                    Tick::Fine => {}
-                    Tick::HeadersTimeout => {
-                        state.give_back.store(true, Ordering::Relaxed);
-                        break;
-                    }
-                    Tick::Shutdown(_) if draining => {}
-                    Tick::Shutdown(_) => {
-                        draining = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                },
-            }
-        }
+        http1_until_closed(io, &service, options, &mut drain, &supervisor).await;
     }
     if let Some(mut stream) = state.take_stream() {
         handler.protocol_error(StatusCode::REQUEST_TIMEOUT, "request_header_timeout");
@@ -186,6 +161,93 @@ pub async fn serve<H: Handler + 'static>(
     }
     let (read, written) = state.take_counts();
     handler.count_bytes(read, written);
+}
+
+/// Runs HTTP/1 until the connection ends or its stream was taken back for the supervisor's own reply.
+///
+/// A connection that has been idle for a while is parked: hyper's side of it, which holds a read buffer of 8 KiB,
+/// is dropped, and made anew when the client sends again.
+async fn http1_until_closed<H: Handler, S>(
+    mut io: TokioIo<CodecIo>,
+    service: &S,
+    options: &CodecOptions,
+    drain: &mut Drain,
+    supervisor: &Supervisor<'_, H>,
+) where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+{
+    let state = supervisor.state;
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(options.max_header_bytes.max(8192))
+        .max_headers(options.max_headers)
+        .title_case_headers(options.title_case)
+        .preserve_header_case(options.preserve_case);
+    loop {
+        // Boxed, so that a parked connection's task does not keep room for it.
+        let mut connection = Box::pin(builder.serve_connection(io, service).with_upgrades());
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                biased;
+                result = connection.as_mut() => return supervisor.ended(result.err()),
+                () = drain.wait(), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = tokio::time::sleep(supervisor.next_tick(true)) => match supervisor.tick() {
+                    Tick::Fine => {}
+                    Tick::HeadersTimeout => {
+                        state.give_back.store(true, Ordering::Relaxed);
+                        return;
+                    }
+                    Tick::Park if draining => {}
+                    Tick::Park => break,
+                    Tick::Shutdown(_) if draining => {}
+                    Tick::Shutdown(_) => {
+                        draining = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                },
+            }
+        }
+        state.give_back.store(true, Ordering::Relaxed);
+        drop(connection);
+        state.give_back.store(false, Ordering::Relaxed);
+        let Some(mut stream) = state.take_stream() else { return };
+        #[cfg(test)]
+        tests::PARKED.set(tests::PARKED.get() + 1);
+        if !parked(&stream, drain, supervisor).await {
+            // The client sees an orderly end, as it would from the codec.
+            let _ = stream.shutdown().await;
+            return;
+        }
+        io = TokioIo::new(CodecIo::new(
+            stream,
+            Bytes::new(),
+            options.server.clone(),
+            state.clone(),
+        ));
+    }
+}
+
+/// Waits for a parked connection to be readable; false when it is to be closed instead.
+async fn parked<H: Handler>(stream: &Stream, drain: &mut Drain, supervisor: &Supervisor<'_, H>) -> bool {
+    loop {
+        tokio::select! {
+            biased;
+            _ = stream.readable() => return true,
+            () = drain.wait() => {
+                supervisor.handler.closing(CloseReason::Drain);
+                return false;
+            }
+            () = tokio::time::sleep(supervisor.next_tick(false)) => {
+                if let Tick::Shutdown(_) = supervisor.tick() {
+                    return false;
+                }
+            }
+        }
+    }
 }
 
 /// Reads until it is clear whether the client starts with HTTP/2's preface. None: the client went, or idled away.
@@ -216,6 +278,8 @@ async fn detect(stream: &mut Stream, idle: Option<Duration>) -> io::Result<Optio
 
 enum Tick {
     Fine,
+    /// Nothing of it is in the codec's buffers, and nothing has happened for a while.
+    Park,
     Shutdown(CloseReason),
     HeadersTimeout,
 }
@@ -250,11 +314,15 @@ impl<H: Handler> Supervisor<'_, H> {
             self.handler.closing(CloseReason::MaxDuration);
             return Tick::Shutdown(CloseReason::MaxDuration);
         }
+        if active == 0 && idle >= PARK_AFTER && self.state.at_rest() {
+            return Tick::Park;
+        }
         Tick::Fine
     }
 
     /// When to look again: at the nearest timer, so that an idle connection sleeps for as long as it may.
-    fn next_tick(&self) -> Duration {
+    /// `parkable`: look whether it can be parked, too.
+    fn next_tick(&self, parkable: bool) -> Duration {
         let idle = self.handler.idle_since().elapsed();
         let busy = self.handler.active_streams() > 0;
         let until_idle = self
@@ -266,7 +334,11 @@ impl<H: Handler> Supervisor<'_, H> {
             .max_connection_duration
             .map(|limit| limit.saturating_sub(self.started.elapsed()));
         let head = self.options.headers_timeout.map(|limit| (limit / 4).min(TICK));
-        [until_idle, until_old, head]
+        let park = parkable.then(|| match PARK_AFTER.saturating_sub(idle) {
+            left if !busy && !left.is_zero() => left,
+            _ => PARK_AFTER,
+        });
+        [until_idle, until_old, head, park]
             .into_iter()
             .flatten()
             .min()
@@ -338,3 +410,6 @@ fn into_request(mut request: Request<Incoming>, scheme: Scheme) -> CodecRequest 
         header_bytes,
     }
 }
+
+#[cfg(test)]
+mod tests;
