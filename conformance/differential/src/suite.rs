@@ -83,6 +83,8 @@ pub struct CaseResult {
     pub config: Value,
     pub envoy: Value,
     pub nuncio: Value,
+    /// Of both sides together.
+    pub took: Duration,
 }
 
 impl CaseResult {
@@ -94,6 +96,7 @@ impl CaseResult {
             config: Value::Null,
             envoy: Value::Null,
             nuncio: Value::Null,
+            took: Duration::ZERO,
         }
     }
 }
@@ -178,7 +181,9 @@ impl Suite<'_> {
                 let permits = permits.clone();
                 tasks.spawn(async move {
                     let _permit = permits.acquire().await;
-                    one(&source, &envoy, nuncio.as_deref()).await
+                    let begun = Instant::now();
+                    let result = one(&source, &envoy, nuncio.as_deref()).await;
+                    result.map(|r| CaseResult { took: begun.elapsed(), ..r })
                 });
             }
             while let Some(result) = tasks.join_next().await {
@@ -248,14 +253,7 @@ impl Suite<'_> {
             }])
         };
         let verdict = settle_known(&case, verdict);
-        Ok(CaseResult {
-            id: source.id.clone(),
-            title: case.title,
-            verdict,
-            config,
-            envoy: sides[0].clone(),
-            nuncio,
-        })
+        Ok(CaseResult { verdict, config, envoy: sides[0].clone(), nuncio, ..CaseResult::new(source) })
     }
 
     /// Starts `binary` with all of `sources` that it accepts.

@@ -20,7 +20,7 @@ use crate::text;
 use crate::upstream::Backend;
 
 /// No exchange takes longer; one that does is an outcome of its own.
-const LIMIT: Duration = Duration::from_secs(12);
+const LIMIT: Duration = Duration::from_secs(8);
 
 /// Reading and writing of an enum of streams.
 macro_rules! delegate_io {
