@@ -300,6 +300,8 @@ pub struct RequestFields {
     pub h2: bool,
     /// Sent to the admin port instead of the listener.
     pub admin: bool,
+    /// Another port than the listener's: a number, or the placeholder that becomes one.
+    pub port: Option<Value>,
     pub tls: Option<ClientTls>,
     /// Requests with the same name share a connection.
     pub connection: Option<String>,
@@ -313,6 +315,8 @@ pub struct RequestFields {
     pub when_seen: BTreeMap<String, usize>,
     /// Start when these stats of the proxy have reached these values.
     pub when_stat: BTreeMap<String, u64>,
+    /// Replaces files below `{{dir}}` by a move before the request is sent: name to content.
+    pub write: BTreeMap<String, String>,
     /// Give up after this many seconds (reset over HTTP/2, close over HTTP/1).
     pub cancel_after: Option<f64>,
     /// Give up when the upstream has seen so many requests.

@@ -96,7 +96,11 @@ fn run(args: &Args) -> Result<bool> {
 }
 
 fn print(result: &CaseResult, args: &Args) {
-    let took = if result.took.as_secs() > 2 { format!("  ({:.1?})", result.took) } else { String::new() };
+    let took = if result.took.as_secs() > 2 {
+        format!("  ({:.1?})", result.took)
+    } else {
+        String::new()
+    };
     println!("{:<8} {}  {}{took}", result.verdict.label(), result.id, result.title);
     if args.config {
         println!("{:#}", result.config);

@@ -183,7 +183,10 @@ impl Suite<'_> {
                     let _permit = permits.acquire().await;
                     let begun = Instant::now();
                     let result = one(&source, &envoy, nuncio.as_deref()).await;
-                    result.map(|r| CaseResult { took: begun.elapsed(), ..r })
+                    result.map(|r| CaseResult {
+                        took: begun.elapsed(),
+                        ..r
+                    })
                 });
             }
             while let Some(result) = tasks.join_next().await {
@@ -253,7 +256,13 @@ impl Suite<'_> {
             }])
         };
         let verdict = settle_known(&case, verdict);
-        Ok(CaseResult { verdict, config, envoy: sides[0].clone(), nuncio, ..CaseResult::new(source) })
+        Ok(CaseResult {
+            verdict,
+            config,
+            envoy: sides[0].clone(),
+            nuncio,
+            ..CaseResult::new(source)
+        })
     }
 
     /// Starts `binary` with all of `sources` that it accepts.
@@ -411,7 +420,7 @@ async fn one(source: &Source, envoy: &Side, nuncio: Option<&Side>) -> Result<Cas
         return Ok(result);
     }
     let ignore: Vec<Regex> = case.ignore.iter().map(|i| Regex::new(i)).collect::<Result<_, _>>()?;
-    let verdict = match outcome(source, nuncio, Some(&result.envoy)).await {
+    let verdict = match outcome(source, nuncio, Some((&result.envoy, &ignore))).await {
         Ok(outcome) => {
             let list = differences(&result.envoy, &outcome, &ignore);
             result.nuncio = outcome;
@@ -441,7 +450,7 @@ fn settle_known(case: &Case, verdict: Verdict) -> Verdict {
 
 /// What one side does with a case. `like` is the other side's outcome, waited for as long as it may
 /// still come to be; without it, the outcome is taken once it stands still.
-async fn outcome(source: &Source, side: &Side, like: Option<&Value>) -> Result<Value> {
+async fn outcome(source: &Source, side: &Side, like: Option<(&Value, &[Regex])>) -> Result<Value> {
     if let Some(reason) = side.refused.get(&source.id) {
         anyhow::bail!("configuration refused: {reason}");
     }
@@ -477,7 +486,9 @@ async fn outcome(source: &Source, side: &Side, like: Option<&Value>) -> Result<V
         now["responses"] = responses.clone();
         let arrived = now["log"].as_array().map_or(0, Vec::len);
         let done = match like {
-            Some(like) => ["log", "stats", "upstreams"].iter().all(|k| like[k] == now[k]),
+            Some((like, ignore)) => differences(like, &now, ignore)
+                .iter()
+                .all(|d| d.path.starts_with("responses")),
             None => arrived >= lines && now == last,
         };
         if done || Instant::now() > deadline {

@@ -100,6 +100,11 @@ async fn send(request: &RequestFields, target: &Target, kept: &mut HashMap<Strin
         if let Err(error) = wait_seen(&request.when_seen, &target.backends).await {
             return json!({"harness_error": error.to_string()});
         }
+        for (name, content) in &request.write {
+            if let Err(error) = replace_file(&target.scope.dir.join(name), content) {
+                return json!({"harness_error": format!("{name}: {error}")});
+            }
+        }
         for (name, value) in &request.when_stat {
             if let Err(error) = proxy::wait_stat(target.scope.admin, name, *value).await {
                 return json!({"harness_error": format!("{name}: {error}")});
@@ -146,10 +151,10 @@ async fn exchange(request: &RequestFields, target: &Target, kept: &mut HashMap<S
 }
 
 async fn open(request: &RequestFields, target: &Target) -> Result<Connection, Value> {
-    let port = if request.admin {
-        target.scope.admin
-    } else {
-        target.scope.port
+    let port = match &request.port {
+        Some(port) => port.as_u64().and_then(|p| u16::try_from(p).ok()).unwrap_or(0),
+        None if request.admin => target.scope.admin,
+        None => target.scope.port,
     };
     let (io, about) = connect::connect(port, request.tls.as_ref(), request.h2, &target.certs).await?;
     Ok(if request.h2 {
@@ -166,6 +171,13 @@ pub async fn wait_seen(seen: &BTreeMap<String, usize>, backends: &BTreeMap<Strin
         backend.state.wait_begun(*n).await?;
     }
     Ok(())
+}
+
+/// Puts a file in place at once, as control planes must for a proxy that watches for moves.
+fn replace_file(path: &std::path::Path, content: &str) -> std::io::Result<()> {
+    let next = path.with_extension("next");
+    std::fs::write(&next, content)?;
+    std::fs::rename(next, path)
 }
 
 /// What goes into `host` or `:authority`.
