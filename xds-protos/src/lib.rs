@@ -33,6 +33,7 @@ pub mod dynamic;
 pub mod load;
 mod overlay;
 pub mod pgv;
+pub mod print;
 
 pub use descriptors::{TYPE_URL_PREFIX, message, pool, type_url};
 pub use envoy_types::pb::{cel, google, opentelemetry, ratelimit, validate};

@@ -37,6 +37,7 @@ use prost::{DecodeError, Message, Name};
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
 pub use error::{LoadError, LoadErrors, Problem};
+pub(crate) use wkt::is_well_known;
 
 use crate::google::protobuf::Struct;
 use node::{Node, NodeKind};
