@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{HcmConfig, xfcc};
 use crate::{
-    http::{ConnectionInfo, RequestHead, Scheme, StreamInfo, stream_info::Request},
+    http::{ConnectionInfo, RequestHead, Scheme, StreamInfo},
     net::Address,
 };
 
@@ -183,7 +183,7 @@ fn request_id(head: &mut RequestHead, info: &mut StreamInfo, config: &HcmConfig,
             head.headers.insert(X_REQUEST_ID, value);
         }
     }
-    info.request = Request { request_id: head.headers.get(X_REQUEST_ID).cloned() };
+    info.request_id = head.headers.get(X_REQUEST_ID).cloned();
 }
 
 /// Random enough to be unique, and an order cheaper than the system's generator.

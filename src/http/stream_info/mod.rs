@@ -14,7 +14,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use xds_protos::google::protobuf::Struct;
 
 pub use connection::{CertInfo, ConnectionInfo, TlsInfo};
@@ -109,8 +109,10 @@ pub struct StreamInfo {
     pub route_name: Option<Arc<str>>,
     /// `%VIRTUAL_CLUSTER_NAME%`
     pub virtual_cluster: Option<Arc<str>>,
-    /// `%STREAM_ID%` / `x-request-id` as text.
-    pub request_id: Option<Arc<str>>,
+    /// `x-request-id`: `%STREAM_ID%`.
+    pub request_id: Option<HeaderValue>,
+    /// The client's address as the connection manager trusts it (`x-forwarded-for`); none: the connection's.
+    pub remote_address: Option<Address>,
     /// The upstream side.
     pub upstream: UpstreamInfo,
     /// Counts and moments written while bodies stream.
@@ -145,6 +147,7 @@ impl StreamInfo {
             route_name: None,
             virtual_cluster: None,
             request_id: None,
+            remote_address: None,
             upstream: UpstreamInfo::default(),
             progress: Rc::default(),
             metadata: Metadata::new(),
@@ -154,5 +157,10 @@ impl StreamInfo {
             response_trailers: None,
             local_reply_body: None,
         }
+    }
+
+    /// `%DOWNSTREAM_REMOTE_ADDRESS%`: the client, as far as it can be trusted.
+    pub fn remote_address(&self) -> &Address {
+        self.remote_address.as_ref().unwrap_or(&self.connection.remote_address)
     }
 }
