@@ -24,6 +24,7 @@ pub mod matching;
 pub mod net;
 pub mod network_filter;
 pub mod route;
+pub mod router;
 pub mod server;
 pub mod tls;
 pub mod upstream;

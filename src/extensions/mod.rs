@@ -6,5 +6,7 @@ pub use registry::Registry;
 
 /// Everything that is built in. One line per extension.
 pub fn register_all() -> Registry {
-    Registry::default()
+    let mut registry = Registry::default();
+    registry.network_filter(crate::http::hcm::Factory);
+    registry
 }

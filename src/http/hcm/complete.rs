@@ -228,11 +228,17 @@ impl HttpBody for EdgeBody {
                 }
             }
             None => this.active.ended = true,
-            Some(Err(_)) => {
+            Some(Err(error)) => {
                 this.active.hcm.stats().downstream_rq_tx_reset.inc();
-                if info.flags.is_empty() {
-                    info.flags.set(Flag::UpstreamConnectionTermination);
-                }
+                let (flag, details) = match error {
+                    BodyError::UpstreamTimeout => (Flag::UpstreamRequestTimeout, "upstream_response_timeout"),
+                    BodyError::Codec(e) if e.is_parse() => {
+                        (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
+                    }
+                    _ => (Flag::UpstreamConnectionTermination, "upstream_reset_after_response_started{connection_termination}"),
+                };
+                info.flags.set(flag);
+                info.response_code_details = Some(details.into());
             }
         }
         Poll::Ready(frame)

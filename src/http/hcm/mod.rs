@@ -22,6 +22,7 @@ use futures_util::future::LocalBoxFuture;
 use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as Proto;
 
 pub use config::{FilterEntry, HcmConfig};
+pub use stats::HcmStats;
 
 use crate::{
     config::{BuildCx, ConfigResult},
