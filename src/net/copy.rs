@@ -26,7 +26,11 @@ pub struct CopyProgress {
 
 impl Default for CopyProgress {
     fn default() -> Self {
-        Self { forward: Cell::new(0), back: Cell::new(0), last: Cell::new(Instant::now()) }
+        Self {
+            forward: Cell::new(0),
+            back: Cell::new(0),
+            last: Cell::new(Instant::now()),
+        }
     }
 }
 
@@ -76,7 +80,12 @@ enum Side {
     Write,
 }
 
-async fn one_way(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), count: &Cell<u64>, last: &Cell<Instant>) -> Result<(), Side> {
+async fn one_way(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    count: &Cell<u64>,
+    last: &Cell<Instant>,
+) -> Result<(), Side> {
     let mut step = 0;
     let mut buffer = vec![0_u8; SIZES[step]];
     loop {
@@ -87,7 +96,9 @@ async fn one_way(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite 
             let _: io::Result<()> = to.shutdown().await;
             return Ok(());
         }
-        to.write_all(buffer.get(..n).unwrap_or_default()).await.map_err(|_| Side::Write)?;
+        to.write_all(buffer.get(..n).unwrap_or_default())
+            .await
+            .map_err(|_| Side::Write)?;
         count.set(count.get() + n as u64);
         if n == buffer.len() && step + 1 < SIZES.len() {
             step += 1;
@@ -97,7 +108,9 @@ async fn one_way(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite 
 }
 
 async fn idle_for(idle: Option<Duration>, last: &Cell<Instant>) {
-    let Some(idle) = idle else { return std::future::pending().await };
+    let Some(idle) = idle else {
+        return std::future::pending().await;
+    };
     loop {
         let due = last.get() + idle;
         if due <= Instant::now() {

@@ -18,7 +18,13 @@ pub(super) struct Answer {
 }
 
 /// Sends the request to `host` and waits for the response's head.
-pub(super) async fn run(request: &Request<'_>, cx: &mut FilterCx, head: &RequestHead, host: &Arc<Host>, body: Body) -> Result<Box<Answer>, Failure> {
+pub(super) async fn run(
+    request: &Request<'_>,
+    cx: &mut FilterCx,
+    head: &RequestHead,
+    host: &Arc<Host>,
+    body: Body,
+) -> Result<Box<Answer>, Failure> {
     match request.limits.per_try {
         None => send(request, cx, head, host, body).await,
         Some(limit) => match tokio::time::timeout(limit, send(request, cx, head, host, body)).await {
@@ -28,9 +34,24 @@ pub(super) async fn run(request: &Request<'_>, cx: &mut FilterCx, head: &Request
     }
 }
 
-async fn send(request: &Request<'_>, cx: &mut FilterCx, head: &RequestHead, host: &Arc<Host>, body: Body) -> Result<Box<Answer>, Failure> {
-    let options = PoolOptions { priority: request.priority, downstream: cx.info.protocol, transport: None };
-    let lease = request.cluster.http(host, &options).acquire().await.map_err(Failure::Connect)?;
+async fn send(
+    request: &Request<'_>,
+    cx: &mut FilterCx,
+    head: &RequestHead,
+    host: &Arc<Host>,
+    body: Body,
+) -> Result<Box<Answer>, Failure> {
+    let options = PoolOptions {
+        priority: request.priority,
+        downstream: cx.info.protocol,
+        transport: None,
+    };
+    let lease = request
+        .cluster
+        .http(host, &options)
+        .acquire()
+        .await
+        .map_err(Failure::Connect)?;
     let note = |cx: &mut FilterCx, conn: &crate::upstream::UpstreamConnInfo| {
         let upstream = &mut cx.info.upstream;
         upstream.local_address = Some(conn.local_address.clone());
@@ -46,5 +67,9 @@ async fn send(request: &Request<'_>, cx: &mut FilterCx, head: &RequestHead, host
     let response = lease.send(head.clone(), body).await.map_err(Failure::Upstream)?;
     note(cx, &response.conn);
     cx.info.progress.first_upstream_rx.set(Some(Instant::now()));
-    Ok(Box::new(Answer { head: response.head, body: response.body.into(), upgrade: response.upgrade }))
+    Ok(Box::new(Answer {
+        head: response.head,
+        body: response.body.into(),
+        upgrade: response.upgrade,
+    }))
 }

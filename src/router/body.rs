@@ -42,8 +42,12 @@ impl HttpBody for RequestTail {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let frame = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame && let Some(data) = frame.data_ref() {
-            this.progress.upstream_bytes_sent.set(this.progress.upstream_bytes_sent.get() + data.len() as u64);
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            this.progress
+                .upstream_bytes_sent
+                .set(this.progress.upstream_bytes_sent.get() + data.len() as u64);
         }
         this.progress.last_upstream_tx.set(Some(Instant::now()));
         Poll::Ready(frame)
@@ -91,7 +95,9 @@ impl UpstreamTail {
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = self.limit else { return Poll::Pending };
         let progress = &self.progress;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(timeout::due(limit, progress).into())));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(timeout::due(limit, progress).into())));
         std::task::ready!(timer.as_mut().poll(cx));
         let due = timeout::due(limit, progress);
         if progress.request_complete.get() && due <= Instant::now() {
@@ -103,7 +109,10 @@ impl UpstreamTail {
 }
 
 fn record(stats: &Stats<ClusterStats>, start: Instant, now: Instant) {
-    stats.local().upstream_rq_time.record(u64::try_from(now.duration_since(start).as_millis()).unwrap_or(u64::MAX));
+    stats
+        .local()
+        .upstream_rq_time
+        .record(u64::try_from(now.duration_since(start).as_millis()).unwrap_or(u64::MAX));
 }
 
 impl HttpBody for UpstreamTail {
@@ -124,7 +133,9 @@ impl HttpBody for UpstreamTail {
         let mut ended = frame.is_none();
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
-                this.progress.upstream_bytes_received.set(this.progress.upstream_bytes_received.get() + data.len() as u64);
+                this.progress
+                    .upstream_bytes_received
+                    .set(this.progress.upstream_bytes_received.get() + data.len() as u64);
             }
             ended = this.inner.is_end_stream();
         }

@@ -44,14 +44,20 @@ impl RouterConfig {
         // The codec filter alone is what every chain ends with; others would be lost without a word.
         for (i, filter) in upstream_http_filters.iter().enumerate() {
             if filter.name != "envoy.filters.http.upstream_codec" {
-                return Err(cx.error_at(&format!("upstream_http_filters[{i}]"), format!("not supported: upstream filter '{}'", filter.name)));
+                return Err(cx.error_at(
+                    &format!("upstream_http_filters[{i}]"),
+                    format!("not supported: upstream filter '{}'", filter.name),
+                ));
             }
         }
         Ok(Self {
             suppress_envoy_headers,
             respect_expected_rq_timeout,
             dynamic_stats: dynamic_stats.is_none_or(|v| v.value),
-            strict_check_headers: strict_check_headers.into_iter().map(|h| h.to_ascii_lowercase()).collect(),
+            strict_check_headers: strict_check_headers
+                .into_iter()
+                .map(|h| h.to_ascii_lowercase())
+                .collect(),
             upstream_log: cx.field("upstream_log", |cx| AccessLogs::build(upstream_log, cx))?,
             stats: cx.server.stats.scope(stat_prefix).block(),
         })

@@ -32,7 +32,9 @@ impl Failure {
                 UpstreamFailure::RemoteReset | UpstreamFailure::RemoteRefusedStream => Flag::UpstreamRemoteReset,
                 UpstreamFailure::ProtocolError(_) => Flag::UpstreamProtocolError,
                 UpstreamFailure::RequestBody(_) => Flag::LocalReset,
-                UpstreamFailure::ConnectionTermination | UpstreamFailure::Connect(_) => Flag::UpstreamConnectionTermination,
+                UpstreamFailure::ConnectionTermination | UpstreamFailure::Connect(_) => {
+                    Flag::UpstreamConnectionTermination
+                }
             },
             Self::Timeout | Self::PerTryTimeout => Flag::UpstreamRequestTimeout,
         }
@@ -42,10 +44,20 @@ impl Failure {
     pub(super) fn reply(&self, retried: bool) -> LocalReply {
         let (reason, transport) = match self {
             Self::Timeout => {
-                return LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "upstream_response_timeout").flag(self.flag());
+                return LocalReply::new(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "upstream request timeout",
+                    "upstream_response_timeout",
+                )
+                .flag(self.flag());
             }
             Self::PerTryTimeout => {
-                return LocalReply::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "upstream_per_try_timeout").flag(self.flag());
+                return LocalReply::new(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "upstream request timeout",
+                    "upstream_per_try_timeout",
+                )
+                .flag(self.flag());
             }
             Self::Connect(f) => (f.reset_reason(), f.transport_failure_reason()),
             Self::Upstream(f) => (f.reset_reason(), f.transport_failure_reason()),
@@ -68,7 +80,10 @@ impl Failure {
         details.push('}');
         let mut reply = LocalReply::new(status, body, details.replace(' ', "_")).flag(self.flag());
         if matches!(self, Self::Connect(ConnectFailure::Overflow)) {
-            reply.headers.insert(HeaderName::from_static("x-envoy-overloaded"), HeaderValue::from_static("true"));
+            reply.headers.insert(
+                HeaderName::from_static("x-envoy-overloaded"),
+                HeaderValue::from_static("true"),
+            );
         }
         reply
     }

@@ -36,7 +36,9 @@ pub(super) async fn forward(
     cx.info.virtual_cluster = route.virtual_cluster(head);
     let Some(cluster) = cx.worker.clusters.get(name) else {
         config.stats.local().no_cluster.inc();
-        return Err(Box::new(LocalReply::new(action.cluster_not_found, "", "cluster_not_found").flag(Flag::NoClusterFound)));
+        return Err(Box::new(
+            LocalReply::new(action.cluster_not_found, "", "cluster_not_found").flag(Flag::NoClusterFound),
+        ));
     };
     cx.info.upstream.cluster = Some(cluster.info.name.clone());
     cx.info.upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
@@ -48,10 +50,20 @@ pub(super) async fn forward(
     };
     let limits = timeout::limits(head, action, config);
     let mut retry = Retry::new(action.retry_policy.as_ref(), head);
-    let mut request = Request { config, route, action, cluster: &cluster, priority, limits, tried: Vec::new() };
+    let mut request = Request {
+        config,
+        route,
+        action,
+        cluster: &cluster,
+        priority,
+        limits,
+        tried: Vec::new(),
+    };
 
     let empty = matches!(body, Body::Empty);
-    let buffer_limit = route.request_body_buffer_limit.unwrap_or_else(|| u64::from(cluster.info.per_connection_buffer_limit));
+    let buffer_limit = route
+        .request_body_buffer_limit
+        .unwrap_or_else(|| u64::from(cluster.info.per_connection_buffer_limit));
     let mut bodies = Bodies::new(body, retry.possible(), buffer_limit);
 
     let expired = timeout::expire(limits.global, cx.info.progress.clone());
@@ -64,7 +76,12 @@ pub(super) async fn forward(
             cluster.info.stats.local().upstream_cx_none_healthy.inc();
             charge(config, &cluster, StatusCode::SERVICE_UNAVAILABLE);
             return Err(Box::new(
-                LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream").flag(Flag::NoHealthyUpstream),
+                LocalReply::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "no healthy upstream",
+                    "no_healthy_upstream",
+                )
+                .flag(Flag::NoHealthyUpstream),
             ));
         };
         cx.info.upstream.attempts = attempts;
@@ -114,7 +131,9 @@ pub(super) async fn forward(
             }
             Verdict::Again(..) => cluster.info.stats.local().retry_or_shadow_abandoned.inc(),
             Verdict::LimitExceeded => cx.info.flags.set(Flag::UpstreamRetryLimitExceeded),
-            Verdict::Done if attempts > 1 && result.is_ok() => cluster.info.stats.local().upstream_rq_retry_success.inc(),
+            Verdict::Done if attempts > 1 && result.is_ok() => {
+                cluster.info.stats.local().upstream_rq_retry_success.inc()
+            }
             Verdict::Done | Verdict::Overflow => {}
         }
         return match result {
@@ -196,22 +215,40 @@ impl Request<'_> {
     }
 
     /// The answer that counts, as a response.
-    fn finish(&self, answer: Answer, head: &RequestHead, cx: &mut FilterCx, host: &Arc<Host>, upgrade: Option<Upgrade>) -> Routed {
-        let Answer { head: mut response, body, upgrade: upstream } = answer;
+    fn finish(
+        &self,
+        answer: Answer,
+        head: &RequestHead,
+        cx: &mut FilterCx,
+        host: &Arc<Host>,
+        upgrade: Option<Upgrade>,
+    ) -> Routed {
+        let Answer {
+            head: mut response,
+            body,
+            upgrade: upstream,
+        } = answer;
         charge(self.config, self.cluster, response.status);
         count_host(host, response.status);
         headers::response(&mut response, &cx.info, self.config);
         if self.route.virtual_host().include_attempt_count_in_response {
-            response.headers.insert(ATTEMPT_COUNT, HeaderValue::from(cx.info.upstream.attempts));
+            response
+                .headers
+                .insert(ATTEMPT_COUNT, HeaderValue::from(cx.info.upstream.attempts));
         }
-        self.route.finalize_response_headers(&mut response, Some(head), &cx.info);
+        self.route
+            .finalize_response_headers(&mut response, Some(head), &cx.info);
         cx.info.response_code_details = Some("via_upstream".into());
         let tunnel = match (upgrade, upstream) {
             (Some(downstream), Some(upstream)) => Some(Tunnel { downstream, upstream }),
             _ => None,
         };
         let body = UpstreamTail::wrap(body, self, &cx.info);
-        Routed { head: response, body, tunnel }
+        Routed {
+            head: response,
+            body,
+            tunnel,
+        }
     }
 }
 
@@ -250,6 +287,10 @@ fn charge(config: &RouterConfig, cluster: &WorkerCluster, status: StatusCode) {
 }
 
 fn count_host(host: &Host, status: StatusCode) {
-    let counter = if status.is_server_error() { &host.stats.rq_error } else { &host.stats.rq_success };
+    let counter = if status.is_server_error() {
+        &host.stats.rq_error
+    } else {
+        &host.stats.rq_success
+    };
     counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 }

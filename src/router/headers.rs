@@ -10,7 +10,9 @@ const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-servi
 /// `strict_check_headers`: a header that steers the router and does not parse is the client's error.
 pub(super) fn strict_check(head: &RequestHead, config: &RouterConfig) -> Result<(), Box<LocalReply>> {
     for name in &config.strict_check_headers {
-        let Some(value) = head.headers.get(name.as_str()) else { continue };
+        let Some(value) = head.headers.get(name.as_str()) else {
+            continue;
+        };
         let text = value.to_str().unwrap_or_default();
         let good = match name.as_str() {
             "x-envoy-retry-on" => crate::route::RetryOn::parse_http(text).1,
@@ -20,7 +22,9 @@ pub(super) fn strict_check(head: &RequestHead, config: &RouterConfig) -> Result<
         if !good {
             let body = format!("invalid header '{name}' with value '{text}'");
             let details = format!("request_headers_failed_strict_check{{{name}}}");
-            return Err(Box::new(LocalReply::new(StatusCode::BAD_REQUEST, body, details).flag(Flag::InvalidEnvoyRequestHeaders)));
+            return Err(Box::new(
+                LocalReply::new(StatusCode::BAD_REQUEST, body, details).flag(Flag::InvalidEnvoyRequestHeaders),
+            ));
         }
     }
     Ok(())

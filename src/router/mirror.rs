@@ -24,11 +24,13 @@ fn one(policy: &MirrorPolicy, head: &RequestHead, cx: &FilterCx) {
     let name: Arc<str> = match &policy.cluster_header {
         None => policy.cluster.clone(),
         Some(header) => match header.get(head) {
-            Some(name) => name.into(),
+            Some(name) => String::from_utf8_lossy(&name).as_ref().into(),
             None => return,
         },
     };
-    let Some(cluster) = cx.worker.clusters.get(&name) else { return };
+    let Some(cluster) = cx.worker.clusters.get(&name) else {
+        return;
+    };
     let mut copy = head.clone();
     if !policy.disable_host_suffix {
         let host = copy.host();
@@ -43,8 +45,12 @@ fn one(policy: &MirrorPolicy, head: &RequestHead, cx: &FilterCx) {
     }
     copy.headers.remove(http::header::CONTENT_LENGTH);
     tokio::task::spawn_local(async move {
-        let Some(host) = cluster.pick(&LbContext::default()) else { return };
-        let Ok(lease) = cluster.http(&host, &PoolOptions::default()).acquire().await else { return };
+        let Some(host) = cluster.pick(&LbContext::default()) else {
+            return;
+        };
+        let Ok(lease) = cluster.http(&host, &PoolOptions::default()).acquire().await else {
+            return;
+        };
         if let Ok(response) = lease.send(copy, Body::Empty).await {
             let mut body: Body = response.body.into();
             while let Some(Ok(_)) = body.frame().await {}

@@ -49,13 +49,15 @@ pub async fn run(
     stats.rq_total.inc();
     let Some(route) = cx.route.clone() else {
         stats.no_route.inc();
-        return Err(Box::new(LocalReply::new(StatusCode::NOT_FOUND, "", "route_not_found").flag(Flag::NoRouteFound)));
+        return Err(Box::new(
+            LocalReply::new(StatusCode::NOT_FOUND, "", "route_not_found").flag(Flag::NoRouteFound),
+        ));
     };
     match &route.action {
         Action::Redirect(redirect) => {
             stats.rq_redirect.inc();
             let mut reply = LocalReply::new(redirect.status, "", "direct_response");
-            if let Some(location) = route.redirect_location(head) {
+            if let Some(location) = route.redirect_location(head, &cx.info) {
                 reply.headers.insert(header::LOCATION, location);
             }
             finalize(&route, &mut reply, head, cx);
@@ -67,7 +69,9 @@ pub async fn run(
         }
         Action::NonForwarding => {
             stats.no_route.inc();
-            Err(Box::new(LocalReply::new(StatusCode::NOT_FOUND, "", "route_not_found").flag(Flag::NoRouteFound)))
+            Err(Box::new(
+                LocalReply::new(StatusCode::NOT_FOUND, "", "route_not_found").flag(Flag::NoRouteFound),
+            ))
         }
         Action::Forward(action) => forward::forward(config, cx, head, body, upgrade, &route, action).await,
     }
@@ -77,7 +81,14 @@ fn direct_response(route: &RouteMatch, direct: &DirectResponse, head: &RequestHe
     let mut reply = LocalReply::new(direct.status, direct.body.clone(), "direct_response");
     if let Some(format) = &direct.format {
         let mut out = Vec::new();
-        format.write(&mut out, &FormatCx { request: Some(head), response: None, info: &cx.info });
+        format.write(
+            &mut out,
+            &FormatCx {
+                request: Some(head),
+                response: None,
+                info: &cx.info,
+            },
+        );
         reply.body = out.into();
         if let Ok(kind) = HeaderValue::from_str(format.content_type()) {
             reply.headers.insert(header::CONTENT_TYPE, kind);

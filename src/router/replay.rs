@@ -45,7 +45,11 @@ impl Replay {
 
     /// A body that starts from the first byte. Only one copy may be read at a time.
     pub(super) fn body(&self) -> Body {
-        Body::boxed(ReplayBody { shared: self.0.clone(), at: 0, trailers_sent: false })
+        Body::boxed(ReplayBody {
+            shared: self.0.clone(),
+            at: 0,
+            trailers_sent: false,
+        })
     }
 
     /// The copy was given up: no other attempt can be made.
@@ -73,7 +77,9 @@ impl HttpBody for ReplayBody {
         }
         if shared.complete {
             return Poll::Ready(match shared.trailers.clone() {
-                Some(trailers) if !std::mem::replace(&mut this.trailers_sent, true) => Some(Ok(Frame::trailers(trailers))),
+                Some(trailers) if !std::mem::replace(&mut this.trailers_sent, true) => {
+                    Some(Ok(Frame::trailers(trailers)))
+                }
                 _ => None,
             });
         }

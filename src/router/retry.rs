@@ -1,6 +1,9 @@
 //! Whether and when an attempt is followed by another.
 
-use std::{sync::Arc, time::{Duration, SystemTime, UNIX_EPOCH}};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 
@@ -45,23 +48,43 @@ impl Retry {
     pub(super) fn new(policy: Option<&Arc<RetryPolicy>>, head: &mut RequestHead) -> Self {
         let mut on = policy.map_or(RetryOn::NONE, |p| p.retry_on);
         if head.headers.contains_key(&RETRY_ON) || head.headers.contains_key(&RETRY_GRPC_ON) {
-            let take = |head: &mut RequestHead, name| head.headers.remove(name).and_then(|v| v.to_str().ok().map(str::to_owned)).unwrap_or_default();
+            let take = |head: &mut RequestHead, name| {
+                head.headers
+                    .remove(name)
+                    .and_then(|v| v.to_str().ok().map(str::to_owned))
+                    .unwrap_or_default()
+            };
             let (http, grpc) = (take(head, &RETRY_ON), take(head, &RETRY_GRPC_ON));
             on = on | RetryOn::parse_http(&http).0 | RetryOn::parse_grpc(&grpc).0;
         }
         let mut codes = policy.map(|p| p.retriable_status_codes.clone()).unwrap_or_default();
         if let Some(more) = head.headers.remove(&STATUS_CODES) {
-            codes.extend(more.to_str().unwrap_or_default().split(',').filter_map(|c| c.trim().parse::<u16>().ok()));
+            codes.extend(
+                more.to_str()
+                    .unwrap_or_default()
+                    .split(',')
+                    .filter_map(|c| c.trim().parse::<u16>().ok()),
+            );
         }
         let mut left = policy.map_or(1, |p| p.num_retries);
-        if let Some(asked) = head.headers.remove(&MAX_RETRIES).and_then(|v| v.to_str().ok().and_then(|v| v.parse().ok())) {
+        if let Some(asked) = head
+            .headers
+            .remove(&MAX_RETRIES)
+            .and_then(|v| v.to_str().ok().and_then(|v| v.parse().ok()))
+        {
             left = asked;
         }
         if policy.is_some_and(|p| !p.request_is_retriable(head)) {
             on = RetryOn::NONE;
         }
         let next = policy.map_or(crate::route::DEFAULT_BASE_INTERVAL, |p| p.back_off().0);
-        Self { policy: policy.cloned(), on, codes, left, next }
+        Self {
+            policy: policy.cloned(),
+            on,
+            codes,
+            left,
+            next,
+        }
     }
 
     /// Whether any retry may come, so that the body has to be kept.
@@ -70,7 +93,13 @@ impl Retry {
     }
 
     /// After a response head.
-    pub(super) fn on_response(&mut self, status: StatusCode, headers: &HeaderMap, cluster: &ClusterInfo, priority: ResourcePriority) -> Verdict {
+    pub(super) fn on_response(
+        &mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        cluster: &ClusterInfo,
+        priority: ResourcePriority,
+    ) -> Verdict {
         if !self.wants_response(status, headers) {
             return Verdict::Done;
         }
@@ -79,7 +108,12 @@ impl Retry {
     }
 
     /// After a failure.
-    pub(super) fn on_failure(&mut self, failure: &Failure, cluster: &ClusterInfo, priority: ResourcePriority) -> Verdict {
+    pub(super) fn on_failure(
+        &mut self,
+        failure: &Failure,
+        cluster: &ClusterInfo,
+        priority: ResourcePriority,
+    ) -> Verdict {
         if !self.wants_failure(failure) {
             return Verdict::Done;
         }
@@ -95,12 +129,18 @@ impl Retry {
         if headers.contains_key(&RATE_LIMITED) {
             return self.on.has(RetryOn::ENVOY_RATE_LIMITED);
         }
-        let grpc = || headers.get(&GRPC_STATUS).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u8>().ok());
+        let grpc = || {
+            headers
+                .get(&GRPC_STATUS)
+                .and_then(|v| v.to_str().ok())
+                .and_then(|v| v.parse::<u8>().ok())
+        };
         (self.on.has(RetryOn::ON_5XX) && code >= 500)
             || (self.on.has(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&code))
             || (self.on.has(RetryOn::RETRIABLE_4XX) && code == 409)
             || (self.on.has(RetryOn::RETRIABLE_STATUS_CODES) && self.codes.contains(&code))
-            || (self.on.has(RetryOn::RETRIABLE_HEADERS) && self.policy.as_ref().is_some_and(|p| p.response_header_matches(headers)))
+            || (self.on.has(RetryOn::RETRIABLE_HEADERS)
+                && self.policy.as_ref().is_some_and(|p| p.response_header_matches(headers)))
             || match grpc() {
                 Some(1) => self.on.has(RetryOn::GRPC_CANCELLED),
                 Some(4) => self.on.has(RetryOn::GRPC_DEADLINE_EXCEEDED),
@@ -115,12 +155,15 @@ impl Retry {
         let any_reset = self.on.has(RetryOn::ON_5XX | RetryOn::GATEWAY_ERROR | RetryOn::RESET);
         match failure {
             // An open breaker is no reason to add load.
-            Failure::Connect(ConnectFailure::Overflow) | Failure::Upstream(UpstreamFailure::Connect(ConnectFailure::Overflow)) => false,
+            Failure::Connect(ConnectFailure::Overflow)
+            | Failure::Upstream(UpstreamFailure::Connect(ConnectFailure::Overflow)) => false,
             Failure::Upstream(UpstreamFailure::RequestBody(_)) | Failure::Timeout => false,
             Failure::Connect(_) | Failure::Upstream(UpstreamFailure::Connect(_)) => {
                 any_reset || self.on.has(RetryOn::CONNECT_FAILURE | RetryOn::RESET_BEFORE_REQUEST)
             }
-            Failure::Upstream(UpstreamFailure::RemoteRefusedStream) => any_reset || self.on.has(RetryOn::REFUSED_STREAM),
+            Failure::Upstream(UpstreamFailure::RemoteRefusedStream) => {
+                any_reset || self.on.has(RetryOn::REFUSED_STREAM)
+            }
             Failure::Upstream(_) | Failure::PerTryTimeout => any_reset,
         }
     }
@@ -152,7 +195,10 @@ impl Retry {
 
     /// Fully jittered and exponential.
     fn back_off(&mut self) -> Duration {
-        let max = self.policy.as_ref().map_or(crate::route::DEFAULT_BASE_INTERVAL * 10, |p| p.back_off().1);
+        let max = self
+            .policy
+            .as_ref()
+            .map_or(crate::route::DEFAULT_BASE_INTERVAL * 10, |p| p.back_off().1);
         let range = u64::try_from(self.next.as_nanos()).unwrap_or(u64::MAX).max(1);
         self.next = (self.next * 2).min(max);
         Duration::from_nanos(fastrand::u64(0..range))

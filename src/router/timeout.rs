@@ -1,6 +1,9 @@
 //! How long a request may take: the route, overruled by headers (`FilterUtility::finalTimeout`).
 
-use std::{rc::Rc, time::{Duration, Instant}};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderName, HeaderValue};
 
@@ -27,12 +30,20 @@ pub(super) fn limits(head: &mut RequestHead, action: &RouteAction, config: &Rout
     let grpc = head.is_grpc();
     let mut global = action.timeouts.global;
     if grpc && let Some(max) = action.timeouts.max_grpc {
-        let asked = head.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout).unwrap_or(Duration::ZERO);
+        let asked = head
+            .headers
+            .get(&GRPC_TIMEOUT)
+            .and_then(grpc_timeout)
+            .unwrap_or(Duration::ZERO);
         let asked = match action.timeouts.grpc_offset {
             Some(offset) if asked > offset => asked - offset,
             _ => asked,
         };
-        global = if max.is_zero() || (!asked.is_zero() && asked < max) { asked } else { max };
+        global = if max.is_zero() || (!asked.is_zero() && asked < max) {
+            asked
+        } else {
+            max
+        };
     }
     if grpc
         && let Some(duration) = &action.timeouts.max_stream_duration
@@ -42,13 +53,19 @@ pub(super) fn limits(head: &mut RequestHead, action: &RouteAction, config: &Rout
         let asked = asked.saturating_sub(duration.grpc_offset.unwrap_or_default());
         global = if max.is_zero() { asked } else { asked.min(max) };
     }
-    if config.respect_expected_rq_timeout && let Some(expected) = take_millis(head, &EXPECTED) {
+    if config.respect_expected_rq_timeout
+        && let Some(expected) = take_millis(head, &EXPECTED)
+    {
         global = expected;
     }
     if let Some(asked) = take_millis(head, &RQ_TIMEOUT) {
         global = asked;
     }
-    let mut per_try = action.retry_policy.as_ref().and_then(|p| p.per_try_timeout).unwrap_or_default();
+    let mut per_try = action
+        .retry_policy
+        .as_ref()
+        .and_then(|p| p.per_try_timeout)
+        .unwrap_or_default();
     if let Some(asked) = take_millis(head, &PER_TRY_TIMEOUT) {
         per_try = asked;
     }
@@ -57,9 +74,15 @@ pub(super) fn limits(head: &mut RequestHead, action: &RouteAction, config: &Rout
     }
     let expected = if per_try.is_zero() { global } else { per_try };
     if !expected.is_zero() && !config.suppress_envoy_headers {
-        head.headers.insert(EXPECTED, HeaderValue::from(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX)));
+        head.headers.insert(
+            EXPECTED,
+            HeaderValue::from(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX)),
+        );
     }
-    Limits { global: non_zero(global), per_try: non_zero(per_try) }
+    Limits {
+        global: non_zero(global),
+        per_try: non_zero(per_try),
+    }
 }
 
 fn non_zero(d: Duration) -> Option<Duration> {
@@ -89,7 +112,9 @@ fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
 
 /// Waits for the route's timeout, which starts when the request is complete.
 pub(super) async fn expire(limit: Option<Duration>, progress: Rc<Progress>) {
-    let Some(limit) = limit else { return std::future::pending().await };
+    let Some(limit) = limit else {
+        return std::future::pending().await;
+    };
     loop {
         let due = due(limit, &progress);
         if due <= Instant::now() && progress.request_complete.get() {
@@ -101,6 +126,10 @@ pub(super) async fn expire(limit: Option<Duration>, progress: Rc<Progress>) {
 
 /// When the timeout runs out, as things are now.
 pub(super) fn due(limit: Duration, progress: &Progress) -> Instant {
-    let complete = progress.request_complete.get().then(|| progress.last_downstream_rx.get()).flatten();
+    let complete = progress
+        .request_complete
+        .get()
+        .then(|| progress.last_downstream_rx.get())
+        .flatten();
     complete.unwrap_or_else(Instant::now) + limit
 }

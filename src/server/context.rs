@@ -60,7 +60,10 @@ impl ServerContext {
         let stats = Store::new(Default::default(), concurrency);
         let registry = extensions::register_all();
         Arc::new(Self {
-            node: Arc::new(xds::node::complete(bootstrap.node.clone().unwrap_or_default(), &registry)),
+            node: Arc::new(xds::node::complete(
+                bootstrap.node.clone().unwrap_or_default(),
+                &registry,
+            )),
             registry,
             listeners: ListenerManager::new(&stats),
             stats,

@@ -48,7 +48,13 @@ impl Active {
         info.request_header_bytes = header_bytes;
         let worker = hcm.worker.clone();
         Box::new(Self {
-            cx: FilterCx { info, route: None, clear_route_cache: false, worker, filter_name: hcm.info.filter_chain.clone() },
+            cx: FilterCx {
+                info,
+                route: None,
+                clear_route_cache: false,
+                worker,
+                filter_name: hcm.info.filter_chain.clone(),
+            },
             head_request: head.method == Method::HEAD,
             head,
             filters: Vec::new(),
@@ -63,7 +69,13 @@ impl Active {
 
     /// `stream_idle_timeout`, which a route may replace.
     pub(super) fn idle_timeout(&self) -> Option<Duration> {
-        match self.cx.route.as_ref().and_then(|r| r.action()).map(|a| a.timeouts.idle) {
+        match self
+            .cx
+            .route
+            .as_ref()
+            .and_then(|r| r.forward())
+            .map(|a| a.timeouts.idle)
+        {
             Some(Some(of_route)) => Some(of_route).filter(|d| !d.is_zero()),
             _ => self.hcm.config.stream_idle_timeout,
         }
@@ -73,7 +85,9 @@ impl Active {
         let info = &mut self.cx.info;
         let now = Instant::now();
         info.end = Some(now);
-        info.progress.last_downstream_tx.set(info.progress.last_downstream_tx.get().or(Some(now)));
+        info.progress
+            .last_downstream_tx
+            .set(info.progress.last_downstream_tx.get().or(Some(now)));
         if !self.ended {
             // The client went away, or the response broke off: the codec dropped what it was sending.
             if info.flags.is_empty() || self.response.is_none() {
@@ -91,10 +105,16 @@ impl Active {
         }
         let info = &self.cx.info;
         let stats = self.hcm.stats();
-        stats.downstream_rq_time.record(u64::try_from(now.duration_since(info.start).as_millis()).unwrap_or(u64::MAX));
+        stats
+            .downstream_rq_time
+            .record(u64::try_from(now.duration_since(info.start).as_millis()).unwrap_or(u64::MAX));
         let log = &self.hcm.config.access_log;
         if !log.is_empty() {
-            log.log(&LogCx { request: Some(&self.head), response: self.response.as_ref(), info });
+            log.log(&LogCx {
+                request: Some(&self.head),
+                response: self.response.as_ref(),
+                info,
+            });
         }
         self.hcm.stream_ended();
     }
@@ -136,7 +156,9 @@ impl HttpBody for CountedBody {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    this.progress.bytes_received.set(this.progress.bytes_received.get() + data.len() as u64);
+                    this.progress
+                        .bytes_received
+                        .set(this.progress.bytes_received.get() + data.len() as u64);
                 }
                 if this.inner.is_end_stream() {
                     this.progress.request_complete.set(true);
@@ -174,15 +196,30 @@ impl EdgeBody {
         // Nothing follows a head whose status or method forbids a body, nor an empty one.
         let status = active.response.as_ref().map(|r| r.status.as_u16()).unwrap_or_default();
         active.ended = inner.is_end_stream() || active.head_request || matches!(status, 100..=199 | 204 | 304);
-        Self { inner, active, idle: None }
+        Self {
+            inner,
+            active,
+            idle: None,
+        }
     }
 
     /// Ends a response that nothing moves on: the idle timer is armed only when there is something to wait for.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(limit) = self.active.idle_timeout() else { return Poll::Pending };
-        let (_, sleep) = self.idle.get_or_insert_with(|| (limit, Box::pin(tokio::time::sleep(limit))));
+        let Some(limit) = self.active.idle_timeout() else {
+            return Poll::Pending;
+        };
+        let (_, sleep) = self
+            .idle
+            .get_or_insert_with(|| (limit, Box::pin(tokio::time::sleep(limit))));
         std::task::ready!(sleep.as_mut().poll(cx));
-        let last = self.active.cx.info.progress.last_activity.get().unwrap_or(self.active.cx.info.start);
+        let last = self
+            .active
+            .cx
+            .info
+            .progress
+            .last_activity
+            .get()
+            .unwrap_or(self.active.cx.info.start);
         let due = last + limit;
         if due <= Instant::now() {
             return Poll::Ready(());
@@ -232,10 +269,14 @@ impl HttpBody for EdgeBody {
                 this.active.hcm.stats().downstream_rq_tx_reset.inc();
                 let (flag, details) = match error {
                     BodyError::UpstreamTimeout => (Flag::UpstreamRequestTimeout, "upstream_response_timeout"),
-                    BodyError::Codec(e) if e.is_parse() => {
-                        (Flag::UpstreamProtocolError, "upstream_reset_after_response_started{protocol_error}")
-                    }
-                    _ => (Flag::UpstreamConnectionTermination, "upstream_reset_after_response_started{connection_termination}"),
+                    BodyError::Codec(e) if e.is_parse() => (
+                        Flag::UpstreamProtocolError,
+                        "upstream_reset_after_response_started{protocol_error}",
+                    ),
+                    _ => (
+                        Flag::UpstreamConnectionTermination,
+                        "upstream_reset_after_response_started{connection_termination}",
+                    ),
                 };
                 info.flags.set(flag);
                 info.response_code_details = Some(details.into());

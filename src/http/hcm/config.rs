@@ -35,7 +35,7 @@ use crate::{
     route::RouteTable,
     router::RouterConfig,
     stats::Stats,
-    xds::RouteSlot,
+    xds::rds::{RouteConfigs, RouteSlot},
 };
 
 /// Where the route table comes from.
@@ -203,21 +203,42 @@ impl HcmConfig {
         if let Some(HcmAccessLogOptions { .. }) = access_log_options {
             cx.ignored("access_log_options", "lines are written at the end of a stream");
         }
-        if request_id_extension.as_ref().and_then(|e| e.typed_config.as_ref()).is_some_and(|a| {
-            a.type_name() != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
-        }) {
-            return Err(cx.error_at("request_id_extension", "not supported: request id extensions other than uuid"));
+        if request_id_extension
+            .as_ref()
+            .and_then(|e| e.typed_config.as_ref())
+            .is_some_and(|a| a.type_name() != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
+        {
+            return Err(cx.error_at(
+                "request_id_extension",
+                "not supported: request id extensions other than uuid",
+            ));
         }
         let stat_prefix = format!("http.{stat_prefix}.");
         let routes = routes(route_specifier, &stat_prefix, cx)?;
-        let common = cx.field("common_http_protocol_options", |cx| Common::build(common_http_protocol_options.unwrap_or_default(), cx))?;
-        let http1 = cx.field("http_protocol_options", |cx| Http1::build(http_protocol_options.unwrap_or_default(), cx))?;
-        let h2 = cx.field("http2_protocol_options", |cx| http2(http2_protocol_options.unwrap_or_default(), cx))?;
+        let common = cx.field("common_http_protocol_options", |cx| {
+            Common::build(common_http_protocol_options.unwrap_or_default(), cx)
+        })?;
+        let http1 = cx.field("http_protocol_options", |cx| {
+            Http1::build(http_protocol_options.unwrap_or_default(), cx)
+        })?;
+        let h2 = cx.field("http2_protocol_options", |cx| {
+            http2(http2_protocol_options.unwrap_or_default(), cx)
+        })?;
         let server_header = ServerHeaderTransformation::try_from(server_header_transformation).unwrap_or_default();
-        let server_name = header("server_name", if server_name.is_empty() { "envoy" } else { &server_name }, cx)?;
-        let (internal_ranges, internal_unix) = cx.opt("internal_address_config", internal_address_config, internal_addresses)?.unwrap_or_default();
+        let server_name = header(
+            "server_name",
+            if server_name.is_empty() { "envoy" } else { &server_name },
+            cx,
+        )?;
+        let (internal_ranges, internal_unix) = cx
+            .opt("internal_address_config", internal_address_config, internal_addresses)?
+            .unwrap_or_default();
         let chain = filter_chain("http_filters", http_filters, &stat_prefix, cx)?;
-        let via = if via.is_empty() { None } else { Some(header("via", &via, cx)?) };
+        let via = if via.is_empty() {
+            None
+        } else {
+            Some(header("via", &via, cx)?)
+        };
         let user_agent = match flag(add_user_agent, false) {
             true => Some(header("add_user_agent", &cx.server.node.cluster.clone(), cx)?),
             false => None,
@@ -240,7 +261,7 @@ impl HcmConfig {
                 idle_timeout: common.idle_timeout,
                 max_connection_duration: common.max_connection_duration,
                 headers_timeout: request_headers_timeout.enabled_or(Duration::ZERO),
-                drain_timeout: drain_timeout.or(Duration::from_secs(5)),
+                drain_timeout: drain_timeout.or_duration(Duration::from_secs(5)),
                 max_requests: common.max_requests,
                 title_case: http1.title_case,
                 preserve_case: http1.preserve_case,
@@ -264,7 +285,9 @@ impl HcmConfig {
             user_agent,
             server_name,
             server_header,
-            scheme_overwrite: cx.opt("scheme_header_transformation", scheme_header_transformation, scheme)?.flatten(),
+            scheme_overwrite: cx
+                .opt("scheme_header_transformation", scheme_header_transformation, scheme)?
+                .flatten(),
             generate_request_id: flag(generate_request_id, true),
             preserve_external_request_id,
             always_set_request_id: always_set_request_id_in_response,
@@ -272,7 +295,8 @@ impl HcmConfig {
             cert_details: set_current_client_cert_details.unwrap_or_default(),
             normalize_path: flag(normalize_path, false),
             merge_slashes,
-            escaped_slashes: PathWithEscapedSlashesAction::try_from(path_with_escaped_slashes_action).unwrap_or_default(),
+            escaped_slashes: PathWithEscapedSlashesAction::try_from(path_with_escaped_slashes_action)
+                .unwrap_or_default(),
             strip_matching_port: strip_matching_host_port,
             strip_any_port: matches!(strip_port_mode, Some(StripPortMode::StripAnyHostPort(true))),
             strip_trailing_dot: strip_trailing_host_dot,
@@ -293,18 +317,26 @@ fn routes(specifier: Option<RouteSpecifier>, stat_prefix: &str, cx: &mut BuildCx
     match specifier {
         Some(RouteSpecifier::Rds(rds)) => cx.field("rds", |cx| {
             coverage!(cx, rds => Rds { supported { config_source, route_config_name } });
-            let Some(source) = config_source else { return Err(cx.error_at("config_source", "value is required")) };
-            let server = cx.server.clone();
-            server.xds.routes.subscribe(&route_config_name, &source, stat_prefix, cx).map(Routes::Rds)
+            let Some(source) = config_source else {
+                return Err(cx.error_at("config_source", "value is required"));
+            };
+            RouteConfigs::subscribe(&route_config_name, &source, stat_prefix, cx).map(Routes::Rds)
         }),
-        Some(RouteSpecifier::RouteConfig(config)) => cx.field("route_config", |cx| RouteTable::build(config, cx).map(Routes::Inline)),
+        Some(RouteSpecifier::RouteConfig(config)) => {
+            cx.field("route_config", |cx| RouteTable::build(config, cx).map(Routes::Inline))
+        }
         Some(RouteSpecifier::ScopedRoutes(_)) => Err(cx.error_at("scoped_routes", "not supported: scoped routes")),
         None => Err(cx.error_at("route_specifier", "value is required")),
     }
 }
 
 /// Builds the filters of a chain. The router is terminal and must stand last, as in Envoy.
-fn filter_chain(field: &str, protos: Vec<FilterProto>, stat_prefix: &str, cx: &mut BuildCx<'_>) -> ConfigResult<FilterChainConfig> {
+fn filter_chain(
+    field: &str,
+    protos: Vec<FilterProto>,
+    stat_prefix: &str,
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<FilterChainConfig> {
     let mut router = None;
     let count = protos.len();
     let mut filters = Vec::with_capacity(count.saturating_sub(1));
@@ -345,14 +377,25 @@ fn filter_chain(field: &str, protos: Vec<FilterProto>, stat_prefix: &str, cx: &m
     }
     match router {
         Some(router) => Ok(FilterChainConfig { filters, router }),
-        None => Err(cx.error_at(field, "the last filter of a chain must be terminal, such as envoy.filters.http.router")),
+        None => Err(cx.error_at(
+            field,
+            "the last filter of a chain must be terminal, such as envoy.filters.http.router",
+        )),
     }
 }
 
 fn upgrade(proto: UpgradeConfig, stat_prefix: &str, cx: &mut BuildCx<'_>) -> ConfigResult<Upgrade> {
     coverage!(cx, proto => UpgradeConfig { supported { upgrade_type, filters, enabled } });
-    let chain = if filters.is_empty() { None } else { Some(filter_chain("filters", filters, stat_prefix, cx)?) };
-    Ok(Upgrade { kind: upgrade_type.to_ascii_lowercase(), enabled: enabled.is_none_or(|v| v.value), chain })
+    let chain = if filters.is_empty() {
+        None
+    } else {
+        Some(filter_chain("filters", filters, stat_prefix, cx)?)
+    };
+    Ok(Upgrade {
+        kind: upgrade_type.to_ascii_lowercase(),
+        enabled: enabled.is_none_or(|v| v.value),
+        chain,
+    })
 }
 
 fn scheme(proto: SchemeHeaderTransformation, cx: &mut BuildCx<'_>) -> ConfigResult<Option<crate::http::Scheme>> {
@@ -364,16 +407,24 @@ fn scheme(proto: SchemeHeaderTransformation, cx: &mut BuildCx<'_>) -> ConfigResu
         None => Ok(None),
         Some(Transformation::SchemeToOverwrite(s)) if s == "http" => Ok(Some(crate::http::Scheme::Http)),
         Some(Transformation::SchemeToOverwrite(s)) if s == "https" => Ok(Some(crate::http::Scheme::Https)),
-        Some(Transformation::SchemeToOverwrite(s)) => Err(cx.error_at("scheme_to_overwrite", format!("value must be in list [http https], got {s}"))),
+        Some(Transformation::SchemeToOverwrite(s)) => Err(cx.error_at(
+            "scheme_to_overwrite",
+            format!("value must be in list [http https], got {s}"),
+        )),
     }
 }
 
 fn internal_addresses(proto: InternalAddressConfig, cx: &mut BuildCx<'_>) -> ConfigResult<(Vec<IpNet>, bool)> {
     coverage!(cx, proto => InternalAddressConfig { supported { unix_sockets, cidr_ranges } });
     let ranges = cx.each("cidr_ranges", cidr_ranges, |r, cx| {
-        let ip = r.address_prefix.parse().map_err(|_| cx.error_at("address_prefix", format!("malformed IP address: {}", r.address_prefix)))?;
+        let ip = r
+            .address_prefix
+            .parse()
+            .map_err(|_| cx.error_at("address_prefix", format!("malformed IP address: {}", r.address_prefix)))?;
         let len = r.prefix_len.map_or(0, |v| v.value).min(128) as u8;
-        IpNet::new(ip, len).map(|n| n.trunc()).map_err(|e| cx.error_at("prefix_len", e.to_string()))
+        IpNet::new(ip, len)
+            .map(|n| n.trunc())
+            .map_err(|e| cx.error_at("prefix_len", e.to_string()))
     })?;
     Ok((ranges, unix_sockets))
 }

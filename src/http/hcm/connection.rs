@@ -1,11 +1,6 @@
 //! One downstream connection of a connection manager.
 
-use std::{
-    cell::Cell,
-    rc::Rc,
-    sync::Arc,
-    time::Instant,
-};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Instant};
 
 use http::{StatusCode, Version};
 
@@ -38,7 +33,12 @@ pub(super) struct HcmConnection {
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection: Connection) {
-    let Connection { stream, info, listener: _, drain } = connection;
+    let Connection {
+        stream,
+        info,
+        listener: _,
+        drain,
+    } = connection;
     let tls = info.tls.clone();
     let hcm = Rc::new(HcmConnection {
         stats: config.stats.clone(),
@@ -62,7 +62,15 @@ pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection
     }
     let _ended = Ended(hcm.clone());
     let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
-    codec::serve(stream, tls.as_ref().and_then(|t| t.alpn.as_deref()), scheme, &config.codec, drain, hcm).await;
+    codec::serve(
+        stream,
+        tls.as_ref().and_then(|t| t.alpn.as_deref()),
+        scheme,
+        &config.codec,
+        drain,
+        hcm,
+    )
+    .await;
 }
 
 /// Counts the end of a connection, however it comes.
@@ -74,7 +82,9 @@ impl Drop for Ended {
         let stats = hcm.stats();
         stats.downstream_cx_active.dec();
         stats.downstream_cx_destroy.inc();
-        stats.downstream_cx_length_ms.record(u64::try_from(hcm.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        stats
+            .downstream_cx_length_ms
+            .record(u64::try_from(hcm.started.elapsed().as_millis()).unwrap_or(u64::MAX));
         if hcm.info.tls.is_some() {
             stats.downstream_cx_ssl_active.dec();
         }
@@ -82,7 +92,10 @@ impl Drop for Ended {
             Version::HTTP_2 => stats.downstream_cx_http2_active.dec(),
             _ => stats.downstream_cx_http1_active.dec(),
         }
-        let local = matches!(hcm.closing.get(), Some(CloseReason::Idle | CloseReason::MaxDuration | CloseReason::Drain | CloseReason::ProtocolError));
+        let local = matches!(
+            hcm.closing.get(),
+            Some(CloseReason::Idle | CloseReason::MaxDuration | CloseReason::Drain | CloseReason::ProtocolError)
+        );
         if local {
             stats.downstream_cx_destroy_local.inc();
         } else {
@@ -127,11 +140,22 @@ impl HcmConnection {
 
     /// Whether the response that goes out now should be the connection's last.
     pub(super) fn should_close(&self) -> bool {
-        if self.config.codec.max_requests.is_some_and(|max| self.requests.get() >= max) {
+        if self
+            .config
+            .codec
+            .max_requests
+            .is_some_and(|max| self.requests.get() >= max)
+        {
             self.stats().downstream_cx_max_requests_reached.inc();
             return true;
         }
-        if self.drain.started() || self.worker.server.health_failed.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.drain.started()
+            || self
+                .worker
+                .server
+                .health_failed
+                .load(std::sync::atomic::Ordering::Relaxed)
+        {
             self.stats().downstream_cx_drain_close.inc();
             return true;
         }
@@ -164,8 +188,14 @@ impl Handler for HcmConnection {
         if status != StatusCode::REQUEST_TIMEOUT {
             info.flags.set(Flag::DownstreamProtocolError);
         }
-        info.progress.bytes_sent.set(status.canonical_reason().map_or(0, str::len) as u64);
-        self.config.access_log.log(&LogCx { request: None, response: None, info: &info });
+        info.progress
+            .bytes_sent
+            .set(status.canonical_reason().map_or(0, str::len) as u64);
+        self.config.access_log.log(&LogCx {
+            request: None,
+            response: None,
+            info: &info,
+        });
     }
 
     fn count_bytes(&self, read: u64, written: u64) {

@@ -41,9 +41,9 @@ impl LocalReplies {
                         Some(v) => Some(u16::try_from(v.value).ok().and_then(|c| StatusCode::from_u16(c).ok()).ok_or_else(|| cx.error_at("status_code", "not a status"))?),
                         None => None,
                     },
-                    body: cx.opt("body", body, |b, cx| crate::config::data_source(&b, cx))?.map(Bytes::from),
+                    body: cx.opt("body", body, |b, cx| crate::config::read_data_source(b, cx))?.map(Bytes::from),
                     format: cx.opt("body_format_override", body_format_override, Format::build)?,
-                    headers: HeaderMutations::build("headers_to_add", headers_to_add, "", Vec::new(), cx)?,
+                    headers: HeaderMutations::build(("headers_to_add", ""), headers_to_add, Vec::new(), cx)?,
                 })
             })?,
             body_format: cx.opt("body_format", body_format, Format::build)?,
@@ -58,12 +58,24 @@ impl LocalReplies {
         info.local_reply_body = Some(reply.body.clone());
         let mut body = reply.body;
         let mut format = self.body_format.as_ref();
-        if let Some(mapper) = self.mappers.iter().find(|m| m.filter.passes(Some(request), Some(&head), info)) {
+        if let Some(mapper) = self
+            .mappers
+            .iter()
+            .find(|m| m.filter.passes(Some(request), Some(&head), info))
+        {
             if let Some(b) = &mapper.body {
                 body = b.clone();
                 info.local_reply_body = Some(body.clone());
             }
-            mapper.headers.apply_response(&mut head, request, info);
+            let values = mapper.headers.evaluate(
+                &head.headers,
+                &FormatCx {
+                    request: Some(request),
+                    response: Some(&head),
+                    info,
+                },
+            );
+            values.apply(&mut head.headers);
             if let Some(status) = mapper.status {
                 head.status = status;
                 info.response_code = Some(status);
@@ -73,13 +85,21 @@ impl LocalReplies {
         let mut content_type = HeaderValue::from_static("text/plain");
         if let Some(format) = format {
             let mut out = Vec::new();
-            format.write(&mut out, &FormatCx { request: Some(request), response: Some(&head), info });
+            format.write(
+                &mut out,
+                &FormatCx {
+                    request: Some(request),
+                    response: Some(&head),
+                    info,
+                },
+            );
             body = out.into();
             content_type = HeaderValue::from_str(format.content_type()).unwrap_or(content_type);
         }
         if !body.is_empty() {
             head.headers.entry(header::CONTENT_TYPE).or_insert(content_type);
-            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            head.headers
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
         (head, body)
     }
@@ -90,8 +110,12 @@ pub fn as_grpc(status: StatusCode, grpc_status: Option<u32>, body: &Bytes) -> Re
     const STATUS: HeaderName = HeaderName::from_static("grpc-status");
     const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
     let mut head = ResponseHead::new(StatusCode::OK);
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    head.headers.insert(STATUS, HeaderValue::from(grpc_status.unwrap_or_else(|| grpc_of_http(status))));
+    head.headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    head.headers.insert(
+        STATUS,
+        HeaderValue::from(grpc_status.unwrap_or_else(|| grpc_of_http(status))),
+    );
     if !body.is_empty()
         && let Ok(message) = HeaderValue::from_str(&percent_encode(body))
     {

@@ -38,7 +38,9 @@ impl NetworkFilterFactory for Factory {
     type Proto = Proto;
 
     fn build(&self, proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<NetworkFilter> {
-        Ok(NetworkFilter::Terminal(Arc::new(HttpConnectionManager(Arc::new(HcmConfig::build(proto, cx)?)))))
+        Ok(NetworkFilter::Terminal(Arc::new(HttpConnectionManager(Arc::new(
+            HcmConfig::build(proto, cx)?,
+        )))))
     }
 }
 

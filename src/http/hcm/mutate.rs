@@ -77,13 +77,19 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
 }
 
 fn allows_trailers(headers: &HeaderMap) -> bool {
-    headers.get(header::TE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")))
+    headers
+        .get(header::TE)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")))
 }
 
 /// Whether the request asks for an upgrade, by `connection: upgrade` and `upgrade`.
 pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
-        && headers.get(header::CONNECTION).and_then(|v| v.to_str().ok()).is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade")))
+        && headers
+            .get(header::CONNECTION)
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade")))
 }
 
 /// Sets and removes headers as the connection manager is configured.
@@ -95,16 +101,26 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
     let internal = is_internal(&remote, head, config, edge);
 
     if config.use_remote_address && config.trusted_hops == 0 || !head.headers.contains_key(X_FORWARDED_PROTO) {
-        head.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if connection.tls.is_some() { "https" } else { "http" }));
+        head.headers.insert(
+            X_FORWARDED_PROTO,
+            HeaderValue::from_static(if connection.tls.is_some() { "https" } else { "http" }),
+        );
     }
-    head.scheme = match (config.scheme_overwrite, head.headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes)) {
+    head.scheme = match (
+        config.scheme_overwrite,
+        head.headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
+    ) {
         (Some(scheme), _) => scheme,
         (None, Some(b"https")) => Scheme::Https,
         (None, Some(b"http")) => Scheme::Http,
         (None, _) => head.scheme,
     };
-    if config.append_x_forwarded_port && let Some(port) = connection.local_address.port() {
-        head.headers.entry(X_FORWARDED_PORT).or_insert_with(|| HeaderValue::from(port));
+    if config.append_x_forwarded_port
+        && let Some(port) = connection.local_address.port()
+    {
+        head.headers
+            .entry(X_FORWARDED_PORT)
+            .or_insert_with(|| HeaderValue::from(port));
     }
     info.remote_address = Some(remote.clone());
 
@@ -125,7 +141,10 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
         }
     }
     if let Some(agent) = &config.user_agent {
-        head.headers.insert(HeaderName::from_static("x-envoy-downstream-service-cluster"), agent.clone());
+        head.headers.insert(
+            HeaderName::from_static("x-envoy-downstream-service-cluster"),
+            agent.clone(),
+        );
         head.headers.entry(header::USER_AGENT).or_insert_with(|| agent.clone());
     }
     request_id(head, info, config, edge && !internal);
@@ -136,7 +155,12 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
 }
 
 /// The client's address as far as it can be trusted; `x-forwarded-for` gets the peer's.
-fn remote_address(head: &mut RequestHead, info: &StreamInfo, config: &HcmConfig, connection: &ConnectionInfo) -> Address {
+fn remote_address(
+    head: &mut RequestHead,
+    info: &StreamInfo,
+    config: &HcmConfig,
+    connection: &ConnectionInfo,
+) -> Address {
     let peer = connection.remote_address.clone();
     let _ = info;
     if config.use_remote_address {

@@ -8,10 +8,18 @@ use crate::http::{LocalReply, RequestHead};
 
 /// Normalises the path as configured. The reply is a rejection, or a redirect to the path unescaped.
 pub(super) fn path(head: &mut RequestHead, config: &HcmConfig) -> Result<(), Box<LocalReply>> {
-    if !config.normalize_path && !config.merge_slashes && matches!(config.escaped_slashes, Slashes::KeepUnchanged | Slashes::ImplementationSpecificDefault) {
+    if !config.normalize_path
+        && !config.merge_slashes
+        && matches!(
+            config.escaped_slashes,
+            Slashes::KeepUnchanged | Slashes::ImplementationSpecificDefault
+        )
+    {
         return Ok(());
     }
-    let Some(original) = head.path.as_ref() else { return Ok(()) };
+    let Some(original) = head.path.as_ref() else {
+        return Ok(());
+    };
     let (path, query) = (original.path(), original.query());
     if path == "*" {
         return Ok(());
@@ -24,7 +32,11 @@ pub(super) fn path(head: &mut RequestHead, config: &HcmConfig) -> Result<(), Box
     match config.escaped_slashes {
         Slashes::KeepUnchanged | Slashes::ImplementationSpecificDefault => {}
         Slashes::RejectRequest if has_escaped_slash(&new) => {
-            return Err(Box::new(LocalReply::new(StatusCode::BAD_REQUEST, "", "path_normalization_failed")));
+            return Err(Box::new(LocalReply::new(
+                StatusCode::BAD_REQUEST,
+                "",
+                "path_normalization_failed",
+            )));
         }
         Slashes::RejectRequest => {}
         action @ (Slashes::UnescapeAndRedirect | Slashes::UnescapeAndForward) => {
@@ -45,7 +57,11 @@ pub(super) fn path(head: &mut RequestHead, config: &HcmConfig) -> Result<(), Box
         new.push_str(query);
     }
     let Ok(parsed) = PathAndQuery::try_from(new.as_str()) else {
-        return Err(Box::new(LocalReply::new(StatusCode::BAD_REQUEST, "", "path_normalization_failed")));
+        return Err(Box::new(LocalReply::new(
+            StatusCode::BAD_REQUEST,
+            "",
+            "path_normalization_failed",
+        )));
     };
     head.path = Some(parsed);
     if redirect {
@@ -94,11 +110,16 @@ fn canonical(path: &str) -> String {
 }
 
 fn has_escaped_slash(path: &str) -> bool {
-    path.as_bytes().windows(3).any(|w| matches!(w, b"%2F" | b"%2f" | b"%5C" | b"%5c"))
+    path.as_bytes()
+        .windows(3)
+        .any(|w| matches!(w, b"%2F" | b"%2f" | b"%5C" | b"%5c"))
 }
 
 fn unescape_slashes(path: &str) -> String {
-    path.replace("%2F", "/").replace("%2f", "/").replace("%5C", "\\").replace("%5c", "\\")
+    path.replace("%2F", "/")
+        .replace("%2f", "/")
+        .replace("%5C", "\\")
+        .replace("%5c", "\\")
 }
 
 fn merged(path: &str) -> String {
@@ -116,11 +137,18 @@ pub(super) fn host(head: &mut RequestHead, config: &HcmConfig, local_port: Optio
     if !config.strip_matching_port && !config.strip_any_port && !config.strip_trailing_dot {
         return;
     }
-    let Some(host) = head.authority.as_ref().and_then(|v| v.to_str().ok()) else { return };
+    let Some(host) = head.authority.as_ref().and_then(|v| v.to_str().ok()) else {
+        return;
+    };
     let (name, port) = split_port(host);
-    let strip_port = port.is_some_and(|p| config.strip_any_port || (config.strip_matching_port && p.parse().ok() == local_port))
+    let strip_port = port
+        .is_some_and(|p| config.strip_any_port || (config.strip_matching_port && p.parse().ok() == local_port))
         && head.method != http::Method::CONNECT;
-    let bare = if config.strip_trailing_dot { name.strip_suffix('.').unwrap_or(name) } else { name };
+    let bare = if config.strip_trailing_dot {
+        name.strip_suffix('.').unwrap_or(name)
+    } else {
+        name
+    };
     let new = match port {
         Some(port) if !strip_port => format!("{bare}:{port}"),
         _ => bare.to_owned(),
@@ -135,7 +163,13 @@ pub(super) fn host(head: &mut RequestHead, config: &HcmConfig, local_port: Optio
 /// `name:port` and `[v6]:port` apart.
 fn split_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => (name, Some(port)),
+        Some((name, port))
+            if !port.is_empty()
+                && port.bytes().all(|b| b.is_ascii_digit())
+                && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            (name, Some(port))
+        }
         _ => (host, None),
     }
 }

@@ -79,16 +79,25 @@ impl Http1 {
                 Some(HeaderFormat::ProperCaseWords(_)) => title_case = true,
                 Some(HeaderFormat::StatefulFormatter(f)) => {
                     let known = f.typed_config.as_ref().is_some_and(|a| {
-                        a.type_name() == "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+                        a.type_name()
+                            == "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
                     });
                     if !known {
-                        return Err(cx.error_at("header_key_format.stateful_formatter", format!("unknown formatter '{}'", f.name)));
+                        return Err(cx.error_at(
+                            "header_key_format.stateful_formatter",
+                            format!("unknown formatter '{}'", f.name),
+                        ));
                     }
                     preserve_case = true;
                 }
             }
         }
-        Ok(Self { title_case, preserve_case, accept_http_10, default_host_for_http_10 })
+        Ok(Self {
+            title_case,
+            preserve_case,
+            accept_http_10,
+            default_host_for_http_10,
+        })
     }
 }
 
@@ -125,7 +134,9 @@ pub(super) fn http2(proto: Http2ProtocolOptions, cx: &mut BuildCx<'_>) -> Config
         connection_window: initial_connection_window_size.map_or(defaults.connection_window, |v| v.value),
         header_table: hpack_table_size.map(|v| v.value),
         allow_connect,
-        keepalive: cx.opt("connection_keepalive", connection_keepalive, keepalive)?.flatten(),
+        keepalive: cx
+            .opt("connection_keepalive", connection_keepalive, keepalive)?
+            .flatten(),
     })
 }
 
@@ -137,5 +148,5 @@ fn keepalive(proto: KeepaliveSettings, cx: &mut BuildCx<'_>) -> ConfigResult<Opt
             connection_idle_interval: "pings go out at the full interval",
         }
     });
-    Ok(interval.map(|i| (duration(&i), timeout.or(Duration::from_secs(20)))))
+    Ok(interval.map(|i| (duration(&i), timeout.or_duration(Duration::from_secs(20)))))
 }

@@ -11,7 +11,7 @@ use super::{
     request::Outcome,
 };
 use crate::{
-    http::{Body, LocalReply, ResponseHead, filter::Step},
+    http::{Body, LocalReply, ResponseHead, filter::settle},
     router::Tunnel,
 };
 
@@ -32,16 +32,11 @@ impl Active {
         for i in (0..self.filters.len()).rev() {
             let end = matches!(body, Body::Empty);
             let this = &mut *self;
-            let Some((name, filter)) = this.filters.get_mut(i) else { break };
-            this.cx.filter_name = name.clone();
-            let mut step = filter.response_headers(&mut this.cx, &mut head, end);
-            let reply = loop {
-                match step {
-                    Step::Continue => break None,
-                    Step::Reply(reply) => break Some(reply),
-                    Step::Wait(wait) => step = wait.await,
-                }
+            let Some((name, filter)) = this.filters.get_mut(i) else {
+                break;
             };
+            this.cx.filter_name = name.clone();
+            let reply = settle(filter.response_headers(&mut this.cx, &mut head, end)).await;
             // A second reply would go round for ever: the first one of the encoder side stands.
             if let Some(reply) = reply
                 && !std::mem::replace(&mut replied, true)
@@ -60,7 +55,11 @@ impl Active {
         self.finish_headers(&mut head, tunnel.is_some());
         self.count(head.status);
         self.cx.info.response_code = Some(head.status);
-        self.cx.info.response_header_bytes = head.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum::<usize>() as u64;
+        self.cx.info.response_header_bytes = head
+            .headers
+            .iter()
+            .map(|(n, v)| n.as_str().len() + v.len() + 4)
+            .sum::<usize>() as u64;
         self.response = Some(head.clone());
         match tunnel {
             Some(tunnel) => {
@@ -87,8 +86,13 @@ impl Active {
             return (grpc, Body::Empty);
         }
         let body = if self.head_request { Bytes::new() } else { body };
-        if body.is_empty() && !self.head_request && !head.headers.contains_key(header::CONTENT_LENGTH) && self.head.version < Version::HTTP_2 {
-            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        if body.is_empty()
+            && !self.head_request
+            && !head.headers.contains_key(header::CONTENT_LENGTH)
+            && self.head.version < Version::HTTP_2
+        {
+            head.headers
+                .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         (head, Body::full(body))
     }
@@ -110,18 +114,23 @@ impl Active {
                 head.headers.insert(header::SERVER, config.server_name.clone());
             }
             ServerHeader::AppendIfAbsent => {
-                head.headers.entry(header::SERVER).or_insert_with(|| config.server_name.clone());
+                head.headers
+                    .entry(header::SERVER)
+                    .or_insert_with(|| config.server_name.clone());
             }
             ServerHeader::PassThrough => {}
         }
-        if config.always_set_request_id && let Some(id) = &self.cx.info.request_id {
+        if config.always_set_request_id
+            && let Some(id) = &self.cx.info.request_id
+        {
             head.headers.insert(mutate::X_REQUEST_ID, id.clone());
         }
         if let Some(via) = &config.via {
             mutate::append(&mut head.headers, header::VIA, via);
         }
         if self.head.version < Version::HTTP_2 && !tunnel && (self.close || self.hcm.should_close()) {
-            head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            head.headers
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
 

@@ -23,7 +23,9 @@ pub(super) fn request(head: &mut RequestHead, connection: &ConnectionInfo, confi
     if config.forward_cert == Mode::ForwardOnly {
         return;
     }
-    let Some(element) = element(connection, config).and_then(|e| HeaderValue::from_str(&e).ok()) else { return };
+    let Some(element) = element(connection, config).and_then(|e| HeaderValue::from_str(&e).ok()) else {
+        return;
+    };
     match config.forward_cert {
         Mode::AppendForward => append(&mut head.headers, XFCC, &element),
         Mode::SanitizeSet => {
