@@ -18,7 +18,7 @@ use super::{
     handler::ResourceHandler,
     inventory::Inventory,
     mux,
-    resources::rds::RouteConfigs,
+    resources::{ecds::ExtensionConfigs, rds::RouteConfigs, rtds::RuntimeLayers},
     single::{Change, Single},
     source::{self, GrpcSource, Source},
     transport::{
@@ -46,6 +46,10 @@ pub enum Names {
 pub struct Handle {
     /// The route configurations that listeners share, by name and source.
     pub routes: RouteConfigs,
+    /// The filters whose configuration is discovered.
+    pub extensions: ExtensionConfigs,
+    /// The runtime layers that are discovered.
+    pub runtime: RuntimeLayers,
     /// Versions, times and refusals of all resources, for `/config_dump`.
     pub inventory: Inventory,
     /// Files and directories that are watched, for xDS and for certificates.

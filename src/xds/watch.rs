@@ -90,7 +90,11 @@ impl Watch {
     ) -> Vec<Rejected> {
         let added = match &self.names {
             Names::Wildcard => resources.to_vec(),
-            Names::One(name) => resources.iter().filter(|r| r.name == *name).cloned().collect(),
+            // When only others came, the handler is given them to refuse: the file or server is misconfigured.
+            Names::One(name) if resources.iter().any(|r| r.name == *name) => {
+                resources.iter().filter(|r| r.name == *name).cloned().collect()
+            }
+            Names::One(_) => resources.to_vec(),
         };
         let mut removed = Vec::new();
         if self.names == Names::Wildcard {

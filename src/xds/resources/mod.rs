@@ -1,5 +1,9 @@
 //! One handler for each resource type.
 
 pub mod cds;
+pub mod ecds;
 pub mod lds;
+pub mod odcds;
 pub mod rds;
+pub mod rtds;
+pub mod srds;

@@ -150,12 +150,7 @@ impl RouteSlot {
             self.table.store(Some(table));
             let stats = self.stats.local();
             stats.config_reload.inc();
-            let now = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
-            stats
-                .config_reload_time_ms
-                .set(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+            stats.config_reload_time_ms.set(unix_millis());
         }
         self.applied.store(Some(Arc::new(AppliedRoutes {
             name: resource.name.clone(),

@@ -3,6 +3,7 @@
 mod ads;
 mod delta;
 mod files;
+mod resources;
 mod rest;
 mod streams;
 
