@@ -95,7 +95,6 @@ fn start(cli: &Cli) -> Result<(), StartError> {
         let Some(control_mailbox) = receivers.pop() else {
             return Ok(());
         };
-        stats::enter_shard(server.concurrency);
         let control = Worker::new(server.concurrency, server.clone());
         let serving = {
             let control = control.clone();
