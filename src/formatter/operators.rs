@@ -48,7 +48,7 @@ const TABLE: &[(&str, Plain)] = &[
         text(out, Some(&cx.info.connection.filter_chain))
     }),
     ("LISTENER_NAME", |cx, out| text(out, Some(&cx.info.connection.listener))),
-    ("STREAM_ID", |cx, out| text(out, cx.info.request_id.as_deref())),
+    ("STREAM_ID", |cx, out| put(out, cx.info.request_id.as_ref()?.as_bytes())),
     ("CONNECTION_ID", |cx, out| count(out, cx.info.connection.id)),
     ("UNIQUE_ID", |_, out| {
         let _ = write!(out, "{}", uuid::Uuid::new_v4());
