@@ -29,13 +29,17 @@ use crate::{
     access_log::AccessLogs,
     config::{AnyExt, BuildCx, ConfigResult, DurationExt},
     http::{
+        RequestHead,
         codec::{CodecOptions, CodecType},
         filter::HttpFilterConfig,
     },
-    route::RouteTable,
+    route::{RouteTable, ScopeKeyBuilder},
     router::RouterConfig,
     stats::Stats,
-    xds::rds::{RouteConfigs, RouteSlot},
+    xds::{
+        rds::{RouteConfigs, RouteSlot},
+        resources::{ecds_http::http_filter, srds::ScopeSlot},
+    },
 };
 
 /// Where the route table comes from.
@@ -44,12 +48,15 @@ pub enum Routes {
     Rds(Arc<RouteSlot>),
     /// `route_config`
     Inline(Arc<RouteTable>),
+    /// `scoped_routes`
+    Scoped(Arc<ScopeSlot>, ScopeKeyBuilder),
 }
 
 impl Routes {
-    /// The table as of now; a stream keeps it for its life.
-    pub fn load(&self) -> Option<Arc<RouteTable>> {
+    /// The table for this request as of now; a stream keeps it for its life.
+    pub fn load(&self, head: &RequestHead) -> Option<Arc<RouteTable>> {
         match self {
+            Self::Scoped(slot, builder) => slot.find(&builder.key(head)?),
             Self::Rds(slot) => slot.load(),
             Self::Inline(table) => Some(table.clone()),
         }
@@ -325,7 +332,10 @@ fn routes(specifier: Option<RouteSpecifier>, stat_prefix: &str, cx: &mut BuildCx
         Some(RouteSpecifier::RouteConfig(config)) => {
             cx.field("route_config", |cx| RouteTable::build(config, cx).map(Routes::Inline))
         }
-        Some(RouteSpecifier::ScopedRoutes(_)) => Err(cx.error_at("scoped_routes", "not supported: scoped routes")),
+        Some(RouteSpecifier::ScopedRoutes(scoped)) => {
+            let (slot, builder) = cx.field("scoped_routes", |cx| ScopeSlot::build(scoped, stat_prefix, cx))?;
+            Ok(Routes::Scoped(slot, builder))
+        }
         None => Err(cx.error_at("route_specifier", "value is required")),
     }
 }
@@ -345,7 +355,14 @@ fn filter_chain(
             coverage!(cx, proto => FilterProto { supported { name, is_optional, disabled, config_type } });
             let any = match config_type {
                 Some(ConfigType::TypedConfig(any)) => any,
-                Some(ConfigType::ConfigDiscovery(_)) => return Err(cx.error_at("config_discovery", "not supported: discovered HTTP filters")),
+                Some(ConfigType::ConfigDiscovery(_)) if i + 1 == count => {
+                    return Err(cx.error(format!("Error: filter config discovery for the terminal filter {name} is not supported.")));
+                }
+                Some(ConfigType::ConfigDiscovery(source)) => {
+                    let config = cx.field("config_discovery", |cx| http_filter(&name, source, cx))?;
+                    filters.push(FilterEntry { name: name.into(), config, disabled });
+                    return Ok(());
+                }
                 // Envoy takes a filter without configuration by its type's default.
                 None => Default::default(),
             };

@@ -81,8 +81,8 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
 fn admit(active: &mut Active) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>> {
     let hcm = active.hcm.clone();
     let config = &hcm.config;
-    let table = config.routes.load();
     let head = &mut active.head;
+    let table = config.routes.load(head);
 
     if head.version == Version::HTTP_10 || head.version == Version::HTTP_09 {
         if !config.accept_http_10 {

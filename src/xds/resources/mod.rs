@@ -2,6 +2,7 @@
 
 pub mod cds;
 pub mod ecds;
+pub mod ecds_http;
 pub mod lds;
 pub mod odcds;
 pub mod rds;

@@ -1,25 +1,26 @@
 //! SRDS: scopes, each a key and the route configuration that requests with this key are routed by.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
 };
 
 use arc_swap::ArcSwap;
-use std::collections::HashMap;
 use tokio::sync::watch;
 use xds_protos::envoy::{
     config::{
         core::v3::ConfigSource,
         route::v3::{ScopedRouteConfiguration, scoped_route_configuration::key::fragment::Type as FragmentType},
     },
-    extensions::filters::network::http_connection_manager::v3::ScopedRds,
+    extensions::filters::network::http_connection_manager::v3::{
+        ScopedRds, ScopedRouteConfigurationsList, ScopedRoutes, scoped_routes::ConfigSpecifier,
+    },
 };
 
 use super::rds::{RouteConfigs, RouteSlot};
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult, InitTarget},
-    route::RouteTable,
+    route::{RouteTable, ScopeKey, ScopeKeyBuilder},
     server::ServerContext,
     stats::Stats,
     stats_block,
@@ -37,9 +38,6 @@ stats_block! {
         gauge on_demand_scopes, "Scopes whose routes are subscribed at first use";
     }
 }
-
-/// The values of a scope's key, in the order of `scope_key_builder.fragments`.
-pub type ScopeKey = Vec<String>;
 
 /// The scopes as of now.
 pub struct ScopeSlot {
@@ -92,6 +90,32 @@ impl ScopeSlot {
         }))
     }
 
+    /// The scopes of a connection manager's `scoped_routes`, and how a request's key is made.
+    pub fn build(
+        proto: ScopedRoutes,
+        stat_prefix: &str,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<(Arc<Self>, ScopeKeyBuilder)> {
+        coverage!(cx, proto => ScopedRoutes {
+            supported { name, scope_key_builder, rds_config_source, config_specifier }
+        });
+        let builder = cx.required("scope_key_builder", scope_key_builder, ScopeKeyBuilder::build)?;
+        // Only scopes with inline routes do without it.
+        let rds = rds_config_source.unwrap_or_default();
+        let slot = match config_specifier {
+            Some(ConfigSpecifier::ScopedRds(scoped)) => {
+                cx.field("scoped_rds", |cx| Self::subscribe(&name, scoped, &rds, stat_prefix, cx))?
+            }
+            Some(ConfigSpecifier::ScopedRouteConfigurationsList(ScopedRouteConfigurationsList {
+                scoped_route_configurations,
+            })) => cx.field("scoped_route_configurations_list", |cx| {
+                Self::fixed(scoped_route_configurations, &rds, stat_prefix, cx)
+            })?,
+            None => return Err(cx.error_at("config_specifier", "value is required")),
+        };
+        Ok((slot, builder))
+    }
+
     /// Subscribes to the scopes of `scoped_rds`; `name` is `scoped_routes.name`, `rds` its `rds_config_source`,
     /// `stat_prefix` the connection manager's (`http.ingress_http.`). Pushes an init target into `cx`: it is ready
     /// when the scopes and their routes are there.
@@ -111,7 +135,6 @@ impl ScopeSlot {
             return Err(cx.error_at("scoped_rds_config_source", "value is required"));
         };
         server.xds.check(&source, cx)?;
-        server.xds.check(rds, cx)?;
         let slot = Arc::new(Self {
             scopes: ArcSwap::default(),
             subscription: OnceLock::new(),
