@@ -1,5 +1,6 @@
 //! The extensions: one folder each, at the paths of Envoy's `source/extensions`.
 
+pub mod filters;
 mod registry;
 
 pub use registry::Registry;
@@ -8,5 +9,6 @@ pub use registry::Registry;
 pub fn register_all() -> Registry {
     let mut registry = Registry::default();
     registry.network_filter(crate::http::hcm::Factory);
+    registry.network_filter(filters::network::tcp_proxy::Factory);
     registry
 }

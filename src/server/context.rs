@@ -12,6 +12,7 @@ use xds_protos::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
 
 use super::Mailboxes;
 use crate::{
+    access_log::LogFiles,
     cli::{Cli, DrainStrategy},
     extensions::{self, Registry},
     listener::ListenerManager,
@@ -28,6 +29,8 @@ pub struct ServerContext {
     pub registry: Registry,
     /// All statistics.
     pub stats: Arc<Store>,
+    /// Open access log files.
+    pub log_files: Arc<LogFiles>,
     /// The listeners.
     pub listeners: ListenerManager,
     /// Ways to the workers and to the control thread.
@@ -66,6 +69,12 @@ impl ServerContext {
             )),
             registry,
             listeners: ListenerManager::new(&stats),
+            log_files: Arc::new(LogFiles::new(
+                &stats,
+                concurrency + 1,
+                Duration::from_millis(cli.file_flush_interval_msec.max(1)),
+                usize::try_from(cli.file_flush_min_size_kb.saturating_mul(1024)).unwrap_or(usize::MAX),
+            )),
             stats,
             xds: xds::Handle::default(),
             clusters: ClusterManager::default(),

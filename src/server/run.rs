@@ -125,6 +125,7 @@ fn start(cli: &Cli) -> Result<(), StartError> {
         }
         wait_for_stop().await?;
         serving.abort();
+        server.log_files.flush();
         Ok(())
     })
 }
@@ -141,6 +142,9 @@ fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::Co
     let Some(resources) = &bootstrap.static_resources else {
         return Ok(());
     };
+    for cluster in &resources.clusters {
+        server.clusters.add_or_update(cluster.clone(), "", pack(cluster), server)?;
+    }
     for listener in &resources.listeners {
         server
             .listeners

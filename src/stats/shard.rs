@@ -30,6 +30,11 @@ pub(super) fn add(value: &AtomicU64, n: u64) {
     }
 }
 
+/// The shard index of the current thread; `usize::MAX` where none was entered.
+pub fn current_shard() -> usize {
+    SHARD.get()
+}
+
 /// One `T` per shard, each allocated when its thread first touches it.
 pub(super) struct Sharded<T> {
     shards: Box<[OnceLock<Box<T>>]>,
