@@ -19,7 +19,7 @@ use xds_protos::{
     google::protobuf::Any,
 };
 
-use super::{LogCx, filter::LogFilter, file::LogFile};
+use super::{LogCx, file::LogFile, filter::LogFilter};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
     formatter::{Format, FormatCx},
@@ -49,7 +49,11 @@ thread_local! {
 impl AccessLogs {
     /// Builds `access_log` of a listener, HCM, router or tcp_proxy. `cx` stands at the repeated field.
     pub fn build(protos: Vec<Proto>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        protos.into_iter().map(|p| logger(p, cx)).collect::<ConfigResult<Vec<_>>>().map(Self)
+        protos
+            .into_iter()
+            .map(|p| logger(p, cx))
+            .collect::<ConfigResult<Vec<_>>>()
+            .map(Self)
     }
 
     /// Whether there is none, so that nothing has to be kept for it.
@@ -60,12 +64,23 @@ impl AccessLogs {
     /// Writes the stream's line to every log whose filter lets it.
     pub fn log(&self, cx: &LogCx<'_>) {
         for logger in &self.0 {
-            if logger.filter.as_ref().is_some_and(|f| !f.passes(cx.request, cx.response, cx.info)) {
+            if logger
+                .filter
+                .as_ref()
+                .is_some_and(|f| !f.passes(cx.request, cx.response, cx.info))
+            {
                 continue;
             }
             LINE.with_borrow_mut(|line| {
                 line.clear();
-                logger.format.write(line, &FormatCx { request: cx.request, response: cx.response, info: cx.info });
+                logger.format.write(
+                    line,
+                    &FormatCx {
+                        request: cx.request,
+                        response: cx.response,
+                        info: cx.info,
+                    },
+                );
                 logger.file.write(line);
             });
         }
@@ -76,10 +91,16 @@ fn logger(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Logger> {
     coverage!(cx, proto => Proto { supported { name, filter, config_type } });
     let filter = cx.opt("filter", filter, LogFilter::build)?;
     let Some(ConfigType::TypedConfig(any)) = config_type else {
-        return Err(cx.error(format!("Didn't find a registered implementation for '{name}' with type URL: ''")));
+        return Err(cx.error(format!(
+            "Didn't find a registered implementation for '{name}' with type URL: ''"
+        )));
     };
     let (format, path) = cx.field("typed_config", |cx| sink(&any, &name, cx))?;
-    let file = cx.server.log_files.open(&path).map_err(|e| cx.error(format!("unable to open file '{path}': {e}")))?;
+    let file = cx
+        .server
+        .log_files
+        .open(&path)
+        .map_err(|e| cx.error(format!("unable to open file '{path}': {e}")))?;
     Ok(Logger { filter, format, file })
 }
 
@@ -92,9 +113,15 @@ fn sink(any: &Any, name: &str, cx: &mut BuildCx<'_>) -> ConfigResult<(Format, St
                 None => None,
                 Some(FileFormat::LogFormat(f)) => Some(f),
                 Some(FileFormat::Format(text)) if text.is_empty() => None,
-                Some(FileFormat::Format(text)) => return Ok((cx.field("format", |cx| Format::parse(&text, cx))?, path)),
-                Some(FileFormat::JsonFormat(json)) => return Ok((cx.field("json_format", |cx| Format::json(json, false, cx))?, path)),
-                Some(FileFormat::TypedJsonFormat(json)) => return Ok((cx.field("typed_json_format", |cx| Format::json(json, false, cx))?, path)),
+                Some(FileFormat::Format(text)) => {
+                    return Ok((cx.field("format", |cx| Format::parse(&text, cx))?, path));
+                }
+                Some(FileFormat::JsonFormat(json)) => {
+                    return Ok((cx.field("json_format", |cx| Format::json(json, false, cx))?, path));
+                }
+                Some(FileFormat::TypedJsonFormat(json)) => {
+                    return Ok((cx.field("typed_json_format", |cx| Format::json(json, false, cx))?, path));
+                }
             };
             Ok((log_format(format, cx)?, path))
         }
@@ -110,7 +137,9 @@ fn sink(any: &Any, name: &str, cx: &mut BuildCx<'_>) -> ConfigResult<(Format, St
             let format = access_log_format.map(|StderrFormat::LogFormat(f)| f);
             Ok((log_format(format, cx)?, "/dev/stderr".to_owned()))
         }
-        other => Err(cx.error(format!("Didn't find a registered implementation for '{name}' with type URL: '{other}'"))),
+        other => Err(cx.error(format!(
+            "Didn't find a registered implementation for '{name}' with type URL: '{other}'"
+        ))),
     }
 }
 

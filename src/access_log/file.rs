@@ -9,7 +9,10 @@ use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
     io::{self, Write},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -68,7 +71,13 @@ impl LogFiles {
     pub fn new(store: &Arc<Store>, threads: usize, interval: Duration, flush_at: usize) -> Self {
         Self {
             files: Mutex::default(),
-            writer: Arc::new(Writer { wake: Mutex::new(false), bell: Condvar::new(), interval, flush_at, running: AtomicBool::new(false) }),
+            writer: Arc::new(Writer {
+                wake: Mutex::new(false),
+                bell: Condvar::new(),
+                interval,
+                flush_at,
+                running: AtomicBool::new(false),
+            }),
             threads: threads.max(1),
             stats: store.scope("filesystem.").block(),
         }
@@ -93,7 +102,9 @@ impl LogFiles {
         if !self.writer.running.swap(true, Ordering::Relaxed) {
             let files = Arc::downgrade(self);
             let writer = self.writer.clone();
-            thread::Builder::new().name("access-log".into()).spawn(move || write_loop(&files, &writer))?;
+            thread::Builder::new()
+                .name("access-log".into())
+                .spawn(move || write_loop(&files, &writer))?;
         }
         Ok(file)
     }
@@ -135,7 +146,10 @@ fn write_loop(files: &Weak<LogFiles>, writer: &Writer) {
     loop {
         let woken = {
             let wake = lock(&writer.wake);
-            let (mut wake, _) = writer.bell.wait_timeout_while(wake, writer.interval, |w| !*w).unwrap_or_else(PoisonError::into_inner);
+            let (mut wake, _) = writer
+                .bell
+                .wait_timeout_while(wake, writer.interval, |w| !*w)
+                .unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *wake)
         };
         let Some(files) = files.upgrade() else { return };

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use xds_protos::envoy::config::accesslog::v3::{
-    AccessLogFilter as Proto, AndFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter, HeaderFilter, LogTypeFilter,
-    MetadataFilter, OrFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter, access_log_filter::FilterSpecifier, comparison_filter::Op,
+    AccessLogFilter as Proto, AndFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter, HeaderFilter,
+    LogTypeFilter, MetadataFilter, OrFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter,
+    access_log_filter::FilterSpecifier, comparison_filter::Op,
 };
 
 use crate::{
@@ -45,9 +46,14 @@ pub struct Comparison {
 
 impl Comparison {
     fn build(proto: Option<ComparisonFilter>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        let Some(proto) = proto else { return Err(cx.error_at("comparison", "value is required")) };
+        let Some(proto) = proto else {
+            return Err(cx.error_at("comparison", "value is required"));
+        };
         coverage!(cx, proto => ComparisonFilter { supported { op, value } });
-        Ok(Self { op: Op::try_from(op).unwrap_or_default(), value: value.map_or(0, |v| v.default_value.into()) })
+        Ok(Self {
+            op: Op::try_from(op).unwrap_or_default(),
+            value: value.map_or(0, |v| v.default_value.into()),
+        })
     }
 
     fn holds(&self, n: u64) -> bool {
@@ -64,16 +70,20 @@ impl LogFilter {
     /// Builds a filter.
     pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto { supported { filter_specifier } });
-        let Some(specifier) = filter_specifier else { return Err(cx.error_at("filter_specifier", "value is required")) };
+        let Some(specifier) = filter_specifier else {
+            return Err(cx.error_at("filter_specifier", "value is required"));
+        };
         match specifier {
-            FilterSpecifier::StatusCodeFilter(StatusCodeFilter { comparison }) => {
-                cx.field("status_code_filter", |cx| Comparison::build(comparison, cx)).map(Self::Status)
-            }
-            FilterSpecifier::DurationFilter(DurationFilter { comparison }) => {
-                cx.field("duration_filter", |cx| Comparison::build(comparison, cx)).map(Self::Duration)
-            }
+            FilterSpecifier::StatusCodeFilter(StatusCodeFilter { comparison }) => cx
+                .field("status_code_filter", |cx| Comparison::build(comparison, cx))
+                .map(Self::Status),
+            FilterSpecifier::DurationFilter(DurationFilter { comparison }) => cx
+                .field("duration_filter", |cx| Comparison::build(comparison, cx))
+                .map(Self::Duration),
             FilterSpecifier::HeaderFilter(HeaderFilter { header }) => cx
-                .field("header_filter", |cx| cx.required("header", header, HeaderMatcher::build))
+                .field("header_filter", |cx| {
+                    cx.required("header", header, HeaderMatcher::build)
+                })
                 .map(|m| Self::Header(Box::new(m))),
             FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter { flags }) => cx
                 .each("response_flag_filter.flags", flags, |f, cx| {
@@ -88,7 +98,9 @@ impl LogFilter {
                         use_independent_randomness: "randomness is always independent",
                     }
                 });
-                Ok(Self::Runtime(percent_sampled.as_ref().map_or(FractionalPercent::ZERO, fraction)))
+                Ok(Self::Runtime(
+                    percent_sampled.as_ref().map_or(FractionalPercent::ZERO, fraction),
+                ))
             }
             FilterSpecifier::GrpcStatusFilter(filter) => {
                 coverage!(cx, filter => GrpcStatusFilter { supported { statuses, exclude } });
@@ -102,8 +114,12 @@ impl LogFilter {
                     None => Ok(Self::Always(missing)),
                 }
             }
-            FilterSpecifier::AndFilter(AndFilter { filters }) => cx.each("and_filter.filters", filters, Self::build).map(Self::All),
-            FilterSpecifier::OrFilter(OrFilter { filters }) => cx.each("or_filter.filters", filters, Self::build).map(Self::Any),
+            FilterSpecifier::AndFilter(AndFilter { filters }) => {
+                cx.each("and_filter.filters", filters, Self::build).map(Self::All)
+            }
+            FilterSpecifier::OrFilter(OrFilter { filters }) => {
+                cx.each("or_filter.filters", filters, Self::build).map(Self::Any)
+            }
             FilterSpecifier::NotHealthCheckFilter(_) => Ok(Self::Always(true)),
             // Nothing is traced, so a filter for traced requests lets none through.
             FilterSpecifier::TraceableFilter(_) => Ok(Self::Always(false)),
@@ -114,7 +130,9 @@ impl LogFilter {
                 let listed = types.iter().any(|t| END_TYPES.contains(t));
                 Ok(Self::Always(listed != exclude))
             }
-            FilterSpecifier::ExtensionFilter(_) => Err(cx.error_at("extension_filter", "not supported: filter extensions")),
+            FilterSpecifier::ExtensionFilter(_) => {
+                Err(cx.error_at("extension_filter", "not supported: filter extensions"))
+            }
         }
     }
 
@@ -132,7 +150,11 @@ impl LogFilter {
             Self::Runtime(share) => share.hit(fastrand::u64(..)),
             Self::Grpc(statuses, exclude) => statuses.contains(&grpc_status(response, info)) != *exclude,
             Self::Metadata(matcher, missing) => {
-                if info.metadata.is_empty() { *missing } else { matcher.matches_dynamic(info) }
+                if info.metadata.is_empty() {
+                    *missing
+                } else {
+                    matcher.matches_dynamic(info)
+                }
             }
             Self::All(all) => all.iter().all(|f| f.passes(request, response, info)),
             Self::Any(any) => any.iter().any(|f| f.passes(request, response, info)),
@@ -144,7 +166,9 @@ impl LogFilter {
 /// From trailers, else headers, else the HTTP status mapped as gRPC maps it.
 fn grpc_status(response: Option<&ResponseHead>, info: &StreamInfo) -> i32 {
     let trailers = info.response_trailers.as_ref();
-    let told = trailers.and_then(|t| t.get("grpc-status")).or_else(|| response.and_then(|r| r.headers.get("grpc-status")));
+    let told = trailers
+        .and_then(|t| t.get("grpc-status"))
+        .or_else(|| response.and_then(|r| r.headers.get("grpc-status")));
     if let Some(status) = told.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()) {
         return status;
     }

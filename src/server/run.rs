@@ -143,7 +143,9 @@ fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::Co
         return Ok(());
     };
     for cluster in &resources.clusters {
-        server.clusters.add_or_update(cluster.clone(), "", pack(cluster), server)?;
+        server
+            .clusters
+            .add_or_update(cluster.clone(), "", pack(cluster), server)?;
     }
     for listener in &resources.listeners {
         server

@@ -16,8 +16,15 @@ use crate::{
 pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: Connection) {
     let stats = config.stats.local();
     stats.downstream_cx_total.inc();
-    let mut session = Session { info: StreamInfo::new(connection.info.clone(), None), progress: CopyProgress::default(), config: &config, stats };
-    let Some(lease) = connect(&mut session, &worker).await else { return };
+    let mut session = Session {
+        info: StreamInfo::new(connection.info.clone(), None),
+        progress: CopyProgress::default(),
+        config: &config,
+        stats,
+    };
+    let Some(lease) = connect(&mut session, &worker).await else {
+        return;
+    };
     let end = {
         let copying = copy(connection.stream, lease.stream, config.idle_timeout, &session.progress);
         match config.max_duration {
@@ -58,7 +65,11 @@ impl Drop for Session<'_> {
         progress.upstream_bytes_received.set(sent);
         self.info.end = Some(Instant::now());
         if !self.config.access_log.is_empty() {
-            self.config.access_log.log(&LogCx { request: None, response: None, info: &self.info });
+            self.config.access_log.log(&LogCx {
+                request: None,
+                response: None,
+                info: &self.info,
+            });
         }
     }
 }

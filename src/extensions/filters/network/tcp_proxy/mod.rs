@@ -22,7 +22,9 @@ impl NetworkFilterFactory for Factory {
     type Proto = Proto;
 
     fn build(&self, proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<NetworkFilter> {
-        Ok(NetworkFilter::Terminal(Arc::new(TcpProxy(Arc::new(config::Config::build(proto, cx)?)))))
+        Ok(NetworkFilter::Terminal(Arc::new(TcpProxy(Arc::new(
+            config::Config::build(proto, cx)?,
+        )))))
     }
 }
 
