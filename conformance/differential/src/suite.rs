@@ -29,9 +29,13 @@ use crate::{ports, stats};
 /// Cases per pair of processes.
 const GROUP: usize = 60;
 
+/// Cases with processes of their own that run at the same time.
+const PROCESSES: usize = 3;
+
 /// How long logs, stats and upstream records may take to settle after the last response.
 const SETTLE: Duration = Duration::from_secs(4);
 
+#[derive(Clone, Debug)]
 pub struct Options {
     pub envoy: PathBuf,
     /// None runs Envoy alone.
@@ -106,11 +110,11 @@ pub async fn run(sources: &[Source], options: &Options) -> Result<Vec<CaseResult
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let scratch = TempDir::new()?;
     let certs = Arc::new(Certs::make(&scratch.path().join("certs"))?);
-    let suite = Suite {
-        options,
-        scratch: scratch.path(),
+    let suite = Arc::new(Suite {
+        options: options.clone(),
+        scratch: scratch.path().to_owned(),
         certs,
-    };
+    });
     let mut alone = Vec::new();
     let mut shared = Vec::new();
     for source in sources {
@@ -124,15 +128,25 @@ pub async fn run(sources: &[Source], options: &Options) -> Result<Vec<CaseResult
     for group in shared.chunks(GROUP) {
         suite.group(group, &mut results).await?;
     }
+    let permits = Arc::new(Semaphore::new(PROCESSES));
+    let mut tasks = tokio::task::JoinSet::new();
     for source in alone {
-        suite.group(&[source], &mut results).await?;
+        let (source, suite, permits) = (source.clone(), suite.clone(), permits.clone());
+        tasks.spawn(async move {
+            let _permit = permits.acquire().await;
+            let mut results = HashMap::new();
+            suite.group(&[&source], &mut results).await.map(|()| results)
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        results.extend(done??);
     }
     Ok(sources.iter().filter_map(|s| results.remove(&s.id)).collect())
 }
 
-struct Suite<'a> {
-    options: &'a Options,
-    scratch: &'a Path,
+struct Suite {
+    options: Options,
+    scratch: PathBuf,
     certs: Arc<Certs>,
 }
 
@@ -152,7 +166,7 @@ struct Side {
     refused: HashMap<String, String>,
 }
 
-impl Suite<'_> {
+impl Suite {
     async fn group(&self, sources: &[&Source], results: &mut HashMap<String, CaseResult>) -> Result<()> {
         if let [source] = sources
             && source.parse()?.validate.is_some()
@@ -383,7 +397,7 @@ impl Suite<'_> {
     }
 
     fn dir(&self, name: &str) -> Result<PathBuf> {
-        Ok(tempfile::Builder::new().prefix(name).tempdir_in(self.scratch)?.keep())
+        Ok(tempfile::Builder::new().prefix(name).tempdir_in(&self.scratch)?.keep())
     }
 }
 
