@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue};
 use super::RouterConfig;
 use crate::{
     http::{RequestHead, stream_info::Progress},
+    net::Deadline,
     route::RouteAction,
 };
 
@@ -120,7 +121,7 @@ pub(super) async fn expire(limit: Option<Duration>, progress: Rc<Progress>) {
         if due <= Instant::now() && progress.request_complete.get() {
             return;
         }
-        tokio::time::sleep_until(due.into()).await;
+        Deadline::at(due).await;
     }
 }
 

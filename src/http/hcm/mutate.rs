@@ -45,6 +45,10 @@ const EDGE_ONLY: [HeaderName; 3] = [
 
 /// Hop-by-hop headers never go on. `upgrade` and `connection` stay for an upgrade, which the router writes anew.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
+    // Most requests have none of them, and one walk costs less than six look-ups.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     if let Some(connection) = headers.get(header::CONNECTION) {
         // Headers named by `connection` are the sender's business with us alone.
         let named: Vec<HeaderName> = connection
@@ -74,6 +78,14 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
             headers.remove(header::TE);
         }
     }
+}
+
+/// Whether the header is one that [`strip_hop_by_hop`] looks at.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
+    )
 }
 
 fn allows_trailers(headers: &HeaderMap) -> bool {
@@ -124,17 +136,21 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
     }
     info.remote_address = Some(remote.clone());
 
+    let any_of_envoy = |headers: &HeaderMap| headers.keys().any(|n| n.as_str().starts_with("x-envoy-"));
     if internal {
         head.headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
     } else {
-        head.headers.remove(X_ENVOY_INTERNAL);
-        for name in &INTERNAL_ONLY {
-            head.headers.remove(name);
-        }
-        if edge {
-            for name in &EDGE_ONLY {
+        // Seventeen removals are worth a look at whether there is anything to remove.
+        if any_of_envoy(&head.headers) {
+            head.headers.remove(X_ENVOY_INTERNAL);
+            for name in &INTERNAL_ONLY {
                 head.headers.remove(name);
             }
+            for name in EDGE_ONLY.iter().filter(|_| edge) {
+                head.headers.remove(name);
+            }
+        }
+        if edge {
             if let Some(value) = remote.ip().and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok()) {
                 head.headers.insert(X_ENVOY_EXTERNAL_ADDRESS, value);
             }

@@ -24,6 +24,7 @@ use crate::{
         codec::{CodecRequest, Upgrade},
         filter::{StreamCx, settle},
     },
+    net::Deadline,
     route::{RouteOutcome, RouteTable},
     router::{self, Routed},
 };
@@ -339,7 +340,7 @@ impl Timers {
             let next = [idle, request, longest].into_iter().flatten().min();
             match next {
                 None => std::future::pending::<()>().await,
-                Some(next) if next > now => tokio::time::sleep_until(next.into()).await,
+                Some(next) if next > now => Deadline::at(next).await,
                 Some(next) if Some(next) == idle => {
                     let status = if self.progress.request_complete.get() {
                         StatusCode::GATEWAY_TIMEOUT

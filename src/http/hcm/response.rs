@@ -100,15 +100,15 @@ impl Active {
     /// Headers that the connection manager sets or removes on every response.
     fn finish_headers(&mut self, head: &mut ResponseHead, tunnel: bool) {
         let config = &self.hcm.config;
-        if head.headers.contains_key(header::CONNECTION) && !tunnel {
-            head.headers.remove(header::CONNECTION);
+        if head.headers.keys().any(mutate::is_hop_by_hop) {
+            if !tunnel {
+                head.headers.remove(header::CONNECTION);
+                head.headers.remove(header::UPGRADE);
+            }
+            head.headers.remove(header::TRANSFER_ENCODING);
+            head.headers.remove(KEEP_ALIVE);
+            head.headers.remove(PROXY_CONNECTION);
         }
-        if !tunnel {
-            head.headers.remove(header::UPGRADE);
-        }
-        head.headers.remove(header::TRANSFER_ENCODING);
-        head.headers.remove(KEEP_ALIVE);
-        head.headers.remove(PROXY_CONNECTION);
         match config.server_header {
             ServerHeader::Overwrite => {
                 head.headers.insert(header::SERVER, config.server_name.clone());
