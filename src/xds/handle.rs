@@ -39,6 +39,8 @@ pub enum Names {
     Wildcard,
     /// One resource (EDS, RDS, SDS, ECDS, RTDS).
     One(String),
+    /// What the control plane sends below this name (`<namespace>/...`), and what is demanded of it: VHDS.
+    Namespace(String),
 }
 
 /// The xDS client. Every method may be called from any control-side thread.
@@ -224,6 +226,14 @@ pub struct WatchGuard {
     id: WatchId,
     alive: Arc<AtomicBool>,
     sender: mpsc::UnboundedSender<Command>,
+}
+
+impl WatchGuard {
+    /// Asks for one more resource of a [`Names::Namespace`] watch (on-demand VHDS).
+    pub fn demand(&self, name: &str) {
+        // The task may have ended before; then nothing comes, as from a control plane that does not answer.
+        let _ = self.sender.send(Command::Demand(self.id, name.to_owned()));
+    }
 }
 
 impl Drop for WatchGuard {

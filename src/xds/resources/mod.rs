@@ -8,3 +8,4 @@ pub mod odcds;
 pub mod rds;
 pub mod rtds;
 pub mod srds;
+mod vhds;

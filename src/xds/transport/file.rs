@@ -22,7 +22,7 @@ use crate::{
     xds::{
         handler::FetchFailure,
         source::FileSource,
-        watch::{Attempts, Command, NewWatch, Watch},
+        watch::{Attempts, Command, NewWatch, Watch, ended},
         wire,
     },
 };
@@ -170,7 +170,7 @@ pub(in crate::xds) async fn run(
             () = changes.changed() => {}
             () = poll => {}
             // The guard was the only sender.
-            _ = commands.recv() => return,
+            () = ended(&mut commands) => return,
         }
     }
 }
