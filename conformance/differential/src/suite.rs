@@ -107,14 +107,8 @@ impl CaseResult {
 
 /// Runs all `sources` and returns their results in the same order.
 pub async fn run(sources: &[Source], options: &Options) -> Result<Vec<CaseResult>> {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let scratch = TempDir::new()?;
-    let certs = Arc::new(Certs::make(&scratch.path().join("certs"))?);
-    let suite = Arc::new(Suite {
-        options: options.clone(),
-        scratch: scratch.path().to_owned(),
-        certs,
-    });
+    let suite = Arc::new(Suite::new(options, scratch.path())?);
     let mut alone = Vec::new();
     let mut shared = Vec::new();
     for source in sources {
@@ -144,29 +138,40 @@ pub async fn run(sources: &[Source], options: &Options) -> Result<Vec<CaseResult
     Ok(sources.iter().filter_map(|s| results.remove(&s.id)).collect())
 }
 
-struct Suite {
+pub(crate) struct Suite {
     options: Options,
     scratch: PathBuf,
     certs: Arc<Certs>,
 }
 
 /// A case made ready for one side.
-struct Prepared {
+pub(crate) struct Prepared {
     case: Case,
-    target: Arc<Target>,
+    pub(crate) target: Arc<Target>,
     fragment: Fragment,
     normal: Normalizer,
 }
 
 /// One side's process with the cases it accepted.
-struct Side {
+pub(crate) struct Side {
     proxy: Option<Proxy>,
-    prepared: HashMap<String, Arc<Prepared>>,
+    pub(crate) prepared: HashMap<String, Arc<Prepared>>,
     /// Cases it did not accept, and why.
-    refused: HashMap<String, String>,
+    pub(crate) refused: HashMap<String, String>,
 }
 
 impl Suite {
+    /// Everything processes and backends need below `scratch`.
+    pub(crate) fn new(options: &Options, scratch: &Path) -> Result<Suite> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let certs = Arc::new(Certs::make(&scratch.join("certs"))?);
+        Ok(Suite {
+            options: options.clone(),
+            scratch: scratch.to_owned(),
+            certs,
+        })
+    }
+
     async fn group(&self, sources: &[&Source], results: &mut HashMap<String, CaseResult>) -> Result<()> {
         if let [source] = sources
             && source.parse()?.validate.is_some()
@@ -280,7 +285,7 @@ impl Suite {
     }
 
     /// Starts `binary` with all of `sources` that it accepts.
-    async fn start(&self, sources: &[&Source], binary: &Path, name: &str) -> Result<Side> {
+    pub(crate) async fn start(&self, sources: &[&Source], binary: &Path, name: &str) -> Result<Side> {
         let dir = self.dir(name)?;
         let admin = ports::free()?;
         let mut side = Side {
