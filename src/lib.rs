@@ -14,6 +14,7 @@ pub mod config;
 pub mod stats;
 
 pub mod access_log;
+pub mod admin;
 pub mod bootstrap;
 pub mod cli;
 pub mod extensions;
