@@ -21,7 +21,7 @@ use xds_protos::{
 
 use super::{LogCx, file::LogFile, filter::LogFilter};
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult, unpack},
+    config::{AnyExt, BuildCx, ConfigResult, plain, unpack},
     formatter::{Format, FormatCx},
 };
 
@@ -95,6 +95,7 @@ fn logger(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Logger> {
             "Didn't find a registered implementation for '{name}' with type URL: ''"
         )));
     };
+    let any = plain(any, cx)?;
     let (format, path) = cx.field("typed_config", |cx| sink(&any, &name, cx))?;
     let file = cx
         .server

@@ -40,7 +40,10 @@ pub fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes().enumerate();
     while let Some((i, b)) = bytes.next() {
-        let escape = (b == b'%').then(|| text.get(i + 1..i + 3)).flatten().and_then(|h| u8::from_str_radix(h, 16).ok());
+        let escape = (b == b'%')
+            .then(|| text.get(i + 1..i + 3))
+            .flatten()
+            .and_then(|h| u8::from_str_radix(h, 16).ok());
         match escape {
             Some(decoded) => {
                 out.push(decoded);
@@ -73,22 +76,35 @@ pub struct Reply {
 impl Reply {
     /// 200 with text.
     pub fn text(body: impl Into<Bytes>) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/plain; charset=UTF-8", body: ReplyBody::Whole(body.into()) }
+        Self {
+            status: StatusCode::OK,
+            content_type: "text/plain; charset=UTF-8",
+            body: ReplyBody::Whole(body.into()),
+        }
     }
 
     /// 200 with JSON.
     pub fn json(body: impl Into<Bytes>) -> Self {
-        Self { content_type: "application/json", ..Self::text(body) }
+        Self {
+            content_type: "application/json",
+            ..Self::text(body)
+        }
     }
 
     /// 200 with HTML.
     pub fn html(body: impl Into<Bytes>) -> Self {
-        Self { content_type: "text/html; charset=UTF-8", ..Self::text(body) }
+        Self {
+            content_type: "text/html; charset=UTF-8",
+            ..Self::text(body)
+        }
     }
 
     /// Text with another status.
     pub fn error(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self { status, ..Self::text(body) }
+        Self {
+            status,
+            ..Self::text(body)
+        }
     }
 
     /// Text rendered in pieces by `render` on a blocking thread; a slow reader slows only that thread.
@@ -101,7 +117,11 @@ impl Reply {
                 gone = gone || sender.blocking_send(piece).is_err();
             });
         });
-        Self { status: StatusCode::OK, content_type, body: ReplyBody::Pieces(receiver) }
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            body: ReplyBody::Pieces(receiver),
+        }
     }
 }
 

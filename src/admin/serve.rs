@@ -107,13 +107,28 @@ fn connection<I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(io
 
 async fn answer(request: Request<Incoming>, server: Arc<ServerContext>) -> Response<BoxBody<Bytes, Infallible>> {
     let (parts, body) = request.into_parts();
-    let body = Limited::new(body, MAX_BODY).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let body = Limited::new(body, MAX_BODY)
+        .collect()
+        .await
+        .map(|b| b.to_bytes())
+        .unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let request = AdminRequest { server, method: parts.method, query, body };
-    let Reply { status, content_type, body } = endpoints::dispatch(parts.uri.path(), &request);
+    let request = AdminRequest {
+        server,
+        method: parts.method,
+        query,
+        body,
+    };
+    let Reply {
+        status,
+        content_type,
+        body,
+    } = endpoints::dispatch(parts.uri.path(), &request);
     let body = match body {
         ReplyBody::Whole(bytes) => Full::new(bytes).boxed(),
-        ReplyBody::Pieces(pieces) => BodyExt::boxed(StreamBody::new(ReceiverStream::new(pieces).map(|b| Ok(Frame::data(b))))),
+        ReplyBody::Pieces(pieces) => {
+            BodyExt::boxed(StreamBody::new(ReceiverStream::new(pieces).map(|b| Ok(Frame::data(b)))))
+        }
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;

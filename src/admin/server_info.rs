@@ -1,13 +1,22 @@
 //! `/server_info` and `/memory`.
 
 use serde_json::json;
-use xds_protos::print::{self, PrintOptions};
+use xds_protos::{
+    print::{self, PrintOptions},
+    prost::Message,
+    prost_reflect::DynamicMessage,
+};
 
 use super::{AdminRequest, Reply, reply::envoy_json};
 
 /// The version string, in the shape of Envoy's: revision/version/state/type/TLS library.
 pub fn version() -> String {
-    format!("{}/{}/Clean/{}/rustls", "nuncio", env!("CARGO_PKG_VERSION"), if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" })
+    format!(
+        "{}/{}/Clean/{}/rustls",
+        "nuncio",
+        env!("CARGO_PKG_VERSION"),
+        if cfg!(debug_assertions) { "DEBUG" } else { "RELEASE" }
+    )
 }
 
 /// `/server_info`
@@ -15,9 +24,18 @@ pub(super) fn server_info(request: &AdminRequest) -> Reply {
     let server = &request.server;
     let cli = &server.cli;
     let uptime = format!("{}s", server.started.1.elapsed().as_secs());
-    let node = print::to_dynamic(&*server.node)
-        .ok()
-        .and_then(|n| serde_json::from_str(&print::json(&n, PrintOptions { always_print_defaults: true, ..PrintOptions::default() })).ok())
+    let node = xds_protos::message("envoy.config.core.v3.Node")
+        .and_then(|d| DynamicMessage::decode(d, server.node.encode_to_vec().as_slice()).ok())
+        .and_then(|n| {
+            serde_json::from_str(&print::json(
+                &n,
+                PrintOptions {
+                    always_print_defaults: true,
+                    ..PrintOptions::default()
+                },
+            ))
+            .ok()
+        })
         .unwrap_or(serde_json::Value::Null);
     let path = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     Reply::json(envoy_json(&json!({

@@ -94,8 +94,12 @@ impl ServerContext {
     /// A server of this bootstrap, with nothing running yet.
     pub fn new(bootstrap: Bootstrap, cli: &Cli) -> ConfigResult<Arc<Self>> {
         let concurrency = cli.concurrency.unwrap_or_else(super::cpus::available).max(1);
-        let stats = Store::new(StatsConfig::from_proto(bootstrap.stats_config.clone().unwrap_or_default(), &[])?, concurrency);
+        let stats = Store::new(
+            StatsConfig::from_proto(bootstrap.stats_config.clone().unwrap_or_default(), &[])?,
+            concurrency,
+        );
         let registry = extensions::register_all();
+        let server_stats = stats.scope("server.").block();
         Ok(Arc::new(Self {
             node: Arc::new(xds::node::complete(
                 bootstrap.node.clone().unwrap_or_default(),
@@ -115,7 +119,7 @@ impl ServerContext {
             mailboxes: Mailboxes::default(),
             concurrency,
             drain_time: cli.drain_time(),
-            server_stats: stats.scope("server.").block(),
+            server_stats,
             stop: tokio::sync::Notify::new(),
             state: AtomicU8::new(State::PreInitializing as u8),
             cli: cli.clone(),
@@ -144,7 +148,9 @@ impl ServerContext {
         let stats = self.server_stats.local();
         if state == State::Live {
             stats.live.set(1);
-            stats.initialization_time_ms.record(u64::try_from(self.started.1.elapsed().as_millis()).unwrap_or(u64::MAX));
+            stats
+                .initialization_time_ms
+                .record(u64::try_from(self.started.1.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
         self.refresh_stats();
     }

@@ -9,7 +9,7 @@ mod stats;
 mod worker;
 
 pub use context::{ServerContext, State};
-pub use stats::{Memory, ServerStats, memory};
 pub use drain::{Drain, DrainSignal};
 pub use run::{StartError, run};
+pub use stats::{Memory, ServerStats, memory};
 pub use worker::{Mailboxes, Worker, WorkerMsg};

@@ -86,7 +86,10 @@ fn start(cli: &Cli) -> Result<(), StartError> {
         path: path.clone(),
         source,
     })?;
-    let server = ServerContext::new(bootstrap, cli).map_err(|source| StartError::Config { path: path.clone(), source })?;
+    let server = ServerContext::new(bootstrap, cli).map_err(|source| StartError::Config {
+        path: path.clone(),
+        source,
+    })?;
     let runtime = local_runtime()?;
     runtime.block_on(async {
         let (senders, mut receivers): (Vec<_>, Vec<_>) =
@@ -114,7 +117,10 @@ fn start(cli: &Cli) -> Result<(), StartError> {
             );
             return Ok(());
         }
-        admin(&server).map_err(|source| StartError::Config { path: cli_path(cli), source })?;
+        admin(&server).map_err(|source| StartError::Config {
+            path: cli_path(cli),
+            source,
+        })?;
         flush_stats(&server);
         start_workers(&server, receivers)?;
         let _subscriptions = tokio::select! {
@@ -136,13 +142,20 @@ fn start(cli: &Cli) -> Result<(), StartError> {
 }
 
 fn cli_path(cli: &Cli) -> String {
-    cli.config_path.as_ref().map(|p| p.display().to_string()).unwrap_or_default()
+    cli.config_path
+        .as_ref()
+        .map(|p| p.display().to_string())
+        .unwrap_or_default()
 }
 
 /// Starts the admin server, when the bootstrap has one.
 fn admin(server: &Arc<ServerContext>) -> Result<(), crate::config::ConfigError> {
-    let Some(proto) = server.bootstrap.admin.clone() else { return Ok(()) };
-    let Some(address) = crate::admin::start(proto, server)? else { return Ok(()) };
+    let Some(proto) = server.bootstrap.admin.clone() else {
+        return Ok(());
+    };
+    let Some(address) = crate::admin::start(proto, server)? else {
+        return Ok(());
+    };
     tracing::info!(%address, "admin server listens");
     if let Some(path) = &server.cli.admin_address_path
         && let Err(error) = crate::admin::write_address(path, &address)
@@ -155,7 +168,11 @@ fn admin(server: &Arc<ServerContext>) -> Result<(), crate::config::ConfigError> 
 /// Moves interval values on every `stats_flush_interval` (default 5 s).
 fn flush_stats(server: &Arc<ServerContext>) {
     use crate::config::DurationExt;
-    let interval = server.bootstrap.stats_flush_interval.or_duration(std::time::Duration::from_secs(5)).max(std::time::Duration::from_millis(1));
+    let interval = server
+        .bootstrap
+        .stats_flush_interval
+        .or_duration(std::time::Duration::from_secs(5))
+        .max(std::time::Duration::from_millis(1));
     let server = server.clone();
     tokio::task::spawn_local(async move {
         loop {

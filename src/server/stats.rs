@@ -48,5 +48,9 @@ pub fn memory() -> Memory {
     let (_size, resident) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
     let shared = pages.next().unwrap_or(0);
     let own = resident.saturating_sub(shared);
-    Memory { allocated: own, heap: own, physical: resident }
+    Memory {
+        allocated: own,
+        heap: own,
+        physical: resident,
+    }
 }

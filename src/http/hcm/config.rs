@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     access_log::AccessLogs,
-    config::{AnyExt, BuildCx, ConfigResult, DurationExt},
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain},
     http::{
         RequestHead,
         codec::{CodecOptions, CodecType},
@@ -366,6 +366,7 @@ fn filter_chain(
                 // Envoy takes a filter without configuration by its type's default.
                 None => Default::default(),
             };
+            let any = plain(any, cx)?;
             if any.type_name() == "envoy.extensions.filters.http.router.v3.Router" {
                 if i + 1 < count {
                     return Err(cx.error(format!("Error: terminal filter named {name} of type envoy.filters.http.router must be the last filter in a http filter chain.")));
