@@ -126,6 +126,7 @@ impl<P: Protocol> Mux<P> {
             match command {
                 Command::Watch(watch) => self.watch(*watch),
                 Command::Unwatch(id) => ended.push(id),
+                Command::Resume => {}
                 Command::Demand(id, name) => {
                     if let Some((_, state)) = self.types.iter_mut().find(|(map, _)| map.contains(id)) {
                         state.watched(&name, true);
@@ -166,6 +167,9 @@ impl<P: Protocol> Mux<P> {
         };
         let mut waiting = 0;
         for (map, state) in &mut self.types {
+            if self.source.aggregated && self.server.xds.paused(&map.type_url) {
+                continue;
+            }
             while state.wants_to_send(map) {
                 if let Some(limit) = &mut self.rate_limit
                     && let Err(at) = limit.take(Instant::now())

@@ -71,6 +71,7 @@ pub async fn start(worker: &Rc<Worker>) -> Subscriptions {
         ready(target).await;
     }
     server.clusters.wait_initialized().await;
+    server.xds.begin_pausing();
     if let Some(source) = dynamic.and_then(|d| d.lds_config.as_ref()) {
         let (guard, target) = lds::subscribe(source, server);
         subscriptions.lds = Some(guard);

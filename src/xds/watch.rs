@@ -39,11 +39,13 @@ pub(super) enum Command {
     Unwatch(WatchId),
     /// Asks for one more name.
     Demand(WatchId, String),
+    /// A type is paused no longer: what was held back can go.
+    Resume,
 }
 
 /// Waits until the guard of a task with one watch is dropped. Files and REST have nothing to demand of.
 pub(super) async fn ended(commands: &mut tokio::sync::mpsc::UnboundedReceiver<Command>) {
-    while let Some(Command::Watch(_) | Command::Demand(..)) = commands.recv().await {}
+    while let Some(Command::Watch(_) | Command::Demand(..) | Command::Resume) = commands.recv().await {}
 }
 
 /// What `update_attempt` counts.
@@ -167,6 +169,16 @@ impl Watch {
             self.deadline = None;
         }
         self.handler.failed(reason);
+    }
+
+    /// Hands on that a file could not be read as a response: nobody waits for it any longer, but Envoy counts it as a
+    /// failure, since nothing is known to be wrong with a resource.
+    pub fn unreadable(&mut self, reason: String) {
+        if self.alive.load(Ordering::Acquire) {
+            self.stats.block.local().update_failure.inc();
+            self.deadline = None;
+            self.handler.failed(FetchFailure::Rejected(reason));
+        }
     }
 
     /// Counts a request.

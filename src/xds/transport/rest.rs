@@ -126,7 +126,7 @@ fn apply(
     server
         .xds
         .inventory
-        .note(&request.type_url, &decoded.resources, &[], &rejected);
+        .note(&request.type_url, decoded.resources.iter(), &[], &rejected);
     if rejected.is_empty() {
         request.version_info = version;
         return;
