@@ -39,7 +39,7 @@ pub enum DrainStrategy {
 }
 
 /// Envoy's flags.
-#[derive(Debug, Clone, Parser)]
+#[derive(Debug, Parser)]
 #[command(
     name = "nuncio",
     version,

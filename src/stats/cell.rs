@@ -1,11 +1,9 @@
-//! The cells values live in: one atomic each, written as [`super::shard`] says.
+//! The cells values live in: one atomic each, written with relaxed operations.
 //!
 //! A cell belongs to one shard of a block or of a dynamic statistic; what a reader sees is the sum over the
 //! shards (see [`super::shard`]).
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-
-use super::shard::add;
 
 /// A counter of one shard: only grows, 8 bytes.
 #[derive(Debug, Default)]
@@ -15,13 +13,13 @@ impl CounterCell {
     /// Adds one.
     #[inline]
     pub fn inc(&self) {
-        add(&self.0, 1);
+        self.0.fetch_add(1, Relaxed);
     }
 
     /// Adds `n`.
     #[inline]
     pub fn add(&self, n: u64) {
-        add(&self.0, n);
+        self.0.fetch_add(n, Relaxed);
     }
 
     /// What this shard counted.
@@ -63,14 +61,14 @@ impl GaugeCell {
     #[inline]
     pub fn add(&self, n: u64) {
         self.mark(USED);
-        add(&self.value, n);
+        self.value.fetch_add(n, Relaxed);
     }
 
     /// Takes `n` away.
     #[inline]
     pub fn sub(&self, n: u64) {
         self.mark(USED);
-        add(&self.value, n.wrapping_neg());
+        self.value.fetch_sub(n, Relaxed);
     }
 
     /// Replaces this shard's share. Meant for gauges that one thread owns (the control thread, as a rule):

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use super::scope::ScopeInner;
-use super::shard::{Sharded, add};
+use super::shard::Sharded;
 
 /// Response-code statistics of one scope and prefix. Cheap to clone; keeps its scope listed.
 #[derive(Clone)]
@@ -129,7 +129,7 @@ impl CodeCells {
                         .map_or_else(|theirs| theirs, |_| key);
                 }
                 if found == key {
-                    add(&slot.count, 1);
+                    slot.count.fetch_add(1, Relaxed);
                     return;
                 }
             }

@@ -7,8 +7,6 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::shard::add;
-
 /// The unit of a histogram's values (Envoy's `Stats::Histogram::Unit`). Only `Percent` changes how it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -69,7 +67,7 @@ impl HistogramCell {
                 &decade[bin]
             }
         };
-        add(counter, 1);
+        counter.fetch_add(1, Relaxed);
     }
 
     /// Whether something was recorded here.

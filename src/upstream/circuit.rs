@@ -5,6 +5,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use super::ClusterStats;
+use crate::stats::{Gauge, GaugeCell, Scope, Stats};
+
 /// `core.v3.RoutingPriority`: which set of limits a request counts against; pools are apart too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ResourcePriority {
@@ -15,19 +18,76 @@ pub enum ResourcePriority {
     High,
 }
 
+/// The configured limits of one priority.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// `max_connections`, 1024
+    pub connections: u64,
+    /// `max_pending_requests`, 1024
+    pub pending_requests: u64,
+    /// `max_requests`, 1024
+    pub requests: u64,
+    /// `max_retries`, 3
+    pub retries: u64,
+    /// `max_connection_pools`, no limit
+    pub connection_pools: u64,
+    /// `retry_budget`: replaces `retries`.
+    pub retry_budget: Option<RetryBudget>,
+    /// `track_remaining`: whether the `remaining_*` gauges are kept.
+    pub track_remaining: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            pending_requests: 1024,
+            requests: 1024,
+            retries: 3,
+            connection_pools: u64::MAX,
+            retry_budget: None,
+            track_remaining: false,
+        }
+    }
+}
+
+/// `Thresholds.retry_budget`
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryBudget {
+    /// `budget_percent`, 20: of requests in flight and pending.
+    pub percent: f64,
+    /// `min_retry_concurrency`, 3
+    pub min_concurrency: u64,
+}
+
+type OpenGauge = fn(&ClusterStats) -> &GaugeCell;
+
 /// One limit: how many there may be, and how many there are.
-#[derive(Debug)]
 pub struct Limit {
     max: u64,
     current: AtomicU64,
+    stats: Stats<ClusterStats>,
+    open: OpenGauge,
+    remaining: Option<Gauge>,
+}
+
+impl std::fmt::Debug for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {}", self.current(), self.max)
+    }
 }
 
 impl Limit {
-    /// A limit of `max`.
-    pub fn new(max: u64) -> Self {
+    fn new(max: u64, stats: &Stats<ClusterStats>, open: OpenGauge, remaining: Option<Gauge>) -> Self {
+        if let Some(gauge) = &remaining {
+            gauge.add(max);
+        }
         Self {
             max,
             current: AtomicU64::new(0),
+            stats: stats.clone(),
+            open,
+            remaining,
         }
     }
 
@@ -37,6 +97,7 @@ impl Limit {
     }
 
     /// How many there are now.
+    #[inline]
     pub fn current(&self) -> u64 {
         self.current.load(Relaxed)
     }
@@ -47,16 +108,46 @@ impl Limit {
         self.current() < self.max
     }
 
-    /// One more, whether allowed or not.
+    /// One more, whether allowed or not. The gauge moves with the one that reaches the limit, so that it is right
+    /// whichever worker that happens on.
     #[inline]
     pub(super) fn inc(&self) {
-        self.current.fetch_add(1, Relaxed);
+        let now = self.current.fetch_add(1, Relaxed) + 1;
+        if now == self.max {
+            (self.open)(self.stats.local()).inc();
+        }
+        if now <= self.max
+            && let Some(gauge) = &self.remaining
+        {
+            gauge.dec();
+        }
     }
 
     /// One less.
     #[inline]
     pub(super) fn dec(&self) {
-        self.current.fetch_sub(1, Relaxed);
+        let before = self.current.fetch_sub(1, Relaxed);
+        if before == self.max {
+            (self.open)(self.stats.local()).dec();
+        }
+        if before <= self.max
+            && let Some(gauge) = &self.remaining
+        {
+            gauge.inc();
+        }
+    }
+}
+
+impl Drop for Limit {
+    // The statistics outlive a cluster that is replaced by one of its name.
+    fn drop(&mut self) {
+        let current = self.current();
+        if self.max > 0 && current >= self.max {
+            (self.open)(self.stats.local()).dec();
+        }
+        if let Some(gauge) = &self.remaining {
+            gauge.sub(self.max.saturating_sub(current));
+        }
     }
 }
 
@@ -69,28 +160,63 @@ pub struct ResourceManager {
     pub pending_requests: Limit,
     /// `max_requests`, 1024
     pub requests: Limit,
-    /// `max_retries`, 3
+    /// `max_retries`, 3; what counts is [`Self::try_retry`], which knows the retry budget.
     pub retries: Limit,
     /// `max_connection_pools`, no limit
     pub connection_pools: Limit,
-}
-
-impl Default for ResourceManager {
-    fn default() -> Self {
-        Self {
-            connections: Limit::new(1024),
-            pending_requests: Limit::new(1024),
-            requests: Limit::new(1024),
-            retries: Limit::new(3),
-            connection_pools: Limit::new(u64::MAX),
-        }
-    }
+    budget: Option<RetryBudget>,
 }
 
 impl ResourceManager {
+    /// Limits that count into a cluster's statistics.
+    pub fn new(limits: Limits, priority: ResourcePriority, stats: &Stats<ClusterStats>, scope: &Scope) -> Self {
+        let high = priority == ResourcePriority::High;
+        let limit = |max: u64, name: &str, default_gauge: OpenGauge, high_gauge: OpenGauge| {
+            let prefix = if high { "high" } else { "default" };
+            let remaining = limits
+                .track_remaining
+                .then(|| scope.gauge(&format!("circuit_breakers.{prefix}.remaining_{name}")));
+            Limit::new(max, stats, if high { high_gauge } else { default_gauge }, remaining)
+        };
+        Self {
+            connections: limit(limits.connections, "cx", |s| &s.default_cx_open, |s| &s.high_cx_open),
+            pending_requests: limit(
+                limits.pending_requests,
+                "pending",
+                |s| &s.default_rq_pending_open,
+                |s| &s.high_rq_pending_open,
+            ),
+            requests: limit(limits.requests, "rq", |s| &s.default_rq_open, |s| &s.high_rq_open),
+            retries: limit(
+                limits.retries,
+                "retries",
+                |s| &s.default_rq_retry_open,
+                |s| &s.high_rq_retry_open,
+            ),
+            connection_pools: limit(
+                limits.connection_pools,
+                "cx_pools",
+                |s| &s.default_cx_pool_open,
+                |s| &s.high_cx_pool_open,
+            ),
+            budget: limits.retry_budget,
+        }
+    }
+
+    /// How many retries may be in flight now.
+    pub fn max_retries(&self) -> u64 {
+        match self.budget {
+            Some(budget) => {
+                let active = self.requests.current() + self.pending_requests.current();
+                ((budget.percent / 100.0 * active as f64) as u64).max(budget.min_concurrency)
+            }
+            None => self.retries.max(),
+        }
+    }
+
     /// Takes one retry; none when `max_retries` (or the retry budget) is used up. Held until the retry is over.
     pub fn try_retry(self: &Arc<Self>) -> Option<Guard> {
-        if !self.retries.can_create() {
+        if self.retries.current() >= self.max_retries() {
             return None;
         }
         self.retries.inc();
@@ -107,3 +233,6 @@ impl Drop for Guard {
         self.0.retries.dec();
     }
 }
+
+#[cfg(test)]
+mod tests;

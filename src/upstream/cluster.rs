@@ -1,43 +1,172 @@
 //! A cluster on one worker: its load balancer and its pools.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{Cluster, ClusterInfo, ConnectFailure, Host, HttpPool, LbContext, PoolOptions, TcpLease};
+use http::Version;
+use smallvec::SmallVec;
+
+use super::{
+    Cluster, ClusterInfo, ConnectFailure, Host, HostAttributes, HttpPool, LbContext, PoolOptions, TcpLease,
+    config::HttpProtocol,
+    lb::Balancer,
+    pool::{self, Pool},
+};
+use crate::{net::Address, server::ServerContext};
+
+type Pools = SmallVec<[Rc<Pool>; 1]>;
 
 /// A cluster as a worker uses it. Made at the first request; never leaves its thread.
 pub struct WorkerCluster {
     /// The configuration.
     pub info: Arc<ClusterInfo>,
     cluster: Arc<Cluster>,
+    server: Arc<ServerContext>,
+    balancer: RefCell<Balancer>,
+    /// By address of the host in memory, which the pools keep alive.
+    pools: RefCell<HashMap<*const Host, Pools>>,
+    /// Hosts of an original destination cluster, with the time of their last use.
+    original: RefCell<HashMap<SocketAddr, (Arc<Host>, Instant)>>,
 }
 
+/// How long an original destination stays known without use.
+const ORIGINAL_DST_CLEANUP: Duration = Duration::from_secs(5);
+
 impl WorkerCluster {
-    pub(super) fn new(cluster: Arc<Cluster>) -> Rc<Self> {
+    pub(super) fn new(cluster: Arc<Cluster>, server: Arc<ServerContext>) -> Rc<Self> {
+        let balancer = Balancer::new(cluster.hosts.load_full(), fastrand::Rng::new());
         Rc::new(Self {
             info: cluster.info.clone(),
             cluster,
+            server,
+            balancer: RefCell::new(balancer),
+            pools: RefCell::default(),
+            original: RefCell::default(),
         })
     }
 
     /// Picks a host. None: `no_healthy_upstream`.
     pub fn pick(&self, cx: &LbContext<'_>) -> Option<Arc<Host>> {
-        let _ = cx;
-        self.cluster.hosts.load().priorities.first()?.hosts.first().cloned()
+        if self.info.original_dst.is_some() {
+            return self.original_destination(cx);
+        }
+        let mut balancer = self.balancer.borrow_mut();
+        balancer.refresh(&self.cluster.hosts.load());
+        let (host, picked) = balancer.pick(&self.info.lb, cx);
+        if picked.panic {
+            self.info.stats.local().lb_healthy_panic.inc();
+        }
+        if host.is_none() {
+            self.info.stats.local().upstream_cx_none_healthy.inc();
+        }
+        host
+    }
+
+    /// Whether this request is to be dropped before a host is picked (`drop_overload`).
+    pub fn drops(&self, random: u64) -> bool {
+        self.cluster
+            .hosts
+            .load()
+            .drop_overload
+            .is_some_and(|d| d.share.hit(random))
+    }
+
+    /// Whether any host is there, healthy or not.
+    pub fn has_hosts(&self) -> bool {
+        self.cluster.hosts.load().hosts().next().is_some()
     }
 
     /// The pool of HTTP connections to a host.
     pub fn http(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> HttpPool {
-        let _ = (host, options);
-        HttpPool {}
+        let protocol = match (self.info.http.protocol, options.downstream) {
+            (HttpProtocol::Downstream, Some(Version::HTTP_2 | Version::HTTP_3)) => HttpProtocol::Http2,
+            (HttpProtocol::Downstream, _) => HttpProtocol::Http1,
+            // Without TLS there is no ALPN to settle anything.
+            (HttpProtocol::Auto, _) if !self.info.sockets.for_host(host).is_secure() => HttpProtocol::Http1,
+            (protocol, _) => protocol,
+        };
+        let transport = options.transport.as_ref();
+        let mut all = self.pools.borrow_mut();
+        let pools = all.entry(Arc::as_ptr(host)).or_default();
+        if let Some(pool) = pools.iter().find(|p| p.serves(options.priority, protocol, transport)) {
+            return HttpPool(Some(pool.clone()));
+        }
+        let pool = Pool::new(
+            self.info.clone(),
+            host.clone(),
+            self.server.clone(),
+            options.priority,
+            protocol,
+            transport.cloned(),
+        );
+        pools.extend(pool.clone());
+        HttpPool(pool)
     }
 
-    /// Opens a connection of its own to a host, counted and limited like pooled ones: TCP proxying and upgrades.
+    /// Opens a connection of its own to a host, counted and limited like pooled ones: TCP proxying.
     pub async fn tcp(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> Result<TcpLease, ConnectFailure> {
-        let _ = (host, options);
-        Err(ConnectFailure::Local {
-            reason: "not built yet".into(),
-        })
+        pool::tcp(self.info.clone(), host.clone(), &self.server, options).await
     }
 
-    pub(super) fn drain(&self) {}
+    /// Hosts were removed: their pools drain, and go once they are unused.
+    pub(super) fn sweep(&self) {
+        self.pools.borrow_mut().retain(|_, pools| {
+            let removed = pools.first().is_none_or(|p| p.host.is_removed());
+            if removed {
+                pools.iter().for_each(|p| p.drain());
+            }
+            !removed
+        });
+    }
+
+    /// The cluster is gone or replaced: its connections close as they become idle.
+    pub(super) fn drain(&self) {
+        for pools in self.pools.borrow_mut().drain() {
+            pools.1.iter().for_each(|p| p.drain());
+        }
+    }
+
+    /// The host for wherever the client wanted to go.
+    fn original_destination(&self, cx: &LbContext<'_>) -> Option<Arc<Host>> {
+        let stats = self.info.stats.local();
+        let Some(mut to) = cx.original_dst else {
+            stats.original_dst_host_invalid.inc();
+            return None;
+        };
+        if let Some(port) = self
+            .info
+            .original_dst
+            .as_ref()
+            .and_then(|o| o.upstream_port_override.as_ref())
+        {
+            to.set_port(u16::try_from(port.value).unwrap_or(to.port()));
+        }
+        let now = Instant::now();
+        let mut hosts = self.original.borrow_mut();
+        if let Some((host, used)) = hosts.get_mut(&to) {
+            *used = now;
+            return Some(host.clone());
+        }
+        hosts.retain(|_, (host, used)| {
+            let keep = now.duration_since(*used) < ORIGINAL_DST_CLEANUP
+                || self
+                    .pools
+                    .borrow()
+                    .get(&Arc::as_ptr(host))
+                    .is_some_and(|p| p.iter().any(|p| !p.is_unused()));
+            if !keep {
+                self.pools.borrow_mut().remove(&Arc::as_ptr(host));
+            }
+            keep
+        });
+        let host = Arc::new(Host::new(Address::Ip(to), "", 1, HostAttributes::default()));
+        hosts.insert(to, (host.clone(), now));
+        Some(host)
+    }
 }

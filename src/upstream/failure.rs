@@ -67,7 +67,7 @@ pub enum UpstreamFailure {
     ProtocolError(Arc<str>),
     /// The request's own body failed: the downstream went away, or a filter gave up.
     #[error("request body: {0}")]
-    RequestBody(BodyError),
+    RequestBody(Arc<str>),
 }
 
 impl UpstreamFailure {
@@ -90,4 +90,50 @@ impl UpstreamFailure {
             _ => None,
         }
     }
+}
+
+/// Sorts a codec's error.
+impl From<&hyper::Error> for UpstreamFailure {
+    fn from(error: &hyper::Error) -> Self {
+        if let Some(h2) = find_source::<h2::Error>(error) {
+            return match h2.reason() {
+                Some(h2::Reason::REFUSED_STREAM) => Self::RemoteRefusedStream,
+                // A stream above the last one of a GOAWAY was not looked at.
+                _ if h2.is_go_away() && h2.is_remote() => Self::RemoteRefusedStream,
+                _ if h2.is_reset() && h2.is_remote() => Self::RemoteReset,
+                Some(h2::Reason::PROTOCOL_ERROR | h2::Reason::FRAME_SIZE_ERROR | h2::Reason::COMPRESSION_ERROR) => {
+                    Self::ProtocolError(h2.to_string().into())
+                }
+                _ => Self::ConnectionTermination,
+            };
+        }
+        if error.is_parse() {
+            return Self::ProtocolError(error.to_string().into());
+        }
+        if error.is_user() || error.is_body_write_aborted() {
+            return Self::RequestBody(error.to_string().into());
+        }
+        Self::ConnectionTermination
+    }
+}
+
+/// Sorts the error of a response body.
+impl From<&BodyError> for UpstreamFailure {
+    fn from(error: &BodyError) -> Self {
+        match error {
+            BodyError::Codec(error) => error.into(),
+            other => Self::RequestBody(other.to_string().into()),
+        }
+    }
+}
+
+fn find_source<'e, E: std::error::Error + 'static>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
@@ -127,6 +127,7 @@ pub struct Host {
     pub stats: HostStats,
     weight: AtomicU32,
     health: AtomicU32,
+    removed: AtomicBool,
     attributes: ArcSwap<HostAttributes>,
 }
 
@@ -139,6 +140,7 @@ impl Host {
             stats: HostStats::default(),
             weight: AtomicU32::new(weight.max(1)),
             health: AtomicU32::new(0),
+            removed: AtomicBool::new(false),
             attributes: ArcSwap::from_pointee(attributes),
         }
     }
@@ -191,6 +193,16 @@ impl Host {
             self.health.fetch_and(!(flag as u32), Relaxed)
         };
         (before & flag as u32 != 0) != on
+    }
+
+    /// Whether discovery removed it; it never comes back, its address gets a new host then.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Relaxed)
+    }
+
+    /// Marks it removed: workers drain its pools.
+    pub(super) fn remove(&self) {
+        self.removed.store(true, Relaxed);
     }
 
     /// `healthy`, or the flags one after the other: `/clusters` prints it.

@@ -3,8 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use xds_protos::envoy::config::cluster::v3::cluster::OriginalDstLbConfig;
 
-use super::{ClusterStats, HostSets, ResourceManager, ResourcePriority};
+use super::{
+    ClusterStats, HostSets, ResourceManager, ResourcePriority, TransportSockets,
+    config::{ConnectOptions, HttpOptions, LbConfig},
+    stats::MembershipStats,
+};
 use crate::{
     http::stream_info::Metadata,
     stats::{CodeStats, Scope, Stats},
@@ -36,11 +41,21 @@ pub struct ClusterInfo {
     pub per_connection_buffer_limit: u32,
     /// `metadata`
     pub metadata: Arc<Metadata>,
-    /// `common_http_protocol_options.max_stream_duration`
-    pub max_stream_duration: Option<Duration>,
     /// Whether it came from a control plane.
     pub added_via_api: bool,
-    resources: [Arc<ResourceManager>; 2],
+    /// HTTP version and its options.
+    pub http: HttpOptions,
+    /// How sockets are opened.
+    pub connect: ConnectOptions,
+    /// What is spoken below HTTP.
+    pub sockets: TransportSockets,
+    /// Load balancing.
+    pub lb: LbConfig,
+    /// Set for original destination clusters.
+    pub original_dst: Option<OriginalDstLbConfig>,
+    /// What control counts of the hosts.
+    pub membership: Stats<MembershipStats>,
+    pub(super) resources: [Arc<ResourceManager>; 2],
 }
 
 impl ClusterInfo {

@@ -2,34 +2,42 @@
 //!
 //! ```text
 //! control: Cluster proto -> config -> ClusterInfo          manager: warming, updates, removal
-//!          endpoints (static, EDS, DNS) -> hosts -> HostSets  (published in Cluster's ArcSwap)
+//!          endpoints (static, EDS, DNS) -> host_store -> HostSets  (published in Cluster's ArcSwap)
 //! worker:  WorkerClusters::get -> WorkerCluster::pick (lb) -> WorkerCluster::http (pool) -> Lease::send
 //! ```
 //!
 //! A [`Cluster`] is what control publishes; a [`WorkerCluster`] is what a worker makes of it at the first request.
 
 mod circuit;
+pub mod client;
 mod cluster;
+pub mod config;
 mod failure;
 mod host;
 mod host_set;
+mod host_store;
 mod info;
 pub mod lb;
 mod manager;
 pub mod pool;
 mod stats;
+#[cfg(test)]
+mod test_support;
+mod transport_socket;
 mod worker;
 
 pub use circuit::{Guard, Limit, ResourceManager, ResourcePriority};
+pub use client::{ChannelError, ClusterChannel};
 pub use cluster::WorkerCluster;
 pub use failure::{ConnectFailure, UpstreamFailure};
 pub use host::{Health, HealthFlag, Host, HostAttributes, HostStats, Locality};
-pub use host_set::{HostSet, HostSets};
+pub use host_set::{HostSet, HostSets, LocalityHosts};
 pub use info::{Cluster, ClusterInfo};
 pub use lb::LbContext;
-pub use manager::ClusterManager;
+pub use manager::{ClusterManager, ClusterSnapshot};
 pub use pool::{
     HttpPool, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo, UpstreamResponse,
 };
-pub use stats::ClusterStats;
+pub use stats::{ClusterManagerStats, ClusterStats, MembershipStats, UpdateStats};
+pub use transport_socket::{ClientTransport, TransportCx, TransportSocket, TransportSockets};
 pub use worker::{ClusterMsg, WorkerClusters};

@@ -69,12 +69,6 @@ crate::stats_block! {
         histogram(ms, lazy) upstream_rq_time, "Time of a request";
         counter bind_errors, "Failures to bind the local address";
         counter original_dst_host_invalid, "Original destinations that were no address";
-        gauge max_host_weight, "Largest weight of a host";
-        gauge membership_total, "Hosts";
-        gauge membership_healthy, "Healthy hosts";
-        gauge membership_degraded, "Degraded hosts";
-        gauge membership_excluded, "Hosts excluded from balancing";
-        counter membership_change, "Changes of the hosts";
         counter lb_healthy_panic, "Picks in panic mode";
         counter lb_local_cluster_not_ok, "Zone routing: local cluster in panic";
         counter lb_recalculate_zone_structures, "Zone routing: recalculations";
@@ -89,16 +83,6 @@ crate::stats_block! {
         counter lb_zone_routing_all_directly, "Zone routing: all to the own zone";
         counter lb_zone_routing_cross_zone, "Zone routing: to another zone";
         counter lb_zone_routing_sampled, "Zone routing: sampled";
-        counter assignment_stale, "Times an assignment became stale";
-        counter assignment_timeout_received, "Assignments with a staleness timeout";
-        counter assignment_use_cached, "Cached assignments used";
-        counter update_attempt, "Attempts to refresh the hosts";
-        counter update_empty, "Updates without hosts";
-        counter update_failure, "Failed updates";
-        counter update_no_rebuild, "Updates that changed nothing";
-        counter update_success, "Successful updates";
-        gauge version, "Hash of the last version";
-        gauge warming_state, "1 while the cluster warms";
         counter total_match_count => "default.total_match_count", "Uses of the default transport socket";
         gauge(never_import) default_cx_open => "circuit_breakers.default.cx_open", "Connection breaker";
         gauge(never_import) default_cx_pool_open => "circuit_breakers.default.cx_pool_open", "Pool breaker";
@@ -110,5 +94,48 @@ crate::stats_block! {
         gauge(never_import) high_rq_open => "circuit_breakers.high.rq_open", "Request breaker";
         gauge(never_import) high_rq_pending_open => "circuit_breakers.high.rq_pending_open", "Pending breaker";
         gauge(never_import) high_rq_retry_open => "circuit_breakers.high.rq_retry_open", "Retry breaker";
+    }
+}
+
+crate::stats_block! {
+    /// What control counts of a cluster's hosts; apart, because an idle cluster has no traffic to count.
+    pub struct MembershipStats {
+        gauge max_host_weight, "Largest weight of a host";
+        gauge membership_total, "Hosts";
+        gauge membership_healthy, "Healthy hosts";
+        gauge membership_degraded, "Degraded hosts";
+        gauge membership_excluded, "Hosts excluded from balancing";
+        counter membership_change, "Changes of the hosts";
+        counter assignment_stale, "Times an assignment became stale";
+        counter assignment_timeout_received, "Assignments with a staleness timeout";
+        counter assignment_use_cached, "Cached assignments used";
+        gauge warming_state, "1 while the cluster warms";
+    }
+}
+
+crate::stats_block! {
+    /// Discovery of clusters without xDS; where there is a subscription, it counts these itself.
+    pub struct UpdateStats {
+        counter update_attempt, "Attempts to refresh the hosts";
+        counter update_empty, "Updates without hosts";
+        counter update_failure, "Failed updates";
+        counter update_no_rebuild, "Updates that changed nothing";
+        counter update_success, "Successful updates";
+        gauge version, "Hash of the last version";
+    }
+}
+
+crate::stats_block! {
+    /// `cluster_manager.`
+    pub struct ClusterManagerStats {
+        gauge active_clusters, "Clusters that serve";
+        counter cluster_added, "Clusters added";
+        counter cluster_modified, "Clusters changed";
+        counter cluster_removed, "Clusters removed";
+        counter cluster_updated, "Endpoint updates";
+        counter cluster_updated_via_merge, "Endpoint updates that were merged";
+        counter update_merge_cancelled, "Merges cancelled by an update that cannot wait";
+        counter update_out_of_merge_window, "Endpoint updates outside of a merge window";
+        gauge warming_clusters, "Clusters that warm";
     }
 }

@@ -11,6 +11,8 @@ pub enum ClusterMsg {
     Set(Arc<Cluster>),
     /// A cluster is gone: finish what is in flight, close its connections.
     Remove(Arc<str>),
+    /// Hosts of a cluster were removed: drain their pools.
+    HostsRemoved(Arc<Cluster>),
 }
 
 struct Entry {
@@ -19,15 +21,18 @@ struct Entry {
 }
 
 /// A worker's clusters by name. A cluster costs a map entry until the first request to it.
-#[derive(Default)]
 pub struct WorkerClusters {
+    server: Arc<ServerContext>,
     map: RefCell<HashMap<Arc<str>, Entry>>,
 }
 
 impl WorkerClusters {
     /// Starts with what the manager has now. Call it once the mailboxes are open: what comes later comes as messages.
-    pub fn new(server: &ServerContext) -> Self {
-        let clusters = Self::default();
+    pub fn new(server: &Arc<ServerContext>) -> Self {
+        let clusters = Self {
+            server: server.clone(),
+            map: RefCell::default(),
+        };
         for cluster in server.clusters.active() {
             clusters.handle(ClusterMsg::Set(cluster));
         }
@@ -38,12 +43,8 @@ impl WorkerClusters {
     pub fn get(&self, name: &str) -> Option<Rc<WorkerCluster>> {
         let mut map = self.map.borrow_mut();
         let entry = map.get_mut(name)?;
-        Some(
-            entry
-                .inflated
-                .get_or_insert_with(|| WorkerCluster::new(entry.cluster.clone()))
-                .clone(),
-        )
+        let inflate = || WorkerCluster::new(entry.cluster.clone(), self.server.clone());
+        Some(entry.inflated.get_or_insert_with(inflate).clone())
     }
 
     /// Applies a message from control.
@@ -67,6 +68,16 @@ impl WorkerClusters {
                 )
             }
             ClusterMsg::Remove(name) => self.map.borrow_mut().remove(&name),
+            ClusterMsg::HostsRemoved(cluster) => {
+                let map = self.map.borrow();
+                let entry = map
+                    .get(&cluster.info.name)
+                    .filter(|e| Arc::ptr_eq(&e.cluster, &cluster));
+                if let Some(inflated) = entry.and_then(|e| e.inflated.as_ref()) {
+                    inflated.sweep();
+                }
+                return;
+            }
         };
         if let Some(old) = old.and_then(|entry| entry.inflated) {
             old.drain();

@@ -81,11 +81,6 @@ impl WatchMap {
         Some(name.to_owned())
     }
 
-    /// Whether this watch is here.
-    pub fn contains(&self, id: WatchId) -> bool {
-        self.watches.contains_key(&id)
-    }
-
     pub fn is_empty(&self) -> bool {
         self.watches.is_empty()
     }
@@ -243,9 +238,9 @@ impl WatchMap {
     }
 }
 
-pub(super) fn key(names: &Names) -> &str {
+fn key(names: &Names) -> &str {
     match names {
-        Names::Wildcard | Names::Namespace(_) => WILDCARD,
+        Names::Wildcard => WILDCARD,
         Names::One(name) => name,
     }
 }

@@ -29,13 +29,9 @@ use crate::{ports, stats};
 /// Cases per pair of processes.
 const GROUP: usize = 60;
 
-/// Cases with processes of their own that run at the same time.
-const PROCESSES: usize = 3;
-
 /// How long logs, stats and upstream records may take to settle after the last response.
 const SETTLE: Duration = Duration::from_secs(4);
 
-#[derive(Clone, Debug)]
 pub struct Options {
     pub envoy: PathBuf,
     /// None runs Envoy alone.
@@ -107,8 +103,14 @@ impl CaseResult {
 
 /// Runs all `sources` and returns their results in the same order.
 pub async fn run(sources: &[Source], options: &Options) -> Result<Vec<CaseResult>> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let scratch = TempDir::new()?;
-    let suite = Arc::new(Suite::new(options, scratch.path())?);
+    let certs = Arc::new(Certs::make(&scratch.path().join("certs"))?);
+    let suite = Suite {
+        options,
+        scratch: scratch.path(),
+        certs,
+    };
     let mut alone = Vec::new();
     let mut shared = Vec::new();
     for source in sources {
@@ -122,56 +124,35 @@ pub async fn run(sources: &[Source], options: &Options) -> Result<Vec<CaseResult
     for group in shared.chunks(GROUP) {
         suite.group(group, &mut results).await?;
     }
-    let permits = Arc::new(Semaphore::new(PROCESSES));
-    let mut tasks = tokio::task::JoinSet::new();
     for source in alone {
-        let (source, suite, permits) = (source.clone(), suite.clone(), permits.clone());
-        tasks.spawn(async move {
-            let _permit = permits.acquire().await;
-            let mut results = HashMap::new();
-            suite.group(&[&source], &mut results).await.map(|()| results)
-        });
-    }
-    while let Some(done) = tasks.join_next().await {
-        results.extend(done??);
+        suite.group(&[source], &mut results).await?;
     }
     Ok(sources.iter().filter_map(|s| results.remove(&s.id)).collect())
 }
 
-pub(crate) struct Suite {
-    options: Options,
-    scratch: PathBuf,
+struct Suite<'a> {
+    options: &'a Options,
+    scratch: &'a Path,
     certs: Arc<Certs>,
 }
 
 /// A case made ready for one side.
-pub(crate) struct Prepared {
+struct Prepared {
     case: Case,
-    pub(crate) target: Arc<Target>,
+    target: Arc<Target>,
     fragment: Fragment,
     normal: Normalizer,
 }
 
 /// One side's process with the cases it accepted.
-pub(crate) struct Side {
+struct Side {
     proxy: Option<Proxy>,
-    pub(crate) prepared: HashMap<String, Arc<Prepared>>,
+    prepared: HashMap<String, Arc<Prepared>>,
     /// Cases it did not accept, and why.
-    pub(crate) refused: HashMap<String, String>,
+    refused: HashMap<String, String>,
 }
 
-impl Suite {
-    /// Everything processes and backends need below `scratch`.
-    pub(crate) fn new(options: &Options, scratch: &Path) -> Result<Suite> {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let certs = Arc::new(Certs::make(&scratch.join("certs"))?);
-        Ok(Suite {
-            options: options.clone(),
-            scratch: scratch.to_owned(),
-            certs,
-        })
-    }
-
+impl Suite<'_> {
     async fn group(&self, sources: &[&Source], results: &mut HashMap<String, CaseResult>) -> Result<()> {
         if let [source] = sources
             && source.parse()?.validate.is_some()
@@ -285,7 +266,7 @@ impl Suite {
     }
 
     /// Starts `binary` with all of `sources` that it accepts.
-    pub(crate) async fn start(&self, sources: &[&Source], binary: &Path, name: &str) -> Result<Side> {
+    async fn start(&self, sources: &[&Source], binary: &Path, name: &str) -> Result<Side> {
         let dir = self.dir(name)?;
         let admin = ports::free()?;
         let mut side = Side {
@@ -402,7 +383,7 @@ impl Suite {
     }
 
     fn dir(&self, name: &str) -> Result<PathBuf> {
-        Ok(tempfile::Builder::new().prefix(name).tempdir_in(&self.scratch)?.keep())
+        Ok(tempfile::Builder::new().prefix(name).tempdir_in(self.scratch)?.keep())
     }
 }
 

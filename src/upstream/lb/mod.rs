@@ -1,8 +1,27 @@
 //! Load balancing: which host a request goes to. Runs on workers, over the snapshots that control publishes.
+//!
+//! The order is Envoy's: a host asked for by name; then a priority by the shares of the snapshot; then a locality
+//! if localities are weighted; then a host of that set by the policy. A panicking priority offers all its hosts.
 
+mod edf;
+mod policy;
+mod priority;
+
+use std::sync::Arc;
+
+use arc_swap::Guard;
+
+pub use priority::{Availability, PriorityLoads};
+
+use self::{
+    edf::Edf,
+    policy::{Picker, Pool},
+};
+use super::{
+    Health, Host, HostSet, HostSets,
+    config::{LbConfig, LocalityLb},
+};
 use crate::http::stream_info::Metadata;
-
-use super::Host;
 
 /// What the choice of a host may depend on. `LbContext::default()` is a plain request.
 #[derive(Default)]
@@ -19,4 +38,189 @@ pub struct LbContext<'a> {
     pub avoid_priorities: &'a [u32],
     /// An address to prefer whatever the policy says (stateful session), and whether nothing else will do.
     pub override_host: Option<(&'a str, bool)>,
+    /// Where the client's connection wanted to go, for original destination clusters.
+    pub original_dst: Option<std::net::SocketAddr>,
 }
+
+/// What happened besides the pick, for the statistics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Picked {
+    /// The priority panicked.
+    pub panic: bool,
+}
+
+/// A worker's balancing state over one snapshot.
+pub struct Balancer {
+    sets: Arc<HostSets>,
+    pickers: Vec<PriorityPickers>,
+    random: fastrand::Rng,
+}
+
+/// Lazily made pickers of one priority.
+#[derive(Default)]
+struct PriorityPickers {
+    all: Option<Picker>,
+    healthy: Option<Picker>,
+    degraded: Option<Picker>,
+    localities: Option<Localities>,
+}
+
+/// Locality weighted balancing of one priority: one queue of localities per kind, pickers within them.
+struct Localities {
+    healthy: Edf,
+    degraded: Edf,
+    healthy_pickers: Vec<Option<Picker>>,
+    degraded_pickers: Vec<Option<Picker>>,
+}
+
+impl Balancer {
+    /// Starts over `sets`.
+    pub fn new(sets: Arc<HostSets>, random: fastrand::Rng) -> Self {
+        let mut balancer = Self {
+            pickers: Vec::new(),
+            sets: Arc::new(HostSets::default()),
+            random,
+        };
+        balancer.replace(sets);
+        balancer
+    }
+
+    /// Goes on with a new snapshot if it is one.
+    #[inline]
+    pub fn refresh(&mut self, sets: &Guard<Arc<HostSets>>) {
+        if !Arc::ptr_eq(&self.sets, sets) {
+            self.replace(Arc::clone(sets));
+        }
+    }
+
+    fn replace(&mut self, sets: Arc<HostSets>) {
+        self.pickers.clear();
+        self.pickers
+            .resize_with(sets.priorities.len(), PriorityPickers::default);
+        self.sets = sets;
+    }
+
+    /// Picks a host.
+    pub fn pick(&mut self, config: &LbConfig, cx: &LbContext<'_>) -> (Option<Arc<Host>>, Picked) {
+        if let Some((address, strict)) = cx.override_host {
+            let found = self.find(address, config);
+            if found.is_some() || strict {
+                return (found, Picked::default());
+            }
+        }
+        let mut picked = Picked::default();
+        let mut last = None;
+        for _ in 0..=cx.attempts {
+            last = self.pick_once(config, cx, &mut picked);
+            match (&last, cx.rejects) {
+                (Some(host), Some(rejects)) if rejects(host) => {}
+                _ => break,
+            }
+        }
+        (last, picked)
+    }
+
+    fn pick_once(&mut self, config: &LbConfig, cx: &LbContext<'_>, picked: &mut Picked) -> Option<Arc<Host>> {
+        let sets = &self.sets;
+        let hash = cx.hash.unwrap_or_else(|| self.random.u64(..));
+        let avoiding = match cx.avoid_priorities {
+            [] => None,
+            avoid => PriorityLoads::without(&sets.priorities, avoid, config.panic_threshold),
+        };
+        let loads = avoiding.as_ref().unwrap_or(&sets.loads);
+        let (priority, availability) = loads.choose(hash)?;
+        let set = sets.priorities.get(priority)?;
+        let pickers = self.pickers.get_mut(priority)?;
+        let random = &mut self.random;
+
+        if loads.panic.get(priority).copied().unwrap_or_default() {
+            picked.panic = true;
+            if config.fail_traffic_on_panic {
+                return None;
+            }
+            return policy::pick(&mut pickers.all, &set.hosts, &config.policy, hash, random);
+        }
+        if config.locality == LocalityLb::Weighted
+            && let Some(host) = pickers.by_locality(set, availability, config, hash, random)
+        {
+            return Some(host);
+        }
+        let (picker, hosts) = match availability {
+            Availability::Healthy => (&mut pickers.healthy, &set.healthy),
+            Availability::Degraded => (&mut pickers.degraded, &set.degraded),
+        };
+        policy::pick(picker, hosts, &config.policy, hash, random)
+    }
+
+    fn find(&self, address: &str, config: &LbConfig) -> Option<Arc<Host>> {
+        let host = self.sets.hosts().find(|h| h.address.to_string() == address)?;
+        use xds_protos::envoy::config::core::v3::HealthStatus as S;
+        let statuses: &[S] = match host.health() {
+            Health::Healthy => &[S::Healthy, S::Unknown],
+            Health::Degraded => &[S::Degraded],
+            Health::Unhealthy => &[S::Unhealthy, S::Draining, S::Timeout],
+        };
+        config
+            .override_statuses
+            .iter()
+            .any(|s| statuses.contains(s))
+            .then(|| host.clone())
+    }
+}
+
+impl PriorityPickers {
+    fn by_locality(
+        &mut self,
+        set: &HostSet,
+        availability: Availability,
+        config: &LbConfig,
+        hash: u64,
+        random: &mut fastrand::Rng,
+    ) -> Option<Arc<Host>> {
+        let state = self.localities.get_or_insert_with(|| Localities::new(set));
+        let (edf, pickers) = match availability {
+            Availability::Healthy => (&mut state.healthy, &mut state.healthy_pickers),
+            Availability::Degraded => (&mut state.degraded, &mut state.degraded_pickers),
+        };
+        let index = edf.pick(|i| locality_weight(set, i, availability))?;
+        let locality = set.localities.get(index)?;
+        let hosts: &Pool = match availability {
+            Availability::Healthy => &locality.healthy,
+            Availability::Degraded => &locality.degraded,
+        };
+        policy::pick(pickers.get_mut(index)?, hosts, &config.policy, hash, random)
+    }
+}
+
+impl Localities {
+    fn new(set: &HostSet) -> Self {
+        let count = set.localities.len();
+        let edf = |which| Edf::new((0..count).map(|i| locality_weight(set, i, which)));
+        let none = || std::iter::repeat_with(|| None).take(count).collect();
+        Self {
+            healthy: edf(Availability::Healthy),
+            degraded: edf(Availability::Degraded),
+            healthy_pickers: none(),
+            degraded_pickers: none(),
+        }
+    }
+}
+
+/// The weight of a locality, lowered as far as its hosts do not suffice for it.
+fn locality_weight(set: &HostSet, index: usize, which: Availability) -> f64 {
+    let Some(locality) = set.localities.get(index) else {
+        return 0.0;
+    };
+    let available = match which {
+        Availability::Healthy => locality.healthy.len(),
+        Availability::Degraded => locality.degraded.len(),
+    };
+    if locality.hosts.is_empty() {
+        return 0.0;
+    }
+    let ratio = available as f64 / locality.hosts.len() as f64;
+    f64::from(locality.weight) * (f64::from(set.overprovisioning_factor) / 100.0 * ratio).min(1.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,69 +1,310 @@
 //! The cluster manager: owns all clusters, warms new and changed ones, tells workers. Control side only.
+//!
+//! A new or changed cluster is built, its discovery is started, and it *warms*: it waits for its endpoints and its
+//! secrets. Then it is published: workers swap it in, and what they had under its name drains.
 
-use std::sync::{Arc, Mutex};
+mod discovery;
+mod dns;
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use tokio::sync::watch;
 use xds_protos::{envoy::config::cluster::v3::Cluster as Proto, google::protobuf::Any};
 
-use super::Cluster;
-use crate::{config::ConfigError, server::ServerContext};
+use super::{Cluster, ClusterMsg, config, host_store::HostStore, stats::ClusterManagerStats};
+use crate::{
+    config::{BuildCx, ConfigError, InitTarget},
+    server::{ServerContext, WorkerMsg},
+    stats::{Stats, Store},
+};
 
-/// All clusters. Every method may be called from any control-side thread.
+use discovery::Source;
+
+/// A cluster as `/config_dump` and `/clusters` show it.
+#[derive(Clone)]
+pub struct ClusterSnapshot {
+    /// The cluster with its present hosts.
+    pub cluster: Arc<Cluster>,
+    /// The resource as it came.
+    pub resource: Any,
+    /// Version of the response it came in; empty for static clusters.
+    pub version: Arc<str>,
+    /// When it was last changed.
+    pub last_updated: SystemTime,
+    /// From the bootstrap.
+    pub is_static: bool,
+}
+
+struct Managed {
+    snapshot: ClusterSnapshot,
+    fingerprint: u64,
+    generation: u64,
+    /// Endpoints from other clusters' answers: such clusters warm after the xDS client has started.
+    secondary: bool,
+    /// Keeps discovery going.
+    _source: Source,
+}
+
 #[derive(Default)]
+struct State {
+    active: BTreeMap<Arc<str>, Managed>,
+    warming: BTreeMap<Arc<str>, Managed>,
+    generation: u64,
+}
+
+/// All clusters. Every method may be called from any control-side thread; no worker takes its lock.
 pub struct ClusterManager {
-    clusters: Mutex<std::collections::HashMap<Arc<str>, Arc<Cluster>>>,
+    state: Mutex<State>,
+    /// Ticks whenever a cluster has warmed or gone.
+    settled: watch::Sender<()>,
+    /// `cluster_manager.`
+    pub stats: Stats<ClusterManagerStats>,
 }
 
 impl ClusterManager {
+    /// A manager without clusters.
+    pub fn new(store: &Arc<Store>) -> Self {
+        let stats: Stats<ClusterManagerStats> = store.scope("cluster_manager.").block();
+        Self {
+            state: Mutex::default(),
+            settled: watch::Sender::new(()),
+            stats,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a cluster of the bootstrap. Such a cluster cannot be changed or removed by a control plane.
+    pub fn add_static(&self, proto: Proto, resource: Any, server: &Arc<ServerContext>) -> Result<(), ConfigError> {
+        let name = proto.name.clone();
+        if self.contains(&name) {
+            return Err(ConfigError::new(
+                "",
+                format!("cluster manager: duplicate cluster '{name}'"),
+            ));
+        }
+        self.build(proto, "", resource, true, server)
+    }
+
     /// Adds a cluster or replaces the one of its name; the old one serves until the new one is warm.
-    /// Returns whether anything changed: a cluster whose bytes are the same is passed over.
+    /// Returns whether anything changed: a cluster whose bytes are the same is passed over, and so is one that the
+    /// bootstrap defines.
     ///
-    /// `version` is the xDS version for `/config_dump`, empty for static clusters.
+    /// `version` is the xDS version for `/config_dump`.
     pub fn add_or_update(
         &self,
         proto: Proto,
         version: &str,
-        any: Any,
+        resource: Any,
         server: &Arc<ServerContext>,
     ) -> Result<bool, ConfigError> {
-        let _ = (proto, version, any, server);
-        Err(ConfigError::new("", "clusters are not built yet"))
+        let fingerprint = fingerprint(&resource);
+        {
+            let state = self.state();
+            let name = proto.name.as_str();
+            let known = state.warming.get(name).or_else(|| state.active.get(name));
+            if known.is_some_and(|k| k.fingerprint == fingerprint || k.snapshot.is_static) {
+                return Ok(false);
+            }
+        }
+        self.build(proto, version, resource, false, server)?;
+        Ok(true)
+    }
+
+    fn build(
+        &self,
+        proto: Proto,
+        version: &str,
+        resource: Any,
+        is_static: bool,
+        server: &Arc<ServerContext>,
+    ) -> Result<(), ConfigError> {
+        let mut cx = BuildCx::new(server);
+        let built = config::build(proto, !is_static, &mut cx)?;
+        for ignored in &cx.ignored {
+            tracing::warn!(cluster = %built.info.name, field = %ignored.path, "field has no effect: {}", ignored.why);
+        }
+        let cluster = Arc::new(Cluster {
+            info: Arc::new(built.info),
+            hosts: Default::default(),
+        });
+        let store = Arc::new(HostStore::new(cluster.clone()));
+        let secondary = discovery::is_secondary(&built.discovery);
+        let (source, target) = discovery::start(built.discovery, store, server);
+        let mut targets = cx.init;
+        targets.extend(target);
+
+        let stats = self.stats.local();
+        let mut state = self.state();
+        state.generation += 1;
+        let generation = state.generation;
+        let name = cluster.info.name.clone();
+        let managed = Managed {
+            fingerprint: fingerprint(&resource),
+            snapshot: ClusterSnapshot {
+                cluster,
+                resource,
+                version: version.into(),
+                last_updated: SystemTime::now(),
+                is_static,
+            },
+            generation,
+            secondary,
+            _source: source,
+        };
+        match state.active.contains_key(&name) {
+            true => stats.cluster_modified.inc(),
+            false => stats.cluster_added.inc(),
+        }
+        managed.snapshot.cluster.info.membership.local().warming_state.set(1);
+        state.warming.insert(name.clone(), managed);
+        stats.warming_clusters.set(state.warming.len() as u64);
+        drop(state);
+        if targets.iter().all(|t| *t.ready.borrow()) {
+            self.warmed(&name, generation, server);
+        } else {
+            wait(name, generation, targets, server);
+        }
+        Ok(())
+    }
+
+    /// Publishes a warm cluster, unless it was replaced or removed meanwhile.
+    fn warmed(&self, name: &str, generation: u64, server: &Arc<ServerContext>) {
+        let stats = self.stats.local();
+        let replaced = {
+            let mut state = self.state();
+            if state.warming.get(name).is_none_or(|m| m.generation != generation) {
+                return;
+            }
+            let Some((name, managed)) = state.warming.remove_entry(name) else {
+                return;
+            };
+            let cluster = managed.snapshot.cluster.clone();
+            cluster.info.membership.local().warming_state.set(0);
+            let replaced = state.active.insert(name, managed);
+            stats.warming_clusters.set(state.warming.len() as u64);
+            stats.active_clusters.set(state.active.len() as u64);
+            // Under the lock, so that two changes of one cluster reach the workers in their order.
+            server
+                .mailboxes
+                .broadcast(|| WorkerMsg::Cluster(ClusterMsg::Set(cluster.clone())));
+            replaced
+        };
+        // Ends the old one's discovery, which may lock: not under our lock.
+        drop(replaced);
+        self.settled.send_replace(());
     }
 
     /// Removes a cluster: workers finish what is in flight and close its connections. Static clusters stay.
     /// Returns whether there was one.
     pub fn remove(&self, name: &str, server: &Arc<ServerContext>) -> bool {
-        let _ = (name, server);
-        false
+        let stats = self.stats.local();
+        let (active, warming) = {
+            let mut state = self.state();
+            let is_static = |m: &BTreeMap<Arc<str>, Managed>| m.get(name).is_some_and(|m| m.snapshot.is_static);
+            if is_static(&state.active) || is_static(&state.warming) {
+                return false;
+            }
+            let gone = (state.active.remove_entry(name), state.warming.remove(name));
+            stats.warming_clusters.set(state.warming.len() as u64);
+            stats.active_clusters.set(state.active.len() as u64);
+            if let Some((name, _)) = &gone.0 {
+                server
+                    .mailboxes
+                    .broadcast(|| WorkerMsg::Cluster(ClusterMsg::Remove(name.clone())));
+            }
+            gone
+        };
+        let removed = active.is_some() || warming.is_some();
+        if removed {
+            stats.cluster_removed.inc();
+            self.settled.send_replace(());
+        }
+        removed
     }
 
     /// Whether an active (warmed) cluster has this name.
     pub fn is_warm(&self, name: &str) -> bool {
-        self.get(name).is_some()
+        self.state().active.contains_key(name)
     }
 
     /// Whether a cluster of this name is known, warm or warming: what references to it are checked against.
     pub fn contains(&self, name: &str) -> bool {
-        self.get(name).is_some()
+        let state = self.state();
+        state.active.contains_key(name) || state.warming.contains_key(name)
     }
 
     /// The active cluster of this name.
     pub fn get(&self, name: &str) -> Option<Arc<Cluster>> {
-        self.clusters
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get(name)
-            .cloned()
+        self.state().active.get(name).map(|m| m.snapshot.cluster.clone())
     }
 
     /// All active clusters, in the order of their names.
     pub fn active(&self) -> Vec<Arc<Cluster>> {
-        Vec::new()
+        self.state()
+            .active
+            .values()
+            .map(|m| m.snapshot.cluster.clone())
+            .collect()
     }
 
-    /// Waits until every primary cluster (all but those whose endpoints come over xDS from other clusters) is
-    /// initialised. Then the xDS client may start.
-    pub async fn wait_primary(&self) {}
+    /// Active and warming clusters with their resources, for `/config_dump`.
+    pub fn snapshots(&self) -> (Vec<ClusterSnapshot>, Vec<ClusterSnapshot>) {
+        let state = self.state();
+        let of = |m: &BTreeMap<Arc<str>, Managed>| m.values().map(|m| m.snapshot.clone()).collect();
+        (of(&state.active), of(&state.warming))
+    }
+
+    /// Waits until every primary cluster (all but those whose endpoints come over xDS) is initialised. Then the xDS
+    /// client may start.
+    pub async fn wait_primary(&self) {
+        self.wait_for(|state| state.warming.values().all(|m| m.secondary)).await;
+    }
 
     /// Waits until every cluster that was added so far is initialised.
-    pub async fn wait_initialized(&self) {}
+    pub async fn wait_initialized(&self) {
+        let last = self.state().generation;
+        self.wait_for(|state| state.warming.values().all(|m| m.generation > last))
+            .await;
+    }
+
+    async fn wait_for(&self, done: impl Fn(&State) -> bool) {
+        let mut settled = self.settled.subscribe();
+        loop {
+            settled.borrow_and_update();
+            if done(&self.state()) {
+                return;
+            }
+            // The sender is in self, which is borrowed.
+            let _ = settled.changed().await;
+        }
+    }
 }
+
+/// Warms a cluster on the control thread.
+fn wait(name: Arc<str>, generation: u64, targets: Vec<InitTarget>, server: &Arc<ServerContext>) {
+    let server = server.clone();
+    server.clone().mailboxes.run_on_control(move |_| {
+        tokio::task::spawn_local(async move {
+            for mut target in targets {
+                // An ended sender means its subscription is gone: nothing more will come of it.
+                let _ = target.ready.wait_for(|ready| *ready).await;
+            }
+            server.clusters.warmed(&name, generation, &server);
+        });
+    });
+}
+
+/// What tells two resources apart: their bytes as they came.
+fn fingerprint(resource: &Any) -> u64 {
+    twox_hash::XxHash64::oneshot(0, &resource.value)
+}
+
+#[cfg(test)]
+mod tests;

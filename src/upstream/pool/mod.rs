@@ -1,22 +1,31 @@
 //! Connection pools of one worker: HTTP/1.1 and HTTP/2 connections per host, and single TCP connections.
+//!
+//! A [`Pool`](core::Pool) belongs to one host, priority, protocol and set of transport socket options. A request
+//! takes a ready connection (the one used last, so that surplus ones become idle), or waits in the pool's queue
+//! while a new one is opened. Every connection is driven by one local task, which ends with it.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+mod body;
+mod connect;
+mod core;
+mod h1;
+mod h2;
+mod io;
+mod lease;
+mod tcp;
+mod waiter;
 
-use bytes::Bytes;
-use futures_util::future::LocalBoxFuture;
+use std::{rc::Rc, sync::Arc, time::Duration};
+
 use http::Version;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{ConnectFailure, ResourcePriority, UpstreamFailure};
-use crate::{
-    http::{Body, BodyError, RequestHead, ResponseHead, stream_info::TlsInfo},
-    net::{Address, Stream},
-};
+use super::{ConnectFailure, ResourcePriority};
+use crate::{http::stream_info::TlsInfo, net::Address};
+
+pub use body::UpstreamBody;
+pub use lease::{Lease, UpstreamResponse};
+pub use tcp::TcpLease;
+
+pub(super) use self::{core::Pool, tcp::connect as tcp};
 
 /// What a request wants of its transport socket; connections are only shared between requests that want the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -59,87 +68,19 @@ pub struct UpstreamConnInfo {
     pub connect_time: Duration,
 }
 
-/// The pool of one host, priority and transport socket.
-pub struct HttpPool {}
+/// The pool of one host, priority and transport socket. Cheap to make: a handle.
+pub struct HttpPool(pub(super) Option<Rc<Pool>>);
 
 impl HttpPool {
     /// Waits for a connection, as far as breakers allow. Dropping the future gives the place in the queue back.
     pub async fn acquire(&self) -> Result<Lease, ConnectFailure> {
-        Err(ConnectFailure::Local {
-            reason: "not built yet".into(),
-        })
+        // No pool: `max_connection_pools` is reached.
+        let Some(pool) = &self.0 else {
+            return Err(ConnectFailure::Overflow);
+        };
+        pool.acquire().await
     }
 }
 
-/// The right to send one request over a connection. Dropped unused, the connection goes back to its pool.
-pub struct Lease {
-    conn: Arc<UpstreamConnInfo>,
-}
-
-impl Lease {
-    /// The connection.
-    pub fn conn(&self) -> &Arc<UpstreamConnInfo> {
-        &self.conn
-    }
-
-    /// Sends a request and waits for the head of its response. Dropping the future resets the stream.
-    ///
-    /// A pooled connection that turns out to be closed before anything of the request was sent is replaced by
-    /// another without the caller's noticing; the response tells which one it was.
-    pub async fn send(self, head: RequestHead, body: Body) -> Result<UpstreamResponse, UpstreamFailure> {
-        let _ = (head, body);
-        Err(UpstreamFailure::ConnectionTermination)
-    }
-}
-
-/// A response as it begins.
-pub struct UpstreamResponse {
-    /// Its head.
-    pub head: ResponseHead,
-    /// Its body; frees the connection when it ends or is dropped.
-    pub body: UpstreamBody,
-    /// The connection that was used in the end.
-    pub conn: Arc<UpstreamConnInfo>,
-    /// For 101 and for 2xx to CONNECT: the byte stream that follows.
-    pub upgrade: Option<LocalBoxFuture<'static, Option<Stream>>>,
-}
-
-/// The body of a response. Counts are given back when it ends or is dropped, and the connection with them.
-pub struct UpstreamBody {
-    inner: Body,
-}
-
-impl From<UpstreamBody> for Body {
-    fn from(body: UpstreamBody) -> Self {
-        if body.is_end_stream() {
-            Self::Empty
-        } else {
-            Self::boxed(body)
-        }
-    }
-}
-
-impl HttpBody for UpstreamBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.get_mut().inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// A connection of one's own.
-pub struct TcpLease {
-    /// The byte stream, behind its transport socket.
-    pub stream: Stream,
-    /// Its facts.
-    pub conn: Arc<UpstreamConnInfo>,
-}
+#[cfg(test)]
+mod tests;

@@ -108,8 +108,10 @@ impl Protocol for Sotw {
         } else {
             map.failed(&FetchFailure::Rejected(wire::error_detail(&map.type_url, &rejected)));
         }
-        let wanted = decoded.resources.iter().filter(|r| map.wants(&r.name));
-        server.xds.inventory.note(&map.type_url, wanted, &[], &rejected);
+        server
+            .xds
+            .inventory
+            .note(&map.type_url, &decoded.resources, &[], &rejected);
         if rejected.is_empty() {
             self.version = version;
         } else {

@@ -20,8 +20,9 @@ use xds_protos::{
 use crate::{
     server::ServerContext,
     xds::{
+        handler::FetchFailure,
         source::FileSource,
-        watch::{Attempts, Command, NewWatch, Watch, ended},
+        watch::{Attempts, Command, NewWatch, Watch},
         wire,
     },
 };
@@ -169,7 +170,7 @@ pub(in crate::xds) async fn run(
             () = changes.changed() => {}
             () = poll => {}
             // The guard was the only sender.
-            () = ended(&mut commands) => return,
+            _ = commands.recv() => return,
         }
     }
 }
@@ -183,7 +184,7 @@ fn refresh(source: &FileSource, type_url: &str, watch: &mut Watch, server: &Arc<
                 "Filesystem config update failure: in {}, {reason}",
                 source.path.display()
             );
-            watch.unreadable(reason);
+            watch.failed(FetchFailure::Rejected(reason));
             return;
         }
     };
@@ -192,10 +193,7 @@ fn refresh(source: &FileSource, type_url: &str, watch: &mut Watch, server: &Arc<
     let mut rejected = decoded.rejected;
     let complete = rejected.is_empty();
     rejected.extend(watch.state_of_the_world(&version, &decoded.resources, complete, server));
-    server
-        .xds
-        .inventory
-        .note(type_url, decoded.resources.iter(), &[], &rejected);
+    server.xds.inventory.note(type_url, &decoded.resources, &[], &rejected);
     if !rejected.is_empty() {
         let detail = wire::error_detail(type_url, &rejected);
         tracing::warn!("Filesystem config update rejected: {detail}");

@@ -1,1 +1,0 @@
-//! HTTP filters, one folder each.

@@ -1,4 +1,0 @@
-//! Filters, by where they stand.
-
-pub mod http;
-pub mod network;

@@ -1,0 +1,179 @@
+//! Side calls over a cluster: an adapter that makes a cluster of the current thread's worker a `tower::Service`, on
+//! which tonic's generated clients run (xDS, rate limit, external authorization, logs).
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    thread::{self, ThreadId},
+};
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use http::{HeaderValue, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use super::{LbContext, PoolOptions, UpstreamBody};
+use crate::{
+    http::{Body, BodyError, RequestHead, Scheme},
+    server::Worker,
+};
+
+/// Why a side call got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelError {
+    /// There is no such cluster (yet).
+    #[error("unknown cluster '{0}'")]
+    UnknownCluster(Arc<str>),
+    /// The cluster has no host to send to.
+    #[error("no healthy upstream in cluster '{0}'")]
+    NoHealthyUpstream(Arc<str>),
+    /// No connection, or it broke.
+    #[error("{0}")]
+    Upstream(String),
+    /// The cluster's answers were read on another thread than its requests were sent from.
+    #[error("a response body left its thread")]
+    WrongThread,
+}
+
+/// A cluster as a client's transport. Looks the cluster up at every call, so it survives its updates.
+#[derive(Clone)]
+pub struct ClusterChannel {
+    worker: Rc<Worker>,
+    cluster: Arc<str>,
+    /// `:authority` of the requests.
+    authority: HeaderValue,
+}
+
+impl ClusterChannel {
+    /// A channel over `cluster`; `authority` is the cluster's name unless given, as for Envoy's gRPC clients.
+    pub fn new(worker: Rc<Worker>, cluster: impl Into<Arc<str>>, authority: Option<&str>) -> Self {
+        let cluster = cluster.into();
+        let text = authority.filter(|a| !a.is_empty()).unwrap_or(&cluster);
+        Self {
+            authority: HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("envoy")),
+            worker,
+            cluster,
+        }
+    }
+
+    /// Sends one request.
+    pub async fn send(&self, head: RequestHead, body: Body) -> Result<super::UpstreamResponse, ChannelError> {
+        let cluster = self
+            .worker
+            .clusters
+            .get(&self.cluster)
+            .ok_or_else(|| ChannelError::UnknownCluster(self.cluster.clone()))?;
+        let host = cluster
+            .pick(&LbContext::default())
+            .ok_or_else(|| ChannelError::NoHealthyUpstream(self.cluster.clone()))?;
+        let lease = cluster
+            .http(&host, &PoolOptions::default())
+            .acquire()
+            .await
+            .map_err(|e| ChannelError::Upstream(e.to_string()))?;
+        lease
+            .send(head, body)
+            .await
+            .map_err(|e| ChannelError::Upstream(e.to_string()))
+    }
+
+    fn head(&self, parts: http::request::Parts) -> RequestHead {
+        RequestHead {
+            method: parts.method,
+            scheme: Scheme::Http,
+            authority: Some(self.authority.clone()),
+            path: parts.uri.path_and_query().cloned(),
+            protocol: None,
+            version: parts.version,
+            headers: parts.headers,
+        }
+    }
+}
+
+impl tower_service::Service<Request<tonic::body::Body>> for ClusterChannel {
+    type Response = Response<ChannelBody>;
+    type Error = ChannelError;
+    type Future = LocalBoxFuture<'static, Result<Self::Response, ChannelError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let channel = self.clone();
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = Body::boxed(body.map_err(|status| BodyError::Other(Box::new(status))));
+            let answer = channel.send(channel.head(parts), body).await?;
+            let mut response = Response::new(ChannelBody::new(answer.body));
+            *response.status_mut() = answer.head.status;
+            *response.version_mut() = answer.head.version;
+            *response.headers_mut() = answer.head.headers;
+            Ok(response)
+        })
+    }
+}
+
+/// A response body that tonic may hold: it asks for `Send`, though nothing here ever leaves its thread.
+pub struct ChannelBody {
+    thread: ThreadId,
+    body: Option<UpstreamBody>,
+}
+
+// SAFETY: `body` is only touched (polled or dropped) on the thread that made it: every access compares the thread
+// first, and on any other the body is reported broken, or leaked by drop.
+unsafe impl Send for ChannelBody {}
+
+impl ChannelBody {
+    fn new(body: UpstreamBody) -> Self {
+        Self {
+            thread: thread::current().id(),
+            body: Some(body),
+        }
+    }
+
+    fn here(&self) -> bool {
+        thread::current().id() == self.thread
+    }
+}
+
+impl Drop for ChannelBody {
+    fn drop(&mut self) {
+        if !self.here() {
+            std::mem::forget(self.body.take());
+        }
+    }
+}
+
+impl HttpBody for ChannelBody {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        if !self.here() {
+            return Poll::Ready(Some(Err(tonic::Status::internal(
+                ChannelError::WrongThread.to_string(),
+            ))));
+        }
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        Pin::new(body)
+            .poll_frame(cx)
+            .map_err(|e| tonic::Status::unavailable(e.to_string()))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.here() && self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Some(body) if self.here() => body.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! `ClusterLoadAssignment` to what the host store applies. The same for static clusters, EDS and DNS.
+
+use std::sync::Arc;
+
+use xds_protos::envoy::config::{
+    core::v3::{
+        Address as ProtoAddress, HealthStatus, Locality as ProtoLocality, SocketAddress, address::Address as Kind,
+    },
+    endpoint::v3::{
+        ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+        cluster_load_assignment::{Policy, policy},
+        endpoint::{AdditionalAddress, HealthCheckConfig},
+        lb_endpoint::HostIdentifier,
+        locality_lb_endpoints,
+    },
+};
+
+use super::metadata;
+use crate::{
+    config::{BuildCx, ConfigResult, FractionalPercent, fraction},
+    net::{Address, address_from_proto},
+    upstream::{HostAttributes, Locality},
+};
+
+/// Highest priority Envoy accepts.
+const MAX_PRIORITY: u32 = 128;
+
+/// One endpoint as configured.
+#[derive(Debug, Clone)]
+pub struct EndpointSpec {
+    /// Where; port 0 addresses of DNS clusters are replaced by what was resolved.
+    pub address: Address,
+    /// `Endpoint.hostname`, or the DNS name.
+    pub hostname: String,
+    /// `load_balancing_weight`, at least 1.
+    pub weight: u32,
+    /// `health_status`
+    pub health: HealthStatus,
+    /// Everything else.
+    pub attributes: HostAttributes,
+}
+
+/// The endpoints of one locality and priority.
+#[derive(Debug, Clone, Default)]
+pub struct LocalityEndpoints {
+    /// Where they are.
+    pub locality: Arc<Locality>,
+    /// `priority`
+    pub priority: u32,
+    /// `load_balancing_weight`, 0 when unset.
+    pub weight: u32,
+    /// The endpoints.
+    pub endpoints: Vec<EndpointSpec>,
+}
+
+/// `policy.drop_overloads`: a share of requests that is answered 503 before a host is picked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DropOverload {
+    /// The sum of all categories.
+    pub share: FractionalPercent,
+}
+
+/// A whole assignment.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// By locality, as they came.
+    pub localities: Vec<LocalityEndpoints>,
+    /// `policy.overprovisioning_factor` in percent, 140.
+    pub overprovisioning_factor: u32,
+    /// `policy.weighted_priority_health`
+    pub weighted_priority_health: bool,
+    /// `policy.drop_overloads`
+    pub drop_overload: Option<DropOverload>,
+}
+
+impl Default for Assignment {
+    fn default() -> Self {
+        Self {
+            localities: Vec::new(),
+            overprovisioning_factor: 140,
+            weighted_priority_health: false,
+            drop_overload: None,
+        }
+    }
+}
+
+/// How an endpoint's address becomes an [`Address`]: literally, or (DNS) as a name kept for later.
+pub type ReadAddress<'r> = &'r mut dyn FnMut(ProtoAddress, &mut BuildCx<'_>) -> ConfigResult<(Address, Option<String>)>;
+
+/// Reads an assignment whose addresses are literal.
+pub fn from_assignment(proto: ClusterLoadAssignment, cx: &mut BuildCx<'_>) -> ConfigResult<Assignment> {
+    read(
+        proto,
+        &mut |address, cx| Ok((address_from_proto(address, cx)?, None)),
+        cx,
+    )
+}
+
+/// Reads an assignment; `address` turns an endpoint's address into one to connect to, and a host name if it has one.
+pub fn read(proto: ClusterLoadAssignment, address: ReadAddress<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Assignment> {
+    coverage!(cx, proto => ClusterLoadAssignment {
+        supported { cluster_name, endpoints, named_endpoints, policy }
+    });
+    let _ = cluster_name;
+    let mut out = Assignment::default();
+    if let Some(policy) = policy {
+        cx.field("policy", |cx| read_policy(policy, &mut out, cx))?;
+    }
+    out.localities = cx.each("endpoints", endpoints, |proto, cx| {
+        locality(proto, &named_endpoints, address, cx)
+    })?;
+    Ok(out)
+}
+
+fn read_policy(proto: Policy, out: &mut Assignment, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+    coverage!(cx, proto => Policy {
+        supported { drop_overloads, overprovisioning_factor, weighted_priority_health }
+        ignored { endpoint_stale_after: "endpoints stay until they are replaced" }
+    });
+    if let Some(factor) = overprovisioning_factor {
+        out.overprovisioning_factor = factor.value;
+    }
+    out.weighted_priority_health = weighted_priority_health;
+    let share: u32 = drop_overloads
+        .iter()
+        .filter_map(
+            |policy::DropOverload {
+                 category: _,
+                 drop_percentage,
+             }| drop_percentage.as_ref(),
+        )
+        .map(|p| fraction(p).millionths())
+        .sum();
+    if share > 0 {
+        out.drop_overload = Some(DropOverload {
+            share: FractionalPercent::from_millionths(share),
+        });
+    }
+    Ok(())
+}
+
+fn locality(
+    proto: LocalityLbEndpoints,
+    named: &std::collections::HashMap<String, Endpoint>,
+    address: ReadAddress<'_>,
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<LocalityEndpoints> {
+    coverage!(cx, proto => LocalityLbEndpoints {
+        supported { locality, metadata, lb_endpoints, load_balancing_weight, priority, lb_config }
+        ignored { proximity: "Envoy does not use it either" }
+    });
+    if priority > MAX_PRIORITY {
+        return Err(cx.error_at("priority", "value must be less than or equal to 128"));
+    }
+    let lb_endpoints = match lb_config {
+        Some(locality_lb_endpoints::LbConfig::LoadBalancerEndpoints(list)) => list.lb_endpoints,
+        Some(locality_lb_endpoints::LbConfig::LedsClusterLocalityConfig(_)) => {
+            return Err(cx.error_at("leds_cluster_locality_config", "not supported: LEDS"));
+        }
+        None => lb_endpoints,
+    };
+    let ProtoLocality { region, zone, sub_zone } = locality.unwrap_or_default();
+    let place = Arc::new(Locality { region, zone, sub_zone });
+    let locality_metadata = Arc::new(metadata.map(self::metadata).unwrap_or_default());
+    let endpoints = cx.each("lb_endpoints", lb_endpoints, |proto, cx| {
+        let mut spec = endpoint(proto, named, address, cx)?;
+        spec.attributes.locality = place.clone();
+        spec.attributes.locality_metadata = locality_metadata.clone();
+        spec.attributes.priority = priority;
+        Ok(spec)
+    })?;
+    Ok(LocalityEndpoints {
+        locality: place,
+        priority,
+        weight: load_balancing_weight.map_or(0, |v| v.value),
+        endpoints,
+    })
+}
+
+fn endpoint(
+    proto: LbEndpoint,
+    named: &std::collections::HashMap<String, Endpoint>,
+    address: ReadAddress<'_>,
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<EndpointSpec> {
+    coverage!(cx, proto => LbEndpoint {
+        supported { health_status, metadata, load_balancing_weight, host_identifier }
+    });
+    let endpoint = match host_identifier {
+        Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
+        Some(HostIdentifier::EndpointName(name)) => named
+            .get(&name)
+            .cloned()
+            .ok_or_else(|| cx.error_at("endpoint_name", format!("no named endpoint '{name}'")))?,
+        None => return Err(cx.error_at("endpoint", "value is required")),
+    };
+    let metadata = metadata.map(self::metadata).unwrap_or_default();
+    let canary = metadata
+        .get("envoy.lb")
+        .and_then(|s| s.fields.get("canary"))
+        .is_some_and(|v| v.kind == Some(xds_protos::google::protobuf::value::Kind::BoolValue(true)));
+    let mut spec = cx.field("endpoint", |cx| read_endpoint(endpoint, address, cx))?;
+    spec.weight = load_balancing_weight.map_or(1, |v| v.value.max(1));
+    spec.health = HealthStatus::try_from(health_status).unwrap_or(HealthStatus::Unknown);
+    spec.attributes.metadata = Arc::new(metadata);
+    spec.attributes.canary = canary;
+    Ok(spec)
+}
+
+fn read_endpoint(proto: Endpoint, address_of: ReadAddress<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<EndpointSpec> {
+    coverage!(cx, proto => Endpoint {
+        supported { address, health_check_config, hostname, additional_addresses }
+        ignored { observability_name: "hosts are shown by their address" }
+    });
+    let (address, resolved_name) = cx.required("address", address, &mut *address_of)?;
+    let mut attributes = HostAttributes::default();
+    for AdditionalAddress { address } in additional_addresses {
+        let (additional, _) = cx.required("additional_addresses", address, &mut *address_of)?;
+        attributes.additional_addresses.push(additional);
+    }
+    if let Some(config) = health_check_config {
+        cx.field("health_check_config", |cx| {
+            let HealthCheckConfig {
+                port_value,
+                hostname,
+                address: check_address,
+                disable_active_health_check,
+            } = config;
+            attributes.health_check_disabled = disable_active_health_check;
+            attributes.health_check_hostname = hostname;
+            attributes.health_check_address = match check_address {
+                Some(a) => Some(cx.field("address", |cx| address_from_proto(a, cx))?),
+                None => with_port(&address, port_value),
+            };
+            Ok(())
+        })?;
+    }
+    Ok(EndpointSpec {
+        address,
+        hostname: match hostname.is_empty() {
+            true => resolved_name.unwrap_or_default(),
+            false => hostname,
+        },
+        weight: 1,
+        health: HealthStatus::Unknown,
+        attributes,
+    })
+}
+
+fn with_port(address: &Address, port: u32) -> Option<Address> {
+    match (address, u16::try_from(port)) {
+        (Address::Ip(a), Ok(port)) if port > 0 => Some(Address::Ip(std::net::SocketAddr::new(a.ip(), port))),
+        _ => None,
+    }
+}
+
+/// The name and port of a DNS cluster's endpoint.
+pub fn dns_name(proto: ProtoAddress, cx: &BuildCx<'_>) -> ConfigResult<(String, u16)> {
+    match proto.address {
+        Some(Kind::SocketAddress(SocketAddress {
+            address,
+            port_specifier,
+            ..
+        })) => {
+            let port = match port_specifier {
+                Some(xds_protos::envoy::config::core::v3::socket_address::PortSpecifier::PortValue(p)) => p,
+                _ => 0,
+            };
+            let port =
+                u16::try_from(port).map_err(|_| cx.error("port_value: value must be less than or equal to 65535"))?;
+            Ok((address, port))
+        }
+        _ => Err(cx.error("DNS clusters need a socket_address")),
+    }
+}

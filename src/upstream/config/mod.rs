@@ -1,0 +1,178 @@
+//! `envoy.config.cluster.v3.Cluster` to [`ClusterInfo`] and to where its endpoints come from.
+
+mod circuit;
+mod connection;
+mod discovery;
+mod endpoints;
+mod lb;
+mod protocol;
+
+use std::{sync::Arc, time::Duration};
+
+use xds_protos::{
+    envoy::config::{
+        cluster::v3::{Cluster as Proto, cluster::ClusterDiscoveryType},
+        core::v3::{Metadata as ProtoMetadata, TypedExtensionConfig},
+    },
+    google::protobuf::Any,
+};
+
+use super::{ClusterInfo, TransportSockets};
+use crate::{
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt},
+    http::stream_info::Metadata,
+};
+
+pub use connection::{ConnectOptions, SourceAddress};
+pub use discovery::{Discovery, DnsFamily, DnsOptions, DnsTarget, EdsOptions};
+pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, from_assignment};
+pub use lb::{HashFunction, LbConfig, LbPolicy, LocalityLb};
+pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol, Keepalive};
+
+/// What one `Cluster` message says.
+pub struct ClusterConfig {
+    /// For workers.
+    pub info: ClusterInfo,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
+    /// `wait_for_warm_on_init`
+    pub wait_for_warm_on_init: bool,
+}
+
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_BUFFER_LIMIT: u32 = 1 << 20;
+
+/// Builds a cluster. Nothing is started yet; secrets by SDS become init targets of `cx`.
+pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigResult<ClusterConfig> {
+    coverage!(cx, proto => Proto {
+        supported {
+            name, alt_stat_name, eds_cluster_config, connect_timeout, per_connection_buffer_limit_bytes, lb_policy,
+            load_assignment, max_requests_per_connection, circuit_breakers, upstream_http_protocol_options,
+            common_http_protocol_options, http_protocol_options, http2_protocol_options,
+            typed_extension_protocol_options, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl,
+            dns_lookup_family, wait_for_warm_on_init, upstream_bind_config, common_lb_config, transport_socket,
+            transport_socket_matches, metadata, protocol_selection, upstream_connection_options,
+            load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config
+        }
+        ignored {
+            stats_matcher: "the statistics of a cluster are all kept",
+            per_connection_buffer_high_watermark_timeout: "a full buffer stops reading without a time limit",
+            health_checks: "hosts count as healthy until discovery says otherwise",
+            dns_resolvers: "the system's resolver is used",
+            use_tcp_for_dns_lookups: "the system's resolver decides",
+            dns_resolution_config: "the system's resolver is used",
+            typed_dns_resolver_config: "the system's resolver is used",
+            outlier_detection: "hosts are not ejected",
+            cleanup_interval: "unused hosts go after a fixed time",
+            close_connections_on_host_health_failure: "there is no active health checking",
+            ignore_health_on_host_removal: "removed hosts always go at once",
+            lrs_server: "load is not reported",
+            lrs_report_endpoint_metrics: "load is not reported",
+            track_timeout_budgets: "timeout budget histograms are not kept",
+            track_cluster_stats: "the optional histograms are not kept",
+            preconnect_policy: "connections are opened when they are needed",
+            connection_pool_per_downstream_connection: "connections are shared, as by default",
+            queuing_policies: "the pending queue is first in, first out"
+        }
+        rejected {
+            transport_socket_matcher: "transport sockets are chosen by transport_socket_matches",
+            lb_subset_config: "subsets"
+        }
+    });
+    if name.is_empty() {
+        return Err(cx.error_at("name", "value length must be at least 1 characters"));
+    }
+    check_upstream_config(upstream_config, cx)?;
+    for (i, filter) in filters.iter().enumerate() {
+        let type_name = filter.typed_config.as_ref().map_or("", |any| any.type_name());
+        // Istio puts it on every cluster of a mesh; it only exchanges peer metadata for telemetry.
+        if !type_name.contains("metadata_exchange") && !type_name.contains("MetadataExchange") {
+            return Err(cx.error_at(&format!("filters[{i}]"), "not supported: upstream network filters"));
+        }
+        cx.ignored("filters", "peer metadata is not exchanged");
+    }
+
+    let legacy = protocol::Legacy {
+        selection: protocol_selection,
+        upstream: upstream_http_protocol_options,
+        common: common_http_protocol_options,
+        http1: http_protocol_options,
+        http2: http2_protocol_options,
+        max_requests_per_connection,
+    };
+    let http = protocol::build(typed_extension_protocol_options, legacy, cx)?;
+    let lb = lb::build(lb_policy, lb_config, load_balancing_policy, common_lb_config, cx)?;
+    let connect = connection::build(upstream_connection_options, upstream_bind_config, cx)?;
+    let sockets = TransportSockets::build(transport_socket, transport_socket_matches, &http, cx)?;
+    let dns = DnsOptions::from_cluster(
+        dns_refresh_rate,
+        dns_failure_refresh_rate,
+        dns_jitter,
+        respect_dns_ttl,
+        dns_lookup_family,
+    );
+    let discovery_type = cluster_discovery_type.unwrap_or(ClusterDiscoveryType::Type(0));
+    let discovery = discovery::build(discovery_type, &name, eds_cluster_config, load_assignment, dns, &lb, cx)?;
+
+    let observability_name = if alt_stat_name.is_empty() {
+        &name
+    } else {
+        &alt_stat_name
+    };
+    let scope = cx.server.stats.scope_tagged(
+        &format!("cluster.{observability_name}."),
+        &[("envoy.cluster_name", observability_name)],
+        "cluster.",
+    );
+    let stats = scope.block();
+    let resources = circuit::build(circuit_breakers, &stats, &scope, cx)?;
+    let info = ClusterInfo {
+        codes: scope.codes(""),
+        membership: scope.block(),
+        stats,
+        connect_timeout: connect_timeout
+            .enabled_or(DEFAULT_CONNECT_TIMEOUT)
+            .unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        per_connection_buffer_limit: per_connection_buffer_limit_bytes.map_or(DEFAULT_BUFFER_LIMIT, |v| v.value),
+        metadata: Arc::new(metadata.map(self::metadata).unwrap_or_default()),
+        added_via_api,
+        http,
+        connect,
+        sockets,
+        lb,
+        resources,
+        original_dst: match &discovery {
+            Discovery::OriginalDst(options) => Some(options.clone()),
+            _ => None,
+        },
+        observability_name: observability_name.as_str().into(),
+        name: name.into(),
+        scope,
+    };
+    Ok(ClusterConfig {
+        info,
+        discovery,
+        wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|v| v.value),
+    })
+}
+
+/// `upstream_config`: the generic HTTP upstream is what is built in.
+fn check_upstream_config(config: Option<TypedExtensionConfig>, cx: &BuildCx<'_>) -> ConfigResult<()> {
+    let any: Any = config.and_then(|c| c.typed_config).unwrap_or_default();
+    match any.type_name() {
+        "" | "envoy.extensions.upstreams.http.generic.v3.GenericConnectionPoolProto" => Ok(()),
+        other => Err(cx.error_at("upstream_config", format!("not supported: upstream of type {other}"))),
+    }
+}
+
+/// The untyped part of `core.v3.Metadata`, which is what matchers and logs read.
+pub fn metadata(proto: ProtoMetadata) -> Metadata {
+    let ProtoMetadata {
+        filter_metadata,
+        typed_filter_metadata: _,
+    } = proto;
+    filter_metadata.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;

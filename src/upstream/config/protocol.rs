@@ -1,0 +1,417 @@
+//! `HttpProtocolOptions` and the deprecated fields on `Cluster` to what pools need.
+
+use std::{collections::HashMap, time::Duration};
+
+use xds_protos::{
+    envoy::{
+        config::core::v3::{
+            Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as Common, KeepaliveSettings,
+            UpstreamHttpProtocolOptions,
+            http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat},
+        },
+        extensions::upstreams::http::v3::{
+            HttpProtocolOptions,
+            http_protocol_options::{
+                AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+                explicit_http_config::ProtocolConfig,
+            },
+        },
+    },
+    google::protobuf::{Any, UInt32Value},
+};
+
+use crate::config::{AnyExt, BuildCx, ConfigResult, DurationExt, unpack};
+
+const EXTENSION: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// Which HTTP version goes upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpProtocol {
+    /// HTTP/1.1
+    #[default]
+    Http1,
+    /// HTTP/2, with prior knowledge on plain text.
+    Http2,
+    /// What ALPN settles (`auto_config`); HTTP/1.1 on plain text.
+    Auto,
+    /// What the client spoke (`use_downstream_protocol_config`).
+    Downstream,
+}
+
+/// `http2.connection_keepalive`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// `interval`
+    pub interval: Duration,
+    /// `timeout`
+    pub timeout: Duration,
+}
+
+/// HTTP/1.1 options.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Http1Options {
+    /// `header_key_format.proper_case_words`
+    pub proper_case: bool,
+    /// The preserve-case formatter.
+    pub preserve_case: bool,
+    /// `enable_trailers`
+    pub trailers: bool,
+    /// `send_fully_qualified_url`
+    pub absolute_url: bool,
+}
+
+/// HTTP/2 options.
+///
+/// Windows are smaller than Envoy's defaults (which are 16 MiB and 24 MiB since 1.35): a pooled connection pins
+/// what its window allows, and bodies are read as fast as the client takes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http2Options {
+    /// `hpack_table_size`, 4096
+    pub hpack_table_size: u32,
+    /// `max_concurrent_streams`, 1024: streams per connection at most, whatever the upstream allows.
+    pub max_concurrent_streams: u32,
+    /// `initial_stream_window_size`, 256 KiB here
+    pub stream_window: u32,
+    /// `initial_connection_window_size`, 1 MiB here
+    pub connection_window: u32,
+    /// `connection_keepalive`
+    pub keepalive: Option<Keepalive>,
+}
+
+impl Default for Http2Options {
+    fn default() -> Self {
+        Self {
+            hpack_table_size: 4096,
+            max_concurrent_streams: 1024,
+            stream_window: 256 << 10,
+            connection_window: 1 << 20,
+            keepalive: None,
+        }
+    }
+}
+
+/// Everything HTTP of a cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpOptions {
+    /// Which version.
+    pub protocol: HttpProtocol,
+    /// HTTP/1.1
+    pub http1: Http1Options,
+    /// HTTP/2
+    pub http2: Http2Options,
+    /// `idle_timeout`, 1 hour; none for ever.
+    pub idle_timeout: Option<Duration>,
+    /// `max_connection_duration`
+    pub max_connection_duration: Option<Duration>,
+    /// `max_requests_per_connection`; none without limit.
+    pub max_requests_per_connection: Option<u32>,
+    /// `max_headers_count`, 100
+    pub max_headers_count: u32,
+    /// `max_response_headers_kb`, 60
+    pub max_response_headers_kb: u32,
+    /// `max_stream_duration`
+    pub max_stream_duration: Option<Duration>,
+    /// `auto_sni`
+    pub auto_sni: bool,
+    /// `auto_san_validation`
+    pub auto_san_validation: bool,
+    /// `override_auto_sni_header`, lower-case; empty: the host.
+    pub override_auto_sni_header: String,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            protocol: HttpProtocol::default(),
+            http1: Http1Options::default(),
+            http2: Http2Options::default(),
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_connection_duration: None,
+            max_requests_per_connection: None,
+            max_headers_count: 100,
+            max_response_headers_kb: 60,
+            max_stream_duration: None,
+            auto_sni: false,
+            auto_san_validation: false,
+            override_auto_sni_header: String::new(),
+        }
+    }
+}
+
+/// The deprecated fields on `Cluster`, used when the extension is not there.
+pub struct Legacy {
+    /// `protocol_selection`
+    pub selection: i32,
+    /// `upstream_http_protocol_options`
+    pub upstream: Option<UpstreamHttpProtocolOptions>,
+    /// `common_http_protocol_options`
+    pub common: Option<Common>,
+    /// `http_protocol_options`
+    pub http1: Option<Http1ProtocolOptions>,
+    /// `http2_protocol_options`
+    pub http2: Option<Http2ProtocolOptions>,
+    /// `max_requests_per_connection`
+    pub max_requests_per_connection: Option<UInt32Value>,
+}
+
+/// Reads the extension, or the deprecated fields.
+pub fn build(extensions: HashMap<String, Any>, legacy: Legacy, cx: &mut BuildCx<'_>) -> ConfigResult<HttpOptions> {
+    let mut out = HttpOptions::default();
+    let mut found = false;
+    for (name, any) in extensions {
+        let path = format!("typed_extension_protocol_options[{name}]");
+        cx.field(&path, |cx| match any.type_name() {
+            EXTENSION => {
+                found = true;
+                extension(unpack(&any, cx)?, &mut out, cx)
+            }
+            // Options of network filters (Redis, Thrift, TCP) that find them here themselves.
+            _ => {
+                cx.ignored("", "protocol options of a filter that is not built in");
+                Ok(())
+            }
+        })?;
+    }
+    if !found {
+        deprecated(legacy, &mut out, cx)?;
+    }
+    Ok(out)
+}
+
+fn deprecated(legacy: Legacy, out: &mut HttpOptions, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+    out.protocol = match (legacy.selection, &legacy.http2) {
+        // USE_DOWNSTREAM_PROTOCOL
+        (1, _) => HttpProtocol::Downstream,
+        (_, Some(_)) => HttpProtocol::Http2,
+        _ => HttpProtocol::Http1,
+    };
+    if let Some(proto) = legacy.upstream {
+        cx.field("upstream_http_protocol_options", |cx| upstream(proto, out, cx))?;
+    }
+    if let Some(proto) = legacy.common {
+        cx.field("common_http_protocol_options", |cx| common(proto, out, cx))?;
+    }
+    if let Some(proto) = legacy.http1 {
+        out.http1 = cx.field("http_protocol_options", |cx| http1(proto, cx))?;
+    }
+    if let Some(proto) = legacy.http2 {
+        out.http2 = cx.field("http2_protocol_options", |cx| http2(proto, cx))?;
+    }
+    if let Some(max) = legacy.max_requests_per_connection {
+        out.max_requests_per_connection = Some(max.value).filter(|v| *v > 0);
+    }
+    Ok(())
+}
+
+fn extension(proto: HttpProtocolOptions, out: &mut HttpOptions, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+    coverage!(cx, proto => HttpProtocolOptions {
+        supported {
+            common_http_protocol_options, upstream_http_protocol_options, http_filters, upstream_protocol_options
+        }
+        ignored {
+            header_validation_config: "the codec's own header checks apply",
+            outlier_detection: "hosts are not ejected",
+            retry_policy: "the route's retry policy applies",
+            hash_policy: "the route's hash policy applies"
+        }
+        rejected {
+            request_mirror_policies: "mirroring by cluster; the route's request_mirror_policies are"
+        }
+    });
+    for (i, filter) in http_filters.iter().enumerate() {
+        let any = match &filter.config_type {
+            Some(xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType::TypedConfig(any)) => any.type_name(),
+            _ => "",
+        };
+        if any != "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec" && !filter.is_optional {
+            return Err(cx.error_at(
+                &format!("http_filters[{i}]"),
+                format!("not supported: upstream filter '{}'", filter.name),
+            ));
+        }
+    }
+    if let Some(proto) = common_http_protocol_options {
+        cx.field("common_http_protocol_options", |cx| common(proto, out, cx))?;
+    }
+    if let Some(proto) = upstream_http_protocol_options {
+        cx.field("upstream_http_protocol_options", |cx| upstream(proto, out, cx))?;
+    }
+    match upstream_protocol_options {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config })) => {
+            cx.field("explicit_http_config", |cx| match protocol_config {
+                Some(ProtocolConfig::HttpProtocolOptions(proto)) => {
+                    out.protocol = HttpProtocol::Http1;
+                    out.http1 = cx.field("http_protocol_options", |cx| http1(proto, cx))?;
+                    Ok(())
+                }
+                Some(ProtocolConfig::Http2ProtocolOptions(proto)) => {
+                    out.protocol = HttpProtocol::Http2;
+                    out.http2 = cx.field("http2_protocol_options", |cx| http2(proto, cx))?;
+                    Ok(())
+                }
+                Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
+                    Err(cx.error_at("http3_protocol_options", "not supported: HTTP/3 upstream"))
+                }
+                None => Err(cx.error("protocol_config: value is required")),
+            })
+        }
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(proto)) => {
+            cx.field("use_downstream_protocol_config", |cx| {
+                coverage!(cx, proto => UseDownstreamHttpConfig {
+                    supported { http_protocol_options, http2_protocol_options }
+                    ignored { http3_protocol_options: "HTTP/3 clients are served over HTTP/2 upstream" }
+                });
+                out.protocol = HttpProtocol::Downstream;
+                both(http_protocol_options, http2_protocol_options, out, cx)
+            })
+        }
+        Some(UpstreamProtocolOptions::AutoConfig(proto)) => cx.field("auto_config", |cx| {
+            coverage!(cx, proto => AutoHttpConfig {
+                supported { http_protocol_options, http2_protocol_options }
+                ignored {
+                    http3_protocol_options: "ALPN settles on HTTP/2 or HTTP/1.1",
+                    alternate_protocols_cache_options: "ALPN settles on HTTP/2 or HTTP/1.1"
+                }
+            });
+            out.protocol = HttpProtocol::Auto;
+            both(http_protocol_options, http2_protocol_options, out, cx)
+        }),
+        None => Err(cx.error_at("upstream_protocol_options", "value is required")),
+    }
+}
+
+fn both(
+    one: Option<Http1ProtocolOptions>,
+    two: Option<Http2ProtocolOptions>,
+    out: &mut HttpOptions,
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<()> {
+    if let Some(proto) = one {
+        out.http1 = cx.field("http_protocol_options", |cx| http1(proto, cx))?;
+    }
+    if let Some(proto) = two {
+        out.http2 = cx.field("http2_protocol_options", |cx| http2(proto, cx))?;
+    }
+    Ok(())
+}
+
+fn common(proto: Common, out: &mut HttpOptions, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+    coverage!(cx, proto => Common {
+        supported {
+            idle_timeout, max_connection_duration, max_headers_count, max_response_headers_kb, max_stream_duration,
+            max_requests_per_connection
+        }
+        ignored {
+            max_connection_duration_jitter: "connections end at their maximum duration",
+            headers_with_underscores_action: "it concerns requests, and these are checked downstream"
+        }
+    });
+    out.idle_timeout = idle_timeout.enabled_or(Duration::from_secs(3600));
+    out.max_connection_duration = max_connection_duration.enabled_or(Duration::ZERO);
+    out.max_stream_duration = max_stream_duration.enabled_or(Duration::ZERO);
+    if let Some(v) = max_headers_count {
+        out.max_headers_count = v.value;
+    }
+    if let Some(v) = max_response_headers_kb {
+        out.max_response_headers_kb = v.value;
+    }
+    out.max_requests_per_connection = max_requests_per_connection.map(|v| v.value).filter(|v| *v > 0);
+    Ok(())
+}
+
+fn upstream(proto: UpstreamHttpProtocolOptions, out: &mut HttpOptions, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+    coverage!(cx, proto => UpstreamHttpProtocolOptions {
+        supported { auto_sni, auto_san_validation, override_auto_sni_header }
+    });
+    out.auto_sni = auto_sni;
+    out.auto_san_validation = auto_san_validation;
+    out.override_auto_sni_header = override_auto_sni_header.to_ascii_lowercase();
+    Ok(())
+}
+
+fn http1(proto: Http1ProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Http1Options> {
+    coverage!(cx, proto => Http1ProtocolOptions {
+        supported { header_key_format, enable_trailers, send_fully_qualified_url }
+        ignored {
+            allow_absolute_url: "it concerns servers",
+            accept_http_10: "it concerns servers",
+            default_host_for_http_10: "it concerns servers",
+            allow_chunked_length: "a response with both is refused",
+            override_stream_error_on_invalid_http_message: "an invalid response ends its connection",
+            use_balsa_parser: "there is one parser",
+            allow_custom_methods: "custom methods are passed on",
+            ignore_http_11_upgrade: "it concerns servers"
+        }
+    });
+    let mut out = Http1Options {
+        trailers: enable_trailers,
+        absolute_url: send_fully_qualified_url,
+        ..Default::default()
+    };
+    if let Some(HeaderKeyFormat { header_format }) = header_key_format {
+        match header_format {
+            Some(HeaderFormat::ProperCaseWords(_)) => out.proper_case = true,
+            Some(HeaderFormat::StatefulFormatter(_)) => out.preserve_case = true,
+            None => return Err(cx.error_at("header_key_format", "value is required")),
+        }
+    }
+    Ok(out)
+}
+
+fn http2(proto: Http2ProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Http2Options> {
+    coverage!(cx, proto => Http2ProtocolOptions {
+        supported {
+            hpack_table_size, max_concurrent_streams, initial_stream_window_size, initial_connection_window_size,
+            connection_keepalive
+        }
+        ignored {
+            allow_connect: "extended CONNECT is used where the upstream allows it",
+            allow_metadata: "METADATA frames are not sent",
+            max_outbound_frames: "the codec has limits of its own",
+            max_outbound_control_frames: "the codec has limits of its own",
+            max_consecutive_inbound_frames_with_empty_payload: "the codec has limits of its own",
+            max_inbound_priority_frames_per_stream: "the codec has limits of its own",
+            max_inbound_window_update_frames_per_data_frame_sent: "the codec has limits of its own",
+            stream_error_on_invalid_http_messaging: "an invalid response ends its stream",
+            override_stream_error_on_invalid_http_message: "an invalid response ends its stream",
+            custom_settings_parameters: "only the settings above are sent",
+            use_oghttp2_codec: "there is one codec",
+            max_metadata_size: "METADATA frames are not read",
+            enable_huffman_encoding: "the codec decides",
+            max_header_field_size_kb: "the size of all headers is limited",
+            disallow_obs_text: "it concerns servers",
+            stream_reset_burst: "it concerns servers",
+            stream_reset_rate: "it concerns servers"
+        }
+    });
+    let defaults = Http2Options::default();
+    let or = |v: Option<UInt32Value>, default: u32| v.map_or(default, |v| v.value);
+    let keepalive = match connection_keepalive {
+        Some(settings) => cx.field("connection_keepalive", |cx| keepalive(settings, cx))?,
+        None => None,
+    };
+    Ok(Http2Options {
+        hpack_table_size: or(hpack_table_size, defaults.hpack_table_size),
+        max_concurrent_streams: or(max_concurrent_streams, defaults.max_concurrent_streams),
+        stream_window: or(initial_stream_window_size, defaults.stream_window),
+        connection_window: or(initial_connection_window_size, defaults.connection_window),
+        keepalive,
+    })
+}
+
+fn keepalive(proto: KeepaliveSettings, cx: &mut BuildCx<'_>) -> ConfigResult<Option<Keepalive>> {
+    coverage!(cx, proto => KeepaliveSettings {
+        supported { interval, timeout }
+        ignored {
+            interval_jitter: "pings go out at their interval",
+            connection_idle_interval: "pings go out at their interval"
+        }
+    });
+    let Some(interval) = interval.enabled_or(Duration::ZERO) else {
+        return Ok(None);
+    };
+    let Some(timeout) = timeout.enabled_or(Duration::ZERO) else {
+        return Err(cx.error_at("timeout", "value is required"));
+    };
+    Ok(Some(Keepalive { interval, timeout }))
+}

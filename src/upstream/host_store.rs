@@ -1,0 +1,189 @@
+//! The hosts of one cluster on the control side: applies assignments, keeps hosts of the same address.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use xds_protos::envoy::config::core::v3::HealthStatus;
+
+use super::{
+    Cluster, ClusterMsg, Host, HostSet, HostSets,
+    config::{Assignment, EndpointSpec},
+    host::HealthFlag,
+    host_set::LocalityHosts,
+};
+use crate::{
+    net::Address,
+    server::{ServerContext, WorkerMsg},
+};
+
+/// What an assignment changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Hosts that are new.
+    pub added: usize,
+    /// Hosts that are gone.
+    pub removed: usize,
+    /// Anything at all: a new snapshot was published.
+    pub published: bool,
+}
+
+/// The hosts of a cluster by address.
+pub struct HostStore {
+    cluster: Arc<Cluster>,
+    hosts: Mutex<HashMap<Address, Arc<Host>>>,
+}
+
+impl HostStore {
+    /// The store behind a cluster's snapshots.
+    pub fn new(cluster: Arc<Cluster>) -> Self {
+        Self {
+            cluster,
+            hosts: Mutex::default(),
+        }
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Makes the hosts those of `assignment` and publishes them. Hosts whose address stays, stay: with their
+    /// connections, counters and health.
+    pub fn apply(&self, assignment: Assignment, server: &ServerContext) -> Changed {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next: HashMap<Address, Arc<Host>> = HashMap::with_capacity(hosts.len());
+        let mut changed = Changed::default();
+        let mut priorities: BTreeMap<u32, Vec<LocalityHosts>> = BTreeMap::new();
+        for group in assignment.localities {
+            let localities = priorities.entry(group.priority).or_default();
+            let at = match localities.iter().position(|l| l.locality == group.locality) {
+                Some(at) => at,
+                None => {
+                    localities.push(LocalityHosts {
+                        locality: group.locality,
+                        weight: group.weight,
+                        ..LocalityHosts::default()
+                    });
+                    localities.len() - 1
+                }
+            };
+            for spec in group.endpoints {
+                // The first of an address counts.
+                if next.contains_key(&spec.address) {
+                    continue;
+                }
+                let host = match hosts.get(&spec.address).filter(|h| *h.hostname == *spec.hostname) {
+                    Some(host) => {
+                        changed.published |= update(host, spec);
+                        host.clone()
+                    }
+                    None => {
+                        changed.added += 1;
+                        create(spec)
+                    }
+                };
+                next.insert(host.address.clone(), host.clone());
+                localities[at].hosts.push(host);
+            }
+        }
+        for (address, host) in hosts.iter() {
+            if next.get(address).is_none_or(|n| !Arc::ptr_eq(n, host)) {
+                host.remove();
+                changed.removed += 1;
+            }
+        }
+        *hosts = next;
+        drop(hosts);
+
+        let count = priorities.keys().last().map_or(1, |p| *p as usize + 1);
+        let mut sets: Vec<HostSet> = Vec::with_capacity(count);
+        for priority in 0..count {
+            let mut localities = priorities
+                .remove(&u32::try_from(priority).unwrap_or(0))
+                .unwrap_or_default();
+            localities.sort_by(|a, b| a.locality.cmp(&b.locality));
+            let factor = assignment.overprovisioning_factor;
+            sets.push(HostSet::new(localities, factor, assignment.weighted_priority_health));
+        }
+        let sets = HostSets::new(sets, self.cluster.info.lb.panic_threshold, assignment.drop_overload);
+        let before = self.cluster.hosts.load();
+        changed.published |= changed.added + changed.removed > 0 || !same(&before, &sets);
+        if changed.published {
+            self.publish(sets, changed, server);
+        }
+        changed
+    }
+
+    /// Publishes the same hosts with the health they have now.
+    pub fn refresh_health(&self, server: &ServerContext) {
+        let before = self.cluster.hosts.load_full();
+        let sets = before
+            .priorities
+            .iter()
+            .map(|set| HostSet::new(set.localities.clone(), set.overprovisioning_factor, set.weighted_health))
+            .collect();
+        let sets = HostSets::new(sets, self.cluster.info.lb.panic_threshold, before.drop_overload);
+        self.publish(sets, Changed::default(), server);
+    }
+
+    fn publish(&self, sets: HostSets, changed: Changed, server: &ServerContext) {
+        let stats = self.cluster.info.membership.local();
+        if changed.added + changed.removed > 0 {
+            stats.membership_change.inc();
+        }
+        let count = |of: fn(&HostSet) -> usize| sets.priorities.iter().map(|p| of(p) as u64).sum();
+        stats.membership_total.set(count(|p| p.hosts.len()));
+        stats.membership_healthy.set(count(|p| p.healthy.len()));
+        stats.membership_degraded.set(count(|p| p.degraded.len()));
+        self.cluster.hosts.store(Arc::new(sets));
+        if changed.removed > 0 {
+            let cluster = &self.cluster;
+            server
+                .mailboxes
+                .broadcast(|| WorkerMsg::Cluster(ClusterMsg::HostsRemoved(cluster.clone())));
+        }
+    }
+}
+
+fn create(spec: EndpointSpec) -> Arc<Host> {
+    let host = Host::new(spec.address, spec.hostname, spec.weight, spec.attributes);
+    set_health(&host, spec.health);
+    Arc::new(host)
+}
+
+fn update(host: &Host, spec: EndpointSpec) -> bool {
+    // Not `||`: every one of them has to be applied.
+    host.set_weight(spec.weight) | host.set_attributes(spec.attributes) | set_health(host, spec.health)
+}
+
+fn set_health(host: &Host, status: HealthStatus) -> bool {
+    let unhealthy = matches!(status, HealthStatus::Unhealthy | HealthStatus::Timeout);
+    host.set_flag(HealthFlag::FailedEdsHealth, unhealthy)
+        | host.set_flag(HealthFlag::EdsStatusDraining, status == HealthStatus::Draining)
+        | host.set_flag(HealthFlag::DegradedEdsHealth, status == HealthStatus::Degraded)
+}
+
+/// Whether two snapshots balance alike.
+fn same(a: &HostSets, b: &HostSets) -> bool {
+    let hosts =
+        |a: &[Arc<Host>], b: &[Arc<Host>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b));
+    a.drop_overload == b.drop_overload
+        && a.priorities.len() == b.priorities.len()
+        && a.priorities.iter().zip(&b.priorities).all(|(a, b)| {
+            a.overprovisioning_factor == b.overprovisioning_factor
+                && a.weighted_health == b.weighted_health
+                && hosts(&a.hosts, &b.hosts)
+                && hosts(&a.healthy, &b.healthy)
+                && hosts(&a.degraded, &b.degraded)
+                && a.localities.len() == b.localities.len()
+                && a.localities
+                    .iter()
+                    .zip(&b.localities)
+                    .all(|(a, b)| a.weight == b.weight && a.locality == b.locality && hosts(&a.hosts, &b.hosts))
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! Earliest deadline first: weighted round robin that spreads evenly instead of in bursts.
+
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+#[derive(Debug)]
+struct Entry {
+    deadline: f64,
+    /// Ties go to who was added first.
+    order: u64,
+    index: usize,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+// The heap gives its greatest first; the earliest is wanted.
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other
+            .deadline
+            .total_cmp(&self.deadline)
+            .then(other.order.cmp(&self.order))
+    }
+}
+
+/// A queue of indices. A weight counts when its index is put back.
+#[derive(Debug, Default)]
+pub struct Edf {
+    now: f64,
+    order: u64,
+    heap: BinaryHeap<Entry>,
+}
+
+impl Edf {
+    /// A queue of `weights`, by index; those of weight 0 are left out.
+    pub fn new(weights: impl IntoIterator<Item = f64>) -> Self {
+        let mut edf = Self::default();
+        for (index, weight) in weights.into_iter().enumerate() {
+            edf.add(index, weight);
+        }
+        edf
+    }
+
+    fn add(&mut self, index: usize, weight: f64) {
+        if weight > 0.0 {
+            self.heap.push(Entry {
+                deadline: self.now + 1.0 / weight,
+                order: self.order,
+                index,
+            });
+            self.order += 1;
+        }
+    }
+
+    /// The next index, put back with the weight it has now.
+    pub fn pick(&mut self, weight: impl FnOnce(usize) -> f64) -> Option<usize> {
+        let next = self.heap.pop()?;
+        self.now = next.deadline;
+        self.add(next.index, weight(next.index).max(f64::MIN_POSITIVE));
+        Some(next.index)
+    }
+}

@@ -1,0 +1,182 @@
+//! Opening one upstream connection: socket, source address, transport socket, all within `connect_timeout`.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::Version;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use super::{TransportOptions, UpstreamConnInfo};
+use crate::{
+    http::stream_info::TlsInfo,
+    net::{Address, Stream},
+    upstream::{
+        ClusterInfo, ConnectFailure, Host, TransportSocket, config::ConnectOptions, transport_socket::TransportCx,
+    },
+};
+
+/// A connected stream and what is known of it.
+pub struct Connected {
+    /// Behind its transport socket.
+    pub stream: Stream,
+    /// Its facts; the protocol is what ALPN settled, HTTP/1.1 without.
+    pub info: UpstreamConnInfo,
+}
+
+/// Connects to a host.
+pub async fn connect(
+    cluster: &ClusterInfo,
+    host: &Host,
+    options: Option<&TransportOptions>,
+    alpn: &'static [&'static str],
+    id: u64,
+) -> Result<Connected, ConnectFailure> {
+    let started = Instant::now();
+    let work = open(cluster, host, options, alpn);
+    let (stream, local, remote, tls) = tokio::time::timeout(cluster.connect_timeout, work)
+        .await
+        .unwrap_or(Err(ConnectFailure::Timeout))?;
+    let protocol = match tls.as_ref().and_then(|t| t.alpn.as_deref()) {
+        Some("h2") => Version::HTTP_2,
+        _ => Version::HTTP_11,
+    };
+    let info = UpstreamConnInfo {
+        id,
+        local_address: local,
+        remote_address: remote,
+        tls,
+        protocol,
+        connect_time: started.elapsed(),
+    };
+    Ok(Connected { stream, info })
+}
+
+type Opened = (Stream, Address, Address, Option<Arc<TlsInfo>>);
+
+async fn open(
+    cluster: &ClusterInfo,
+    host: &Host,
+    options: Option<&TransportOptions>,
+    alpn: &'static [&'static str],
+) -> Result<Opened, ConnectFailure> {
+    let mut opened = dial(&cluster.connect, &host.address).await;
+    if opened.is_err() {
+        let others = host.attributes().additional_addresses.clone();
+        for other in &others {
+            opened = dial(&cluster.connect, other).await;
+            if opened.is_ok() {
+                break;
+            }
+        }
+    }
+    let (stream, local, remote) = opened?;
+    match cluster.sockets.for_host(host) {
+        TransportSocket::RawBuffer => {
+            cluster.stats.local().total_match_count.inc();
+            Ok((stream, local, remote, None))
+        }
+        TransportSocket::Client(client) => {
+            let cx = TransportCx { host, options, alpn };
+            let (stream, tls) = client
+                .connect(stream, cx)
+                .await
+                .map_err(|e| ConnectFailure::Remote { reason: e.0.into() })?;
+            Ok((stream, local, remote, tls))
+        }
+    }
+}
+
+async fn dial(options: &ConnectOptions, address: &Address) -> Result<(Stream, Address, Address), ConnectFailure> {
+    match address {
+        Address::Ip(ip) => {
+            let stream = tcp(options, *ip).await?;
+            let local = stream.local_addr().map_or_else(|_| address.clone(), Address::Ip);
+            Ok((Stream::Tcp(stream), local, address.clone()))
+        }
+        Address::Pipe(path) => {
+            let stream = unix(path).await.map_err(|e| immediate(&e, address))?;
+            Ok((Stream::Unix(stream), Address::Pipe("".into()), address.clone()))
+        }
+        Address::Internal { .. } => Err(ConnectFailure::Local {
+            reason: "internal listeners cannot be connected to".into(),
+        }),
+    }
+}
+
+async fn unix(path: &str) -> io::Result<UnixStream> {
+    match path.strip_prefix('@') {
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+            let stream = std::os::unix::net::UnixStream::connect_addr(&address)?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        }
+        None => UnixStream::connect(path).await,
+    }
+}
+
+async fn tcp(options: &ConnectOptions, to: SocketAddr) -> Result<TcpStream, ConnectFailure> {
+    let address = Address::Ip(to);
+    let socket = if to.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    };
+    let socket = socket.map_err(|e| immediate(&e, &address))?;
+    if let Some(source) = options.sources.iter().find(|s| s.0.is_ipv4() == to.is_ipv4()) {
+        if options.freebind {
+            let raw = socket2::SockRef::from(&socket);
+            let _ = raw.set_freebind_v4(true);
+        }
+        socket.bind(source.0).map_err(|e| ConnectFailure::Local {
+            reason: format!("failed to bind to {}: {}", source.0, text(&e)).into(),
+        })?;
+    }
+    if let Some(keepalive) = options.keepalive {
+        let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive_of(keepalive));
+    }
+    // Requests are written whole: waiting for more bytes only adds delay.
+    let _ = socket.set_nodelay(true);
+    socket.connect(to).await.map_err(|e| match e.kind() {
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::AddrNotAvailable => {
+            immediate(&e, &address)
+        }
+        _ => ConnectFailure::Remote {
+            reason: format!("delayed connect error: {}", text(&e)).into(),
+        },
+    })
+}
+
+fn keepalive_of((probes, time, interval): (Option<u32>, Option<Duration>, Option<Duration>)) -> socket2::TcpKeepalive {
+    let mut keepalive = socket2::TcpKeepalive::new();
+    if let Some(time) = time {
+        keepalive = keepalive.with_time(time);
+    }
+    if let Some(interval) = interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    keepalive
+}
+
+fn immediate(error: &io::Error, address: &Address) -> ConnectFailure {
+    ConnectFailure::Remote {
+        reason: format!("immediate connect error: {}|remote address:{address}", text(error)).into(),
+    }
+}
+
+/// The system's text without the number that std adds.
+fn text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}

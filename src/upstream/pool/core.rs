@@ -1,0 +1,571 @@
+//! The pool itself: ready connections, the queue, and the rules of when a connection is opened.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use http::{HeaderValue, Version, uri::Authority};
+use hyper::client::conn::{http1, http2};
+
+use super::{
+    Lease, TransportOptions, UpstreamConnInfo,
+    connect::{Connected, connect},
+    h1, h2,
+    waiter::{Waiter, Waiting},
+};
+use crate::{
+    http::Body,
+    server::ServerContext,
+    upstream::{ClusterInfo, ConnectFailure, Host, ResourceManager, ResourcePriority, config::HttpProtocol},
+};
+
+/// A ready connection, or one that a request has.
+pub(super) enum Sender {
+    H1(http1::SendRequest<Body>),
+    H2(http2::SendRequest<Body>),
+}
+
+/// What a connection's task, its pool and its requests share.
+pub(super) struct Conn {
+    pub(super) info: Arc<UpstreamConnInfo>,
+    created: Instant,
+    /// Requests in flight.
+    pub(super) active: Cell<u32>,
+    /// Streams the upstream allows at once; its task keeps it up to date.
+    pub(super) max_streams: Cell<usize>,
+    /// Requests so far.
+    requests: Cell<u32>,
+    pub(super) idle_since: Cell<Instant>,
+    /// No further requests: too old, too many requests, or the pool drains.
+    pub(super) retired: Cell<bool>,
+    /// The close that follows is this side's.
+    pub(super) closed_locally: Cell<bool>,
+    /// Who takes the byte stream over after an upgrade.
+    pub(super) upgrade: RefCell<Option<tokio::sync::oneshot::Sender<crate::net::Stream>>>,
+}
+
+impl Conn {
+    /// Whether an earlier request has used it: such a connection may have been closed meanwhile.
+    pub(super) fn reused(&self) -> bool {
+        self.requests.get() > 1
+    }
+}
+
+pub(super) struct H2Entry {
+    sender: http2::SendRequest<Body>,
+    conn: Rc<Conn>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Ready HTTP/1.1 connections; the last is the one used last.
+    idle: Vec<(http1::SendRequest<Body>, Rc<Conn>)>,
+    /// HTTP/2 connections, ready or full.
+    h2: Vec<H2Entry>,
+    pending: VecDeque<Rc<Waiter>>,
+    /// Connections being opened.
+    connecting: usize,
+    /// Connections open, ready or not.
+    open: usize,
+}
+
+/// Connections to one host for one priority, protocol and set of transport socket options.
+pub struct Pool {
+    pub(super) cluster: Arc<ClusterInfo>,
+    /// Where the connections go.
+    pub host: Arc<Host>,
+    server: Arc<ServerContext>,
+    priority: ResourcePriority,
+    protocol: HttpProtocol,
+    transport: Option<Arc<TransportOptions>>,
+    state: RefCell<State>,
+    draining: Cell<bool>,
+    /// The last authority as a URI part: most requests to a host name the same one.
+    authority: RefCell<Option<(HeaderValue, Authority)>>,
+}
+
+impl Pool {
+    /// An empty pool; none when `max_connection_pools` is reached.
+    pub fn new(
+        cluster: Arc<ClusterInfo>,
+        host: Arc<Host>,
+        server: Arc<ServerContext>,
+        priority: ResourcePriority,
+        protocol: HttpProtocol,
+        transport: Option<Arc<TransportOptions>>,
+    ) -> Option<Rc<Self>> {
+        let pools = &cluster.resources(priority).connection_pools;
+        if !pools.can_create() {
+            cluster.stats.local().upstream_cx_pool_overflow.inc();
+            return None;
+        }
+        pools.inc();
+        Some(Rc::new(Self {
+            cluster,
+            host,
+            server,
+            priority,
+            protocol,
+            transport,
+            state: RefCell::default(),
+            draining: Cell::new(false),
+            authority: RefCell::default(),
+        }))
+    }
+
+    /// Whether this is the pool for such requests.
+    pub fn serves(
+        &self,
+        priority: ResourcePriority,
+        protocol: HttpProtocol,
+        transport: Option<&Arc<TransportOptions>>,
+    ) -> bool {
+        self.priority == priority
+            && self.protocol == protocol
+            && match (&self.transport, transport) {
+                (None, None) => true,
+                (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs) || ours == theirs,
+                _ => false,
+            }
+    }
+
+    /// Closes idle connections; busy ones close when their requests end.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        let (idle, h2) = {
+            let mut state = self.state.borrow_mut();
+            (std::mem::take(&mut state.idle), std::mem::take(&mut state.h2))
+        };
+        for conn in idle.iter().map(|(_, c)| c).chain(h2.iter().map(|e| &e.conn)) {
+            conn.closed_locally.set(true);
+        }
+    }
+
+    /// Whether nothing is open, opening or waiting.
+    pub fn is_unused(&self) -> bool {
+        let state = self.state.borrow();
+        state.open == 0 && state.connecting == 0 && state.pending.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn breakers(&self) -> &Arc<ResourceManager> {
+        self.cluster.resources(self.priority)
+    }
+
+    /// A connection for one request.
+    pub(super) async fn acquire(self: &Rc<Self>) -> Result<Lease, ConnectFailure> {
+        if let Some((sender, conn)) = self.take_ready() {
+            return self.attach(sender, conn);
+        }
+        let stats = self.cluster.stats.local();
+        let breakers = self.breakers();
+        if !breakers.pending_requests.can_create() {
+            stats.upstream_rq_pending_overflow.inc();
+            return Err(ConnectFailure::Overflow);
+        }
+        breakers.pending_requests.inc();
+        stats.upstream_rq_pending_total.inc();
+        stats.upstream_rq_pending_active.inc();
+        self.host.stats.rq_pending_active.fetch_add(1, Relaxed);
+        let waiter = Rc::new(Waiter::default());
+        self.state.borrow_mut().pending.push_back(waiter.clone());
+        let waiting = Waiting {
+            pool: self.clone(),
+            waiter,
+        };
+        self.connect_as_needed();
+        waiting.await
+    }
+
+    /// A ready connection, if there is one.
+    fn take_ready(&self) -> Option<(Sender, Rc<Conn>)> {
+        let mut state = self.state.borrow_mut();
+        while let Some((sender, conn)) = state.idle.pop() {
+            // The task of a closed connection may not have run yet.
+            if !sender.is_closed() {
+                return Some((Sender::H1(sender), conn));
+            }
+        }
+        state.h2.retain(|e| !e.sender.is_closed());
+        let limit = self.cluster.http.http2.max_concurrent_streams as usize;
+        let entry = state
+            .h2
+            .iter()
+            .find(|e| (e.conn.active.get() as usize) < e.conn.max_streams.get().min(limit))?;
+        Some((Sender::H2(entry.sender.clone()), entry.conn.clone()))
+    }
+
+    /// Counts a request onto a connection, unless there are too many requests.
+    fn attach(self: &Rc<Self>, sender: Sender, conn: Rc<Conn>) -> Result<Lease, ConnectFailure> {
+        let stats = self.cluster.stats.local();
+        let requests = &self.breakers().requests;
+        if !requests.can_create() {
+            stats.upstream_rq_pending_overflow.inc();
+            if let Sender::H1(sender) = sender {
+                self.state.borrow_mut().idle.push((sender, conn));
+            }
+            return Err(ConnectFailure::Overflow);
+        }
+        requests.inc();
+        stats.upstream_rq_total.inc();
+        stats.upstream_rq_active.inc();
+        self.host.stats.rq_total.fetch_add(1, Relaxed);
+        self.host.stats.rq_active.fetch_add(1, Relaxed);
+        conn.active.set(conn.active.get() + 1);
+        let count = conn.requests.get() + 1;
+        conn.requests.set(count);
+        if self.cluster.http.max_requests_per_connection == Some(count) {
+            stats.upstream_cx_max_requests.inc();
+            self.retire(&conn);
+        }
+        Ok(Lease::new(self.clone(), sender, conn))
+    }
+
+    /// No further requests on this connection; it closes when those in flight are over.
+    pub(super) fn retire(&self, conn: &Rc<Conn>) {
+        conn.retired.set(true);
+        conn.closed_locally.set(true);
+        self.forget(conn);
+    }
+
+    fn forget(&self, conn: &Rc<Conn>) {
+        let mut state = self.state.borrow_mut();
+        // Dropping a sender runs no code of ours, so the borrow is not in its way.
+        state.idle.retain(|(_, c)| !Rc::ptr_eq(c, conn));
+        state.h2.retain(|e| !Rc::ptr_eq(&e.conn, conn));
+    }
+
+    /// A request is over: gives its counts back.
+    pub(super) fn detach(&self, conn: &Conn) {
+        self.breakers().requests.dec();
+        self.cluster.stats.local().upstream_rq_active.dec();
+        self.host.stats.rq_active.fetch_sub(1, Relaxed);
+        conn.active.set(conn.active.get().saturating_sub(1));
+        if conn.active.get() == 0 {
+            conn.idle_since.set(Instant::now());
+        }
+    }
+
+    /// An HTTP/1.1 connection is free again.
+    pub(super) fn put_back(self: &Rc<Self>, sender: http1::SendRequest<Body>, conn: Rc<Conn>) {
+        if conn.retired.get() || self.draining.get() {
+            conn.closed_locally.set(true);
+            return;
+        }
+        self.state.borrow_mut().idle.push((sender, conn));
+        self.serve_pending();
+    }
+
+    /// A stream of an HTTP/2 connection is free again.
+    pub(super) fn stream_ended(self: &Rc<Self>, conn: &Rc<Conn>) {
+        if self.draining.get() && conn.active.get() == 0 {
+            self.retire(conn);
+        }
+        self.serve_pending();
+    }
+
+    /// Gives ready connections to those who wait.
+    fn serve_pending(self: &Rc<Self>) {
+        while !self.state.borrow().pending.is_empty() {
+            let Some((sender, conn)) = self.take_ready() else {
+                return;
+            };
+            let Some(waiter) = self.next_pending() else {
+                return;
+            };
+            waiter.resolve(self.attach(sender, conn));
+        }
+    }
+
+    fn next_pending(&self) -> Option<Rc<Waiter>> {
+        let waiter = self.state.borrow_mut().pending.pop_front()?;
+        self.left_queue();
+        Some(waiter)
+    }
+
+    fn left_queue(&self) {
+        self.breakers().pending_requests.dec();
+        self.cluster.stats.local().upstream_rq_pending_active.dec();
+        self.host.stats.rq_pending_active.fetch_sub(1, Relaxed);
+    }
+
+    /// A waiting request was dropped, perhaps after it had been served.
+    pub(super) fn cancel(&self, waiter: &Rc<Waiter>) {
+        let mut state = self.state.borrow_mut();
+        let Some(at) = state.pending.iter().position(|w| Rc::ptr_eq(w, waiter)) else {
+            return;
+        };
+        state.pending.remove(at);
+        drop(state);
+        self.left_queue();
+        self.cluster.stats.local().upstream_rq_cancelled.inc();
+    }
+
+    /// Opens connections for those who wait and cannot be served by what is being opened already.
+    fn connect_as_needed(self: &Rc<Self>) {
+        loop {
+            let (wanted, none_at_all) = {
+                let state = self.state.borrow();
+                // One connection being opened serves one request, or (HTTP/2) all of them.
+                let capacity = match self.protocol {
+                    HttpProtocol::Http2 => state.connecting.saturating_mul(self.h2_streams()),
+                    _ => state.connecting,
+                };
+                (state.pending.len() > capacity, state.open + state.connecting == 0)
+            };
+            if !wanted {
+                return;
+            }
+            let connections = &self.breakers().connections;
+            let allowed = connections.can_create();
+            if !allowed {
+                self.cluster.stats.local().upstream_cx_overflow.inc();
+            }
+            // A host without any connection gets one whatever the breaker says, or those who wait would wait for ever.
+            if !allowed && !none_at_all {
+                return;
+            }
+            self.state.borrow_mut().connecting += 1;
+            let opening = OpenGuard::new(self.clone());
+            tokio::task::spawn_local(opening.run());
+        }
+    }
+
+    fn h2_streams(&self) -> usize {
+        self.cluster.http.http2.max_concurrent_streams.max(1) as usize
+    }
+
+    fn alpn(&self) -> &'static [&'static str] {
+        match self.protocol {
+            HttpProtocol::Http2 => &["h2"],
+            HttpProtocol::Auto => &["h2", "http/1.1"],
+            HttpProtocol::Http1 | HttpProtocol::Downstream => &["http/1.1"],
+        }
+    }
+
+    /// The opening of a connection failed: all who wait fail with it, as in Envoy, so that their retries can go
+    /// elsewhere.
+    fn connect_failed(self: &Rc<Self>, failure: &ConnectFailure) {
+        let waiting = std::mem::take(&mut self.state.borrow_mut().pending);
+        for waiter in waiting {
+            self.left_queue();
+            self.cluster.stats.local().upstream_rq_pending_failure_eject.inc();
+            waiter.resolve(Err(failure.clone()));
+        }
+    }
+
+    pub(super) fn connected(self: &Rc<Self>, sender: Sender, conn: &Rc<Conn>) {
+        {
+            let mut state = self.state.borrow_mut();
+            state.connecting -= 1;
+            state.open += 1;
+            match sender {
+                Sender::H1(sender) => state.idle.push((sender, conn.clone())),
+                Sender::H2(sender) => state.h2.push(H2Entry {
+                    sender,
+                    conn: conn.clone(),
+                }),
+            }
+        }
+        self.serve_pending();
+        // What was opened may serve fewer than was assumed.
+        self.connect_as_needed();
+        if self.draining.get() && conn.active.get() == 0 {
+            self.retire(conn);
+        }
+    }
+
+    /// The authority as a URI part; none when it is none.
+    pub(super) fn authority(&self, value: &HeaderValue) -> Option<Authority> {
+        let mut cache = self.authority.borrow_mut();
+        if let Some((cached, authority)) = &*cache
+            && cached == value
+        {
+            return Some(authority.clone());
+        }
+        let authority = Authority::try_from(value.as_bytes()).ok()?;
+        *cache = Some((value.clone(), authority.clone()));
+        Some(authority)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.breakers().connection_pools.dec();
+    }
+}
+
+/// One connection's life as the breakers and statistics see it, from the attempt to open it to its end.
+pub(super) struct OpenGuard {
+    pub(super) pool: Rc<Pool>,
+    started: Instant,
+    conn: Option<Rc<Conn>>,
+    failed: bool,
+}
+
+impl OpenGuard {
+    fn new(pool: Rc<Pool>) -> Self {
+        let stats = pool.cluster.stats.local();
+        stats.upstream_cx_total.inc();
+        stats.upstream_cx_active.inc();
+        match pool.protocol {
+            HttpProtocol::Http2 => stats.upstream_cx_http2_total.inc(),
+            HttpProtocol::Auto => {}
+            HttpProtocol::Http1 | HttpProtocol::Downstream => stats.upstream_cx_http1_total.inc(),
+        }
+        pool.host.stats.cx_total.fetch_add(1, Relaxed);
+        pool.host.stats.cx_active.fetch_add(1, Relaxed);
+        pool.breakers().connections.inc();
+        Self {
+            pool,
+            started: Instant::now(),
+            conn: None,
+            failed: false,
+        }
+    }
+
+    /// Opens the connection and drives it to its end.
+    async fn run(mut self) {
+        let pool = self.pool.clone();
+        let id = pool.server.next_connection_id();
+        let opened = connect(&pool.cluster, &pool.host, pool.transport.as_deref(), pool.alpn(), id).await;
+        let Connected { stream, mut info } = match opened {
+            Ok(connected) => connected,
+            Err(failure) => return self.fail(failure),
+        };
+        let stats = pool.cluster.stats.local();
+        stats.upstream_cx_connect_ms.record(millis(info.connect_time));
+        let http2 = match pool.protocol {
+            HttpProtocol::Http2 => true,
+            HttpProtocol::Auto => info.protocol == Version::HTTP_2,
+            HttpProtocol::Http1 | HttpProtocol::Downstream => false,
+        };
+        if pool.protocol == HttpProtocol::Auto {
+            match http2 {
+                true => stats.upstream_cx_http2_total.inc(),
+                false => stats.upstream_cx_http1_total.inc(),
+            }
+        }
+        info.protocol = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        let conn = Rc::new(Conn {
+            info: Arc::new(info),
+            created: Instant::now(),
+            active: Cell::new(0),
+            max_streams: Cell::new(usize::MAX),
+            requests: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            retired: Cell::new(false),
+            closed_locally: Cell::new(false),
+            upgrade: RefCell::default(),
+        });
+        let driven = match http2 {
+            true => h2::drive(&mut self, stream, conn).await,
+            false => h1::drive(&mut self, stream, conn).await,
+        };
+        if let Err(failure) = driven {
+            self.fail(failure);
+        }
+    }
+
+    /// The handshake of the codec is done: requests may come.
+    pub(super) fn ready(&mut self, sender: Sender, conn: Rc<Conn>) {
+        self.conn = Some(conn.clone());
+        self.pool.connected(sender, &conn);
+    }
+
+    fn fail(&mut self, failure: ConnectFailure) {
+        self.failed = true;
+        let stats = self.pool.cluster.stats.local();
+        if failure == ConnectFailure::Timeout {
+            stats.upstream_cx_connect_timeout.inc();
+        }
+        stats.upstream_cx_connect_fail.inc();
+        self.pool.host.stats.cx_connect_fail.fetch_add(1, Relaxed);
+        tracing::debug!(cluster = %self.pool.cluster.name, host = %self.pool.host.address, %failure, "cannot connect");
+        self.pool.state.borrow_mut().connecting -= 1;
+        self.pool.connect_failed(&failure);
+    }
+
+    /// The upstream allows so many streams at once: those who wait may go on.
+    pub(super) fn streams_allowed(&self, conn: &Conn, streams: usize) {
+        if conn.max_streams.replace(streams) < streams {
+            self.pool.serve_pending();
+        }
+    }
+
+    /// Follows the clock of a connection. Returns when to look again; none when there is nothing to look for.
+    pub(super) fn check_timers(&self, conn: &Rc<Conn>) -> Option<Instant> {
+        let http = &self.pool.cluster.http;
+        if conn.retired.get() {
+            return None;
+        }
+        let now = Instant::now();
+        let stats = self.pool.cluster.stats.local();
+        let age_limit = http.max_connection_duration.map(|d| conn.created + d);
+        if age_limit.is_some_and(|at| at <= now) {
+            stats.upstream_cx_max_duration_reached.inc();
+            self.pool.retire(conn);
+            return None;
+        }
+        let idle_limit = http.idle_timeout.map(|d| match conn.active.get() {
+            0 => conn.idle_since.get() + d,
+            _ => now + d,
+        });
+        if idle_limit.is_some_and(|at| at <= now) {
+            stats.upstream_cx_idle_timeout.inc();
+            self.pool.retire(conn);
+            return None;
+        }
+        match (age_limit, idle_limit) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        let pool = &self.pool;
+        let stats = pool.cluster.stats.local();
+        stats.upstream_cx_active.dec();
+        stats.upstream_cx_destroy.inc();
+        let locally = self.conn.as_ref().is_some_and(|c| c.closed_locally.get());
+        match locally {
+            true => stats.upstream_cx_destroy_local.inc(),
+            false => stats.upstream_cx_destroy_remote.inc(),
+        }
+        stats.upstream_cx_length_ms.record(millis(self.started.elapsed()));
+        pool.host.stats.cx_active.fetch_sub(1, Relaxed);
+        pool.breakers().connections.dec();
+        match &self.conn {
+            Some(conn) => {
+                if conn.active.get() > 0 {
+                    stats.upstream_cx_destroy_with_active_rq.inc();
+                    match locally {
+                        true => stats.upstream_cx_destroy_local_with_active_rq.inc(),
+                        false => stats.upstream_cx_destroy_remote_with_active_rq.inc(),
+                    }
+                }
+                stats.upstream_rq_per_cx.record(conn.requests.get().into());
+                conn.retired.set(true);
+                pool.state.borrow_mut().open -= 1;
+                pool.forget(conn);
+            }
+            // The task was dropped while it connected: the runtime ends.
+            None if !self.failed => pool.state.borrow_mut().connecting -= 1,
+            None => {}
+        }
+        // Those who wait may need a connection in place of this one.
+        if self.conn.is_some() {
+            pool.connect_as_needed();
+        }
+    }
+}
+
+pub(super) fn millis(d: std::time::Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,122 @@
+//! HTTP/1.1 connections.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::Poll,
+};
+
+use http::{Request, Uri, header::HOST};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+
+use super::{
+    core::{Conn, OpenGuard, Sender},
+    io::{Counted, Upgraded},
+};
+use crate::{
+    http::{Body, RequestHead},
+    net::Stream,
+    upstream::{ConnectFailure, config::HttpOptions},
+};
+
+/// A request as HTTP/1.1 has it: origin form (or the authority for CONNECT), and a `host` header.
+pub(super) fn request(mut head: RequestHead, body: Body, options: &HttpOptions) -> Request<Body> {
+    let uri = match (&head.path, &head.authority) {
+        (Some(path), Some(authority)) if options.http1.absolute_url => {
+            let text = [
+                head.scheme.as_str().as_bytes(),
+                b"://",
+                authority.as_bytes(),
+                path.as_str().as_bytes(),
+            ]
+            .concat();
+            Uri::try_from(text).unwrap_or_else(|_| Uri::from(path.clone()))
+        }
+        (Some(path), _) => Uri::from(path.clone()),
+        (None, Some(authority)) => Uri::try_from(authority.as_bytes()).unwrap_or_default(),
+        (None, None) => Uri::default(),
+    };
+    if let Some(authority) = head.authority.take() {
+        head.headers.insert(HOST, authority);
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = head.headers;
+    request
+}
+
+/// Serves requests over a stream until it closes.
+pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) -> Result<(), ConnectFailure> {
+    let cluster = open.pool.cluster.clone();
+    let http = &cluster.http;
+    let mut builder = http1::Builder::new();
+    builder
+        .max_headers(http.max_headers_count as usize)
+        .title_case_headers(http.http1.proper_case)
+        .preserve_header_case(http.http1.preserve_case)
+        .max_header_size(http.max_response_headers_kb as usize * 1024);
+    let io = TokioIo::new(Counted::new(stream, cluster.clone()));
+    let (sender, connection) = builder.handshake(io).await.map_err(|e| ConnectFailure::Local {
+        reason: e.to_string().into(),
+    })?;
+    open.ready(Sender::H1(sender), conn.clone());
+
+    let mut connection = connection;
+    let far = std::time::Duration::from_secs(86400);
+    let mut sleep = pin!(tokio::time::sleep(far));
+    let mut timed = match open.check_timers(&conn) {
+        Some(at) => {
+            sleep.as_mut().reset(at.into());
+            true
+        }
+        None => false,
+    };
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+            return Poll::Ready(ended);
+        }
+        while timed && sleep.as_mut().poll(cx).is_ready() {
+            match open.check_timers(&conn) {
+                Some(at) => sleep.as_mut().reset(at.into()),
+                None => timed = false,
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    if let Err(error) = &ended {
+        tracing::debug!(cluster = %cluster.name, %error, "upstream connection ended");
+        if error.is_parse() {
+            cluster.stats.local().upstream_cx_protocol_error.inc();
+        }
+    }
+    let parts = connection.into_parts();
+    let mut counted: Counted = parts.io.into_inner();
+    let taker = conn.upgrade.borrow_mut().take();
+    match taker {
+        Some(taker) if ended.is_ok() => {
+            let (counted_until, dropped) = tokio::sync::oneshot::channel::<()>();
+            let upgraded = Upgraded {
+                head: parts.read_buf,
+                stream: counted,
+                _counted: counted_until,
+            };
+            let _ = taker.send(Stream::Other(Box::pin(upgraded)));
+            // The connection counts as open until whoever took the stream drops it.
+            let _ = dropped.await;
+        }
+        _ if ended.is_ok() && matches!(counted.stream, Stream::ClientTls(_) | Stream::Other(_)) => {
+            // Best effort: the peer may be gone.
+            let _ = tokio::time::timeout(CLOSE_TIME, counted.shutdown()).await;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// How long a TLS close may take.
+const CLOSE_TIME: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,0 +1,147 @@
+//! What is spoken between TCP and HTTP: plain text or TLS, chosen per endpoint by its metadata.
+
+use std::{fmt, sync::Arc};
+
+use futures_util::future::LocalBoxFuture;
+use xds_protos::{
+    envoy::config::{
+        cluster::v3::cluster::TransportSocketMatch,
+        core::v3::{TransportSocket as Proto, transport_socket::ConfigType},
+    },
+    google::protobuf::Struct,
+};
+
+use super::{Host, TransportOptions, config::HttpOptions};
+use crate::{
+    config::{AnyExt, BuildCx, ConfigResult},
+    http::stream_info::{Metadata, TlsInfo},
+    net::Stream,
+    tls::HandshakeError,
+};
+
+/// What a transport socket is given to connect with.
+pub struct TransportCx<'a> {
+    /// Where the connection goes.
+    pub host: &'a Host,
+    /// What the request wants of it.
+    pub options: Option<&'a TransportOptions>,
+    /// ALPN to offer when the configuration names none.
+    pub alpn: &'static [&'static str],
+}
+
+/// A transport socket that does more than pass bytes on.
+pub trait ClientTransport: Send + Sync + fmt::Debug {
+    /// Wraps a connected stream. The caller limits the time.
+    fn connect<'a>(
+        &'a self,
+        stream: Stream,
+        cx: TransportCx<'a>,
+    ) -> LocalBoxFuture<'a, Result<(Stream, Option<Arc<TlsInfo>>), HandshakeError>>;
+
+    /// Whether bytes are protected: decides `:scheme` and the ALPN.
+    fn is_secure(&self) -> bool;
+}
+
+/// A transport socket.
+#[derive(Debug, Clone)]
+pub enum TransportSocket {
+    /// `envoy.transport_sockets.raw_buffer`: bytes as they are.
+    RawBuffer,
+    /// Anything else.
+    Client(Arc<dyn ClientTransport>),
+}
+
+impl TransportSocket {
+    /// Builds by the type of the configuration; none is plain text.
+    pub fn build(proto: Option<Proto>, http: &HttpOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let _ = http;
+        let Some(Proto { name, config_type }) = proto else {
+            return Ok(Self::RawBuffer);
+        };
+        let any = match config_type {
+            Some(ConfigType::TypedConfig(any)) => any,
+            None => Default::default(),
+        };
+        match any.type_name() {
+            "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(Self::RawBuffer),
+            "" if name == "envoy.transport_sockets.raw_buffer" => Ok(Self::RawBuffer),
+            _ => Err(cx.error(format!(
+                "Didn't find a registered implementation for '{name}' with type URL: '{}'",
+                any.type_name()
+            ))),
+        }
+    }
+
+    /// Whether bytes are protected.
+    pub fn is_secure(&self) -> bool {
+        match self {
+            Self::RawBuffer => false,
+            Self::Client(client) => client.is_secure(),
+        }
+    }
+}
+
+/// The transport sockets of a cluster: the default, and those for endpoints that match.
+#[derive(Debug, Clone)]
+pub struct TransportSockets {
+    default: TransportSocket,
+    matches: Vec<(Struct, TransportSocket)>,
+}
+
+const MATCH_KEY: &str = "envoy.transport_socket_match";
+
+impl TransportSockets {
+    /// Builds all of them.
+    pub fn build(
+        default: Option<Proto>,
+        matches: Vec<TransportSocketMatch>,
+        http: &HttpOptions,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<Self> {
+        let default = cx.field("transport_socket", |cx| TransportSocket::build(default, http, cx))?;
+        let matches = cx.each("transport_socket_matches", matches, |proto, cx| {
+            let TransportSocketMatch {
+                name: _,
+                r#match,
+                transport_socket,
+            } = proto;
+            let socket = cx.field("transport_socket", |cx| {
+                TransportSocket::build(transport_socket, http, cx)
+            })?;
+            Ok((r#match.unwrap_or_default(), socket))
+        })?;
+        Ok(Self { default, matches })
+    }
+
+    /// The socket for a host: the first whose criteria the endpoint's metadata has, or else its locality's.
+    pub fn for_host(&self, host: &Host) -> &TransportSocket {
+        if self.matches.is_empty() {
+            return &self.default;
+        }
+        let attributes = host.attributes();
+        self.matches
+            .iter()
+            .find(|(criteria, _)| {
+                has_all(&attributes.metadata, criteria) || has_all(&attributes.locality_metadata, criteria)
+            })
+            .map_or(&self.default, |(_, socket)| socket)
+    }
+
+    /// Whether the default socket protects bytes.
+    pub fn is_secure(&self) -> bool {
+        self.default.is_secure()
+    }
+}
+
+fn has_all(metadata: &Metadata, criteria: &Struct) -> bool {
+    if criteria.fields.is_empty() {
+        return true;
+    }
+    let Some(have) = metadata.get(MATCH_KEY) else {
+        return false;
+    };
+    criteria
+        .fields
+        .iter()
+        .all(|(key, value)| have.fields.get(key) == Some(value))
+}
