@@ -20,8 +20,9 @@ pub struct Source {
 
 impl Source {
     /// The prefix of this case's listeners, clusters and stats: the id in the letters of a stat name.
+    /// The last letter keeps `a/b` apart from `a/b_c`.
     pub fn prefix(&self) -> String {
-        self.id.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+        self.id.replace(|c: char| !c.is_ascii_alphanumeric(), "_") + "-"
     }
 
     /// The case with no placeholder replaced: enough for its flags.

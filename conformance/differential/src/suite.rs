@@ -340,7 +340,7 @@ impl Suite<'_> {
     async fn prepare(&self, source: &Source, admin: u16, dir: &Path) -> Result<Prepared> {
         let first = source.parse()?;
         let mut bound = BTreeMap::new();
-        for (name, spec) in with_default(first.upstreams) {
+        for (name, spec) in with_default(first.upstreams, &source.yaml) {
             bound.insert(name, upstream::bind(&spec).await?);
         }
         let mut names = Vec::new();
@@ -358,7 +358,7 @@ impl Suite<'_> {
             scope.extra.insert(name, ports::free()?);
         }
         let mut case: Case = serde_json::from_value(scope.apply(&source.yaml)?).with_context(|| source.id.clone())?;
-        case.upstreams = with_default(case.upstreams);
+        case.upstreams = with_default(case.upstreams, &source.yaml);
         let mut backends = BTreeMap::new();
         for (name, bound) in bound {
             let spec = case.upstreams.get(&name).cloned().unwrap_or_default();
@@ -387,12 +387,21 @@ impl Suite<'_> {
     }
 }
 
-/// A case that names no upstream has one called `up`.
-fn with_default(mut upstreams: BTreeMap<String, Upstream>) -> BTreeMap<String, Upstream> {
-    if upstreams.is_empty() {
+/// A case that describes no upstream, but routes to `up`, has one of that name.
+fn with_default(mut upstreams: BTreeMap<String, Upstream>, yaml: &Value) -> BTreeMap<String, Upstream> {
+    if upstreams.is_empty() && mentions_up(yaml) {
         upstreams.insert("up".to_owned(), Upstream::default());
     }
     upstreams
+}
+
+fn mentions_up(value: &Value) -> bool {
+    match value {
+        Value::String(s) => s == "up" || s == "{{cluster:up}}",
+        Value::Array(items) => items.iter().any(mentions_up),
+        Value::Object(map) => map.iter().any(|(k, v)| k == "up" || mentions_up(v)),
+        _ => false,
+    }
 }
 
 /// One case through both sides.
