@@ -67,6 +67,7 @@ pub fn load(cli: &Cli) -> Result<Bootstrap, BootstrapError> {
             base
         }
     };
+    xds_protos::pgv::validate_with_anys(&message).map_err(|e| BootstrapError::Invalid(e.to_string()))?;
     let mut bootstrap: Bootstrap = message
         .transcode_to()
         .map_err(|e| BootstrapError::Merge(e.to_string()))?;

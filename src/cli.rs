@@ -39,7 +39,7 @@ pub enum DrainStrategy {
 }
 
 /// Envoy's flags.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(
     name = "nuncio",
     version,

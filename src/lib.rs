@@ -14,6 +14,7 @@ pub mod config;
 pub mod stats;
 
 pub mod access_log;
+pub mod admin;
 pub mod bootstrap;
 pub mod cli;
 pub mod extensions;
@@ -24,6 +25,7 @@ pub mod matching;
 pub mod net;
 pub mod network_filter;
 pub mod route;
+pub mod router;
 pub mod server;
 pub mod tls;
 pub mod upstream;

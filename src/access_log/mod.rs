@@ -1,15 +1,17 @@
-//! Access logs: filters, sinks, one writer per file.
+//! Access logs: a filter decides, a format writes, a sink keeps.
+//!
+//! Lines go into a buffer of the worker; one thread per process writes the buffers out, so that no
+//! request ever waits for a disk.
 
-use xds_protos::envoy::config::accesslog::v3::AccessLog as Proto;
+mod config;
+mod file;
+mod filter;
 
-use crate::{
-    config::{BuildCx, ConfigResult},
-    http::{RequestHead, ResponseHead, StreamInfo},
-};
+pub use config::AccessLogs;
+pub use file::LogFiles;
+pub use filter::LogFilter;
 
-/// The access logs of one listener, connection manager or proxy filter.
-#[derive(Default)]
-pub struct AccessLogs {}
+use crate::http::{RequestHead, ResponseHead, StreamInfo};
 
 /// What a log line is made of.
 pub struct LogCx<'a> {
@@ -19,22 +21,4 @@ pub struct LogCx<'a> {
     pub response: Option<&'a ResponseHead>,
     /// Everything else.
     pub info: &'a StreamInfo,
-}
-
-impl AccessLogs {
-    /// Builds `access_log` of a listener, HCM, router or tcp_proxy.
-    pub fn build(protos: Vec<Proto>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        let _ = (protos, cx);
-        Ok(Self {})
-    }
-
-    /// Whether there is none, so that nothing has to be kept for it.
-    pub fn is_empty(&self) -> bool {
-        true
-    }
-
-    /// Writes the stream's line to every log whose filter lets it.
-    pub fn log(&self, cx: &LogCx<'_>) {
-        let _ = cx;
-    }
 }

@@ -22,18 +22,18 @@ pub fn millis(d: &pb::Duration) -> u64 {
 /// Reading optional durations.
 pub trait DurationExt {
     /// The duration, or `default` when unset.
-    fn or(self, default: Duration) -> Duration;
+    fn or_duration(self, default: Duration) -> Duration;
     /// The duration, `default` when unset, and none when it is zero: Envoy's "0 disables".
     fn enabled_or(self, default: Duration) -> Option<Duration>;
 }
 
 impl DurationExt for Option<pb::Duration> {
-    fn or(self, default: Duration) -> Duration {
+    fn or_duration(self, default: Duration) -> Duration {
         self.as_ref().map_or(default, duration)
     }
 
     fn enabled_or(self, default: Duration) -> Option<Duration> {
-        Some(DurationExt::or(self, default)).filter(|d| !d.is_zero())
+        Some(self.or_duration(default)).filter(|d| !d.is_zero())
     }
 }
 

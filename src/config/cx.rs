@@ -36,6 +36,8 @@ pub struct BuildCx<'a> {
     pub init: Vec<InitTarget>,
     /// Harmless fields that were set.
     pub ignored: Vec<Ignored>,
+    /// `listener.<stat_prefix>.` while a listener is built: connection managers count under it too.
+    pub listener_prefix: Option<String>,
     path: String,
 }
 
@@ -46,6 +48,7 @@ impl<'a> BuildCx<'a> {
             server,
             init: Vec::new(),
             ignored: Vec::new(),
+            listener_prefix: None,
             path: String::new(),
         }
     }

@@ -12,7 +12,7 @@ mod cx;
 mod data_source;
 mod error;
 
-pub use any::{AnyExt, unpack};
+pub use any::{AnyExt, plain, unpack};
 pub use convert::{DurationExt, FractionalPercent, duration, fraction, millis, percent};
 pub use coverage::is_set;
 pub use cx::{BuildCx, Ignored, InitTarget};

@@ -1,10 +1,14 @@
 //! The extensions: one folder each, at the paths of Envoy's `source/extensions`.
 
+pub mod filters;
 mod registry;
 
 pub use registry::Registry;
 
 /// Everything that is built in. One line per extension.
 pub fn register_all() -> Registry {
-    Registry::default()
+    let mut registry = Registry::default();
+    registry.network_filter(crate::http::hcm::Factory);
+    registry.network_filter(filters::network::tcp_proxy::Factory);
+    registry
 }

@@ -28,6 +28,9 @@ pub enum BodyError {
     /// No byte for longer than the stream's idle timeout allows.
     #[error("stream idle timeout")]
     IdleTimeout,
+    /// The route's timeout passed while the response was on its way.
+    #[error("upstream response timeout")]
+    UpstreamTimeout,
     /// The stream was reset by this side, for the reason named.
     #[error("stream reset: {0}")]
     Reset(&'static str),

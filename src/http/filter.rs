@@ -84,6 +84,17 @@ pub enum Step<'a> {
     Wait(LocalBoxFuture<'a, Step<'static>>),
 }
 
+/// Waits as long as the filter does; its reply, if it gave one.
+pub async fn settle(mut step: Step<'_>) -> Option<Box<LocalReply>> {
+    loop {
+        match step {
+            Step::Continue => return None,
+            Step::Reply(reply) => return Some(reply),
+            Step::Wait(wait) => step = wait.await,
+        }
+    }
+}
+
 /// One filter of one stream. Every method has a default that passes on.
 #[allow(unused_variables)]
 pub trait HttpFilter {

@@ -8,7 +8,7 @@ use xds_protos::envoy::config::{
 };
 
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult, DurationExt},
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain},
     network_filter::NetworkFilter,
     server::DrainSignal,
     tls::ServerTls,
@@ -85,6 +85,7 @@ fn transport(proto: TransportSocket, cx: &mut BuildCx<'_>) -> ConfigResult<Downs
             _ => Err(cx.error_at("typed_config", "value is required")),
         };
     };
+    let any = plain(any, cx)?;
     cx.field("typed_config", |cx| match any.type_name() {
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(DownstreamTransport::RawBuffer),
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => {
@@ -110,6 +111,7 @@ fn network_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<Netw
         }
     };
     let server = cx.server.clone();
+    let any = plain(any, cx)?;
     cx.field("typed_config", |cx| match server.registry.find_network_filter(&any) {
         Some(factory) => factory.build(&any, cx),
         None => Err(cx.error(format!(

@@ -136,6 +136,12 @@ impl ListenerConfig {
             cx.required("address", address, |a, cx| bound(a, &options, cx))
         })?);
 
+        let stat_prefix = if stat_prefix.is_empty() {
+            addresses[0].0.to_string()
+        } else {
+            stat_prefix
+        };
+        cx.listener_prefix = Some(format!("listener.{stat_prefix}."));
         let filters = cx.each("listener_filters", listener_filters, listener_filter)?;
         let chains = cx.each("filter_chains", filter_chains, FilterChain::build)?;
         let default_chain = cx.opt("default_filter_chain", default_filter_chain, FilterChain::build)?;
@@ -145,11 +151,6 @@ impl ListenerConfig {
                 addresses[0].0
             )));
         }
-        let stat_prefix = if stat_prefix.is_empty() {
-            addresses[0].0.to_string()
-        } else {
-            stat_prefix
-        };
         Ok(Self {
             chains: ChainMatcher::build(chains, default_chain, &addresses[0].0, cx)?,
             filters,

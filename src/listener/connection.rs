@@ -165,6 +165,7 @@ async fn serve(connection: Connection, chain: &FilterChain, worker: &Rc<Worker>)
         }
     };
     tokio::select! {
+        biased;
         () = filters => {}
         () = async { drain.wait().await; tokio::time::sleep(grace).await } => {}
     }

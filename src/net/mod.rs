@@ -2,10 +2,14 @@
 
 mod address;
 mod address_proto;
+mod copy;
+mod deadline;
 mod listen;
 mod stream;
 
 pub use address::Address;
 pub use address_proto::from_proto as address_from_proto;
+pub use copy::{CopyEnd, CopyProgress, copy, copy_both_ways};
+pub use deadline::Deadline;
 pub use listen::{Keepalive, ListenOptions, ListenSocket, bind};
 pub use stream::{ByteStream, Stream};

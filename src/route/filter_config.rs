@@ -9,7 +9,7 @@ use xds_protos::{
 };
 
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult},
+    config::{AnyExt, BuildCx, ConfigResult, plain},
     http::filter::RouteConfig,
 };
 
@@ -77,6 +77,7 @@ impl PerFilter {
     }
 
     fn enabled(name: &str, any: &Any, is_optional: bool, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let any = &plain(any.clone(), cx)?;
         let factory = cx.server.registry.find_http_route_config(any).cloned();
         let config = match factory {
             Some(factory) => Some(factory.build_route(any, cx)?),

@@ -125,11 +125,7 @@ impl Source {
         match self {
             Self::Header(name, rewrite) => hash_header(head, name, rewrite.as_ref()),
             Self::Cookie(c) => c.hash(head, info, make_cookies, set_cookies),
-            Self::SourceIp => info
-                .connection
-                .remote_address
-                .ip()
-                .map(|ip| xx_hash(ip.to_string().as_bytes())),
+            Self::SourceIp => info.remote_address().ip().map(|ip| xx_hash(ip.to_string().as_bytes())),
             Self::Query(name) => query_parameter(head.query()?, name).map(|v| xx_hash(v.as_bytes())),
             Self::FilterState(key) => match info.filter_state.get(key) {
                 Some(object) => object.hash(),

@@ -17,6 +17,7 @@ mod retry;
 mod rewrite;
 mod route_entry;
 mod routes;
+mod scope;
 mod table;
 mod virtual_host;
 
@@ -30,6 +31,7 @@ pub use mutation::HeaderMutations;
 pub use redirect::RedirectAction;
 pub use retry::{DEFAULT_BASE_INTERVAL, HedgePolicy, ResetHeader, RetryExtension, RetryOn, RetryPolicy};
 pub use route_entry::{Action, Decorator, DirectResponse, Route, RouteTracing};
+pub use scope::{ScopeKey, ScopeKeyBuilder};
 pub use table::{RouteOutcome, RouteTable};
 pub use virtual_host::{VirtualCluster, VirtualHost};
 

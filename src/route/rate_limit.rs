@@ -466,7 +466,7 @@ impl Action {
                 Entry::Stop
             }
         };
-        let remote = cx.info.connection.remote_address.ip();
+        let remote = cx.info.remote_address().ip();
         match self {
             Self::SourceCluster => Entry::Add("source_cluster".into(), cx.local_cluster.into()),
             Self::DestinationCluster => match cx.route {

@@ -3,22 +3,50 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use xds_protos::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
 
-use super::Mailboxes;
+use super::{Mailboxes, ServerStats, memory};
 use crate::{
+    access_log::LogFiles,
     cli::{Cli, DrainStrategy},
+    config::ConfigResult,
     extensions::{self, Registry},
     listener::ListenerManager,
-    stats::Store,
+    stats::{Stats, StatsConfig, Store},
     upstream::ClusterManager,
     xds,
 };
+
+/// Where a server stands (`envoy.admin.v3.ServerInfo.State`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Serves.
+    Live = 0,
+    /// Ends.
+    Draining = 1,
+    /// Waits for clusters.
+    PreInitializing = 2,
+    /// Waits for listeners and what they need.
+    Initializing = 3,
+}
+
+impl State {
+    /// Envoy's word, as `/ready` and `/server_info` have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "LIVE",
+            Self::Draining => "DRAINING",
+            Self::PreInitializing => "PRE_INITIALIZING",
+            Self::Initializing => "INITIALIZING",
+        }
+    }
+}
 
 /// The server: one per process, shared by control, admin and workers. Read-only but for its own slots.
 pub struct ServerContext {
@@ -28,6 +56,8 @@ pub struct ServerContext {
     pub registry: Registry,
     /// All statistics.
     pub stats: Arc<Store>,
+    /// Open access log files.
+    pub log_files: Arc<LogFiles>,
     /// The listeners.
     pub listeners: ListenerManager,
     /// Ways to the workers and to the control thread.
@@ -42,6 +72,13 @@ pub struct ServerContext {
     pub drain_time: Duration,
     /// `--drain-strategy`
     pub drain_strategy: DrainStrategy,
+    /// The command line.
+    pub cli: Cli,
+    /// `server.*`
+    pub server_stats: Stats<ServerStats>,
+    /// Asks the process to end (`/quitquitquit`).
+    pub stop: tokio::sync::Notify,
+    state: AtomicU8,
     /// The bootstrap as it was read.
     pub bootstrap: Arc<Bootstrap>,
     /// When the process started, on both clocks.
@@ -55,30 +92,81 @@ pub struct ServerContext {
 
 impl ServerContext {
     /// A server of this bootstrap, with nothing running yet.
-    pub fn new(bootstrap: Bootstrap, cli: &Cli) -> Arc<Self> {
+    pub fn new(bootstrap: Bootstrap, cli: &Cli) -> ConfigResult<Arc<Self>> {
         let concurrency = cli.concurrency.unwrap_or_else(super::cpus::available).max(1);
-        let stats = Store::new(Default::default(), concurrency);
+        let stats = Store::new(
+            StatsConfig::from_proto(bootstrap.stats_config.clone().unwrap_or_default(), &[])?,
+            concurrency,
+        );
         let registry = extensions::register_all();
-        Arc::new(Self {
+        let server_stats = stats.scope("server.").block();
+        Ok(Arc::new(Self {
             node: Arc::new(xds::node::complete(
                 bootstrap.node.clone().unwrap_or_default(),
                 &registry,
             )),
             registry,
             listeners: ListenerManager::new(&stats),
-            xds: xds::Handle::default(),
+            log_files: Arc::new(LogFiles::new(
+                &stats,
+                concurrency + 1,
+                Duration::from_millis(cli.file_flush_interval_msec.max(1)),
+                usize::try_from(cli.file_flush_min_size_kb.saturating_mul(1024)).unwrap_or(usize::MAX),
+            )),
             clusters: ClusterManager::new(&stats),
             stats,
+            xds: xds::Handle::default(),
             mailboxes: Mailboxes::default(),
             concurrency,
             drain_time: cli.drain_time(),
+            server_stats,
+            stop: tokio::sync::Notify::new(),
+            state: AtomicU8::new(State::PreInitializing as u8),
+            cli: cli.clone(),
             drain_strategy: cli.drain_strategy,
             bootstrap: Arc::new(bootstrap),
             started: (SystemTime::now(), Instant::now()),
             connections: AtomicU64::new(0),
             health_failed: AtomicBool::new(false),
             connection_ids: AtomicU64::new(0),
-        })
+        }))
+    }
+
+    /// Where the server stands.
+    pub fn state(&self) -> State {
+        match self.state.load(Ordering::Relaxed) {
+            0 => State::Live,
+            1 => State::Draining,
+            3 => State::Initializing,
+            _ => State::PreInitializing,
+        }
+    }
+
+    /// Moves on to another state.
+    pub fn set_state(&self, state: State) {
+        self.state.store(state as u8, Ordering::Relaxed);
+        let stats = self.server_stats.local();
+        if state == State::Live {
+            stats.live.set(1);
+            stats
+                .initialization_time_ms
+                .record(u64::try_from(self.started.1.elapsed().as_millis()).unwrap_or(u64::MAX));
+        }
+        self.refresh_stats();
+    }
+
+    /// Reads what the system knows into `server.*`: called when somebody looks, and at every flush.
+    pub fn refresh_stats(&self) {
+        let stats = self.server_stats.local();
+        let memory = memory();
+        stats.concurrency.set(self.concurrency as u64);
+        stats.days_until_first_cert_expiring.set(u64::from(u32::MAX));
+        stats.memory_allocated.set(memory.allocated);
+        stats.memory_heap_size.set(memory.heap);
+        stats.memory_physical_size.set(memory.physical);
+        stats.state.set(self.state() as u64);
+        stats.total_connections.set(self.connections.load(Ordering::Relaxed));
+        stats.uptime.set(self.started.1.elapsed().as_secs());
     }
 
     /// A number no other connection of this process has.

@@ -5,9 +5,11 @@ mod cpus;
 mod drain;
 pub mod log;
 mod run;
+mod stats;
 mod worker;
 
-pub use context::ServerContext;
+pub use context::{ServerContext, State};
 pub use drain::{Drain, DrainSignal};
 pub use run::{StartError, run};
+pub use stats::{Memory, ServerStats, memory};
 pub use worker::{Mailboxes, Worker, WorkerMsg};

@@ -13,7 +13,7 @@ use xds_protos::{
     prost::{Message, Name},
 };
 
-use super::{ServerContext, Worker, WorkerMsg};
+use super::{ServerContext, State, Worker, WorkerMsg};
 use crate::{
     bootstrap,
     cli::{Cli, Mode},
@@ -86,7 +86,10 @@ fn start(cli: &Cli) -> Result<(), StartError> {
         path: path.clone(),
         source,
     })?;
-    let server = ServerContext::new(bootstrap, cli);
+    let server = ServerContext::new(bootstrap, cli).map_err(|source| StartError::Config {
+        path: path.clone(),
+        source,
+    })?;
     let runtime = local_runtime()?;
     runtime.block_on(async {
         let (senders, mut receivers): (Vec<_>, Vec<_>) =
@@ -95,7 +98,6 @@ fn start(cli: &Cli) -> Result<(), StartError> {
         let Some(control_mailbox) = receivers.pop() else {
             return Ok(());
         };
-        stats::enter_shard(server.concurrency);
         let control = Worker::new(server.concurrency, server.clone());
         let serving = {
             let control = control.clone();
@@ -115,19 +117,70 @@ fn start(cli: &Cli) -> Result<(), StartError> {
             );
             return Ok(());
         }
+        admin(&server).map_err(|source| StartError::Config {
+            path: cli_path(cli),
+            source,
+        })?;
+        flush_stats(&server);
         start_workers(&server, receivers)?;
         let _subscriptions = tokio::select! {
             subscriptions = xds::start::start(&control) => subscriptions,
-            stopped = wait_for_stop() => return stopped,
+            stopped = wait_for_stop(&server) => return stopped,
         };
+        server.set_state(State::Initializing);
         server.listeners.start(&server);
+        server.set_state(State::Live);
         if cli.mode == Mode::InitOnly {
             return Ok(());
         }
-        wait_for_stop().await?;
+        wait_for_stop(&server).await?;
+        server.set_state(State::Draining);
         serving.abort();
+        server.log_files.flush();
         Ok(())
     })
+}
+
+fn cli_path(cli: &Cli) -> String {
+    cli.config_path
+        .as_ref()
+        .map(|p| p.display().to_string())
+        .unwrap_or_default()
+}
+
+/// Starts the admin server, when the bootstrap has one.
+fn admin(server: &Arc<ServerContext>) -> Result<(), crate::config::ConfigError> {
+    let Some(proto) = server.bootstrap.admin.clone() else {
+        return Ok(());
+    };
+    let Some(address) = crate::admin::start(proto, server)? else {
+        return Ok(());
+    };
+    tracing::info!(%address, "admin server listens");
+    if let Some(path) = &server.cli.admin_address_path
+        && let Err(error) = crate::admin::write_address(path, &address)
+    {
+        tracing::error!(path = %path.display(), %error, "the admin address could not be written");
+    }
+    Ok(())
+}
+
+/// Moves interval values on every `stats_flush_interval` (default 5 s).
+fn flush_stats(server: &Arc<ServerContext>) {
+    use crate::config::DurationExt;
+    let interval = server
+        .bootstrap
+        .stats_flush_interval
+        .or_duration(std::time::Duration::from_secs(5))
+        .max(std::time::Duration::from_millis(1));
+    let server = server.clone();
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            server.refresh_stats();
+            server.stats.flush();
+        }
+    });
 }
 
 fn local_runtime() -> std::io::Result<LocalRuntime> {
@@ -179,15 +232,18 @@ fn start_workers(
 }
 
 /// Waits for SIGTERM or SIGINT; SIGHUP is ignored, as Envoy does.
-async fn wait_for_stop() -> Result<(), StartError> {
+async fn wait_for_stop(server: &ServerContext) -> Result<(), StartError> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
+    let mut usr1 = signal(SignalKind::user_defined1())?;
     loop {
         tokio::select! {
             _ = term.recv() => break,
             _ = int.recv() => break,
             _ = hup.recv() => {}
+            _ = usr1.recv() => server.log_files.reopen(),
+            () = server.stop.notified() => break,
         }
     }
     tracing::info!("caught a signal, shutting down");

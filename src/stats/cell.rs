@@ -1,9 +1,11 @@
-//! The cells values live in: one atomic each, written with relaxed operations.
+//! The cells values live in: one atomic each, written as [`super::shard`] says.
 //!
 //! A cell belongs to one shard of a block or of a dynamic statistic; what a reader sees is the sum over the
 //! shards (see [`super::shard`]).
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use super::shard::add;
 
 /// A counter of one shard: only grows, 8 bytes.
 #[derive(Debug, Default)]
@@ -13,13 +15,13 @@ impl CounterCell {
     /// Adds one.
     #[inline]
     pub fn inc(&self) {
-        self.0.fetch_add(1, Relaxed);
+        add(&self.0, 1);
     }
 
     /// Adds `n`.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
+        add(&self.0, n);
     }
 
     /// What this shard counted.
@@ -61,14 +63,14 @@ impl GaugeCell {
     #[inline]
     pub fn add(&self, n: u64) {
         self.mark(USED);
-        self.value.fetch_add(n, Relaxed);
+        add(&self.value, n);
     }
 
     /// Takes `n` away.
     #[inline]
     pub fn sub(&self, n: u64) {
         self.mark(USED);
-        self.value.fetch_sub(n, Relaxed);
+        add(&self.value, n.wrapping_neg());
     }
 
     /// Replaces this shard's share. Meant for gauges that one thread owns (the control thread, as a rule):

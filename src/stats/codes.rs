@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use super::scope::ScopeInner;
-use super::shard::Sharded;
+use super::shard::{Sharded, add};
 
 /// Response-code statistics of one scope and prefix. Cheap to clone; keeps its scope listed.
 #[derive(Clone)]
@@ -129,7 +129,7 @@ impl CodeCells {
                         .map_or_else(|theirs| theirs, |_| key);
                 }
                 if found == key {
-                    slot.count.fetch_add(1, Relaxed);
+                    add(&slot.count, 1);
                     return;
                 }
             }

@@ -7,6 +7,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::shard::add;
+
 /// The unit of a histogram's values (Envoy's `Stats::Histogram::Unit`). Only `Percent` changes how it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -67,7 +69,7 @@ impl HistogramCell {
                 &decade[bin]
             }
         };
-        counter.fetch_add(1, Relaxed);
+        add(counter, 1);
     }
 
     /// Whether something was recorded here.

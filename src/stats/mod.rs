@@ -30,7 +30,7 @@ pub use dynamic::{Counter, Gauge, Histogram, TextReadout};
 pub use histogram::{HistogramCell, Unit};
 pub use recorder::recorder;
 pub use scope::Scope;
-pub use shard::enter_shard;
+pub use shard::{current_shard, enter_shard};
 pub use store::Store;
 
 /// Locks; a panic elsewhere leaves nothing half done behind these locks, so it does not spread.

@@ -1,6 +1,7 @@
 //! The way in: [`Handle::watch`] from any thread, a guard that ends the subscription.
 
 use std::{
+    collections::HashMap,
     rc::Rc,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
@@ -18,7 +19,7 @@ use super::{
     handler::ResourceHandler,
     inventory::Inventory,
     mux,
-    resources::rds::RouteConfigs,
+    resources::{ecds::ExtensionConfigs, rds::RouteConfigs, rtds::RuntimeLayers},
     single::{Change, Single},
     source::{self, GrpcSource, Source},
     transport::{
@@ -39,6 +40,8 @@ pub enum Names {
     Wildcard,
     /// One resource (EDS, RDS, SDS, ECDS, RTDS).
     One(String),
+    /// What the control plane sends below this name (`<namespace>/...`), and what is demanded of it: VHDS.
+    Namespace(String),
 }
 
 /// The xDS client. Every method may be called from any control-side thread.
@@ -46,10 +49,16 @@ pub enum Names {
 pub struct Handle {
     /// The route configurations that listeners share, by name and source.
     pub routes: RouteConfigs,
+    /// The filters whose configuration is discovered.
+    pub extensions: ExtensionConfigs,
+    /// The runtime layers that are discovered.
+    pub runtime: RuntimeLayers,
     /// Versions, times and refusals of all resources, for `/config_dump`.
     pub inventory: Inventory,
     /// Files and directories that are watched, for xDS and for certificates.
     pub files: FileWatcher,
+    pauses: Pauses,
+    pausing: AtomicBool,
     ads: OnceLock<mpsc::UnboundedSender<Command>>,
     tasks: Mutex<Tasks>,
     next_id: AtomicU64,
@@ -190,6 +199,34 @@ impl Handle {
         (guard, target)
     }
 
+    /// Holds back requests of a type on the aggregated stream, ACKs among them, until the guard is dropped. While
+    /// clusters are warming, CDS is paused: its ACK tells the control plane that they serve.
+    pub fn pause(&self, type_url: &str) -> Pause {
+        self.pauses.add(type_url);
+        Pause {
+            type_url: type_url.to_owned(),
+            pauses: self.pauses.clone(),
+            ads: self.ads.get().cloned(),
+        }
+    }
+
+    /// Pauses count from now on: the clusters of the start are initialised. Before that Envoy acknowledges at once.
+    pub(super) fn begin_pausing(&self) {
+        self.pausing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether requests of this type are held back.
+    pub(super) fn paused(&self, type_url: &str) -> bool {
+        if !self.pausing.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.pauses
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(type_url)
+    }
+
     fn spawn(&self, task: Task) {
         let mut tasks = self.tasks();
         if !tasks.started {
@@ -214,12 +251,62 @@ fn spawn_mux(
     tokio::task::spawn_local(mux::run(worker.clone(), source, own, commands));
 }
 
+/// How often each type is paused.
+#[derive(Clone, Default)]
+struct Pauses(Arc<Mutex<HashMap<String, usize>>>);
+
+impl Pauses {
+    fn add(&self, type_url: &str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(type_url.to_owned()).or_default() += 1;
+    }
+
+    // Whether that was the last one.
+    fn remove(&self, type_url: &str) -> bool {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match counts.get_mut(type_url) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                false
+            }
+            _ => counts.remove(type_url).is_some(),
+        }
+    }
+}
+
+/// Holds back requests of a type; dropping it lets them go.
+#[must_use = "dropping it resumes at once"]
+pub struct Pause {
+    type_url: String,
+    pauses: Pauses,
+    ads: Option<mpsc::UnboundedSender<Command>>,
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        if self.pauses.remove(&self.type_url)
+            && let Some(ads) = &self.ads
+        {
+            // The stream's task ends with the process.
+            let _ = ads.send(Command::Resume);
+        }
+    }
+}
+
 /// Keeps a subscription; dropping it unsubscribes, and its handler is not called again.
 #[must_use = "dropping the guard ends the subscription"]
 pub struct WatchGuard {
     id: WatchId,
     alive: Arc<AtomicBool>,
     sender: mpsc::UnboundedSender<Command>,
+}
+
+impl WatchGuard {
+    /// Asks for one more resource of a [`Names::Namespace`] watch (on-demand VHDS).
+    pub fn demand(&self, name: &str) {
+        // The task may have ended before; then nothing comes, as from a control plane that does not answer.
+        let _ = self.sender.send(Command::Demand(self.id, name.to_owned()));
+    }
 }
 
 impl Drop for WatchGuard {

@@ -63,7 +63,13 @@ impl Inventory {
     }
 
     /// Notes what became of an update.
-    pub(super) fn note(&self, type_url: &str, added: &[Resource], removed: &[String], rejected: &[Rejected]) {
+    pub(super) fn note<'a>(
+        &self,
+        type_url: &str,
+        added: impl Iterator<Item = &'a Resource>,
+        removed: &[String],
+        rejected: &[Rejected],
+    ) {
         let now = SystemTime::now();
         let mut all = self.lock();
         let of_type = all.entry(type_url.to_owned()).or_default();

@@ -30,7 +30,7 @@ mod watch;
 mod watch_map;
 mod wire;
 
-pub use handle::{Handle, Names, WatchGuard};
+pub use handle::{Handle, Names, Pause, WatchGuard};
 pub use handler::{FetchFailure, Rejected, Resource, ResourceHandler, Update};
 pub use inventory::{Failure, Inventory, ResourceState, timestamp};
 pub use open::open;

@@ -18,7 +18,7 @@ use super::{
     stats::ControlPlaneStats,
     transport::grpc::{Event, Link},
     watch::{Attempts, Command, NewWatch, Watch},
-    watch_map::WatchMap,
+    watch_map::{self, WatchMap},
 };
 use crate::server::{ServerContext, Worker};
 
@@ -126,6 +126,12 @@ impl<P: Protocol> Mux<P> {
             match command {
                 Command::Watch(watch) => self.watch(*watch),
                 Command::Unwatch(id) => ended.push(id),
+                Command::Resume => {}
+                Command::Demand(id, name) => {
+                    if let Some((_, state)) = self.types.iter_mut().find(|(map, _)| map.contains(id)) {
+                        state.watched(&name, true);
+                    }
+                }
             }
         }
         for id in ended {
@@ -140,10 +146,7 @@ impl<P: Protocol> Mux<P> {
 
     fn watch(&mut self, new: NewWatch) {
         let (id, type_url) = (new.id, new.type_url.clone());
-        let name = match &new.names {
-            super::Names::Wildcard => super::watch_map::WILDCARD.to_owned(),
-            super::Names::One(name) => name.clone(),
-        };
+        let name = watch_map::key(&new.names).to_owned();
         let watch = Watch::new(new, Attempts::Events, &self.server);
         let index = match self.types.iter().position(|(map, _)| map.type_url == type_url) {
             Some(index) => index,
@@ -164,6 +167,9 @@ impl<P: Protocol> Mux<P> {
         };
         let mut waiting = 0;
         for (map, state) in &mut self.types {
+            if self.source.aggregated && self.server.xds.paused(&map.type_url) {
+                continue;
+            }
             while state.wants_to_send(map) {
                 if let Some(limit) = &mut self.rate_limit
                     && let Err(at) = limit.take(Instant::now())

@@ -86,7 +86,7 @@ pub(super) struct RestSource {
 
 /// What `initial_fetch_timeout` says; zero is for ever.
 pub(super) fn initial_fetch_timeout(source: &ConfigSource) -> Duration {
-    DurationExt::or(source.initial_fetch_timeout, DEFAULT_INITIAL_FETCH_TIMEOUT)
+    DurationExt::or_duration(source.initial_fetch_timeout, DEFAULT_INITIAL_FETCH_TIMEOUT)
 }
 
 impl Source {
@@ -142,7 +142,7 @@ pub(super) fn api(source: ApiConfigSource, cx: &mut BuildCx<'_>) -> ConfigResult
             return Ok(Source::Rest(RestSource {
                 cluster: known(cluster, cx)?,
                 refresh_delay: duration(&refresh_delay),
-                request_timeout: DurationExt::or(request_timeout, DEFAULT_REQUEST_TIMEOUT),
+                request_timeout: DurationExt::or_duration(request_timeout, DEFAULT_REQUEST_TIMEOUT),
             }));
         }
         ApiType::Grpc => (false, false),

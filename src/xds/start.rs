@@ -1,6 +1,6 @@
 //! `dynamic_resources` of the bootstrap: what is subscribed at start, in Envoy's order.
 //!
-//! Primary clusters first, for the control plane is reached through one; then CDS and with it EDS; when all clusters
+//! Primary clusters first, for the control plane is reached through one; then RTDS; then CDS and with it EDS; when all clusters
 //! are initialised LDS and with it RDS. The server listens when the listeners of the first LDS answer are there.
 
 use std::{rc::Rc, sync::Arc};
@@ -9,7 +9,7 @@ use xds_protos::envoy::config::bootstrap::v3::bootstrap::DynamicResources;
 
 use super::{
     WatchGuard,
-    resources::{cds, lds},
+    resources::{cds, lds, rtds},
 };
 use crate::{
     config::{BuildCx, ConfigResult, InitTarget},
@@ -20,6 +20,7 @@ use crate::{
 #[derive(Default)]
 #[must_use = "dropping it ends the subscriptions"]
 pub struct Subscriptions {
+    rtds: Vec<WatchGuard>,
     cds: Option<WatchGuard>,
     lds: Option<WatchGuard>,
 }
@@ -57,6 +58,12 @@ pub async fn start(worker: &Rc<Worker>) -> Subscriptions {
     let mut subscriptions = Subscriptions::default();
     server.clusters.wait_primary().await;
     server.xds.start(worker);
+    // The runtime may decide how clusters are built.
+    let layers = server.bootstrap.layered_runtime.iter().flat_map(|r| &r.layers);
+    for (guard, target) in rtds::subscribe(layers, server) {
+        subscriptions.rtds.push(guard);
+        ready(target).await;
+    }
     let dynamic = server.bootstrap.dynamic_resources.as_ref();
     if let Some(source) = dynamic.and_then(|d| d.cds_config.as_ref()) {
         let (guard, target) = cds::subscribe(source, server);
@@ -64,6 +71,7 @@ pub async fn start(worker: &Rc<Worker>) -> Subscriptions {
         ready(target).await;
     }
     server.clusters.wait_initialized().await;
+    server.xds.begin_pausing();
     if let Some(source) = dynamic.and_then(|d| d.lds_config.as_ref()) {
         let (guard, target) = lds::subscribe(source, server);
         subscriptions.lds = Some(guard);

@@ -37,6 +37,15 @@ pub(super) struct NewWatch {
 pub(super) enum Command {
     Watch(Box<NewWatch>),
     Unwatch(WatchId),
+    /// Asks for one more name.
+    Demand(WatchId, String),
+    /// A type is paused no longer: what was held back can go.
+    Resume,
+}
+
+/// Waits until the guard of a task with one watch is dropped. Files and REST have nothing to demand of.
+pub(super) async fn ended(commands: &mut tokio::sync::mpsc::UnboundedReceiver<Command>) {
+    while let Some(Command::Watch(_) | Command::Demand(..) | Command::Resume) = commands.recv().await {}
 }
 
 /// What `update_attempt` counts.
@@ -89,8 +98,12 @@ impl Watch {
         server: &Arc<ServerContext>,
     ) -> Vec<Rejected> {
         let added = match &self.names {
-            Names::Wildcard => resources.to_vec(),
-            Names::One(name) => resources.iter().filter(|r| r.name == *name).cloned().collect(),
+            Names::Wildcard | Names::Namespace(_) => resources.to_vec(),
+            // When only others came, the handler is given them to refuse: the file or server is misconfigured.
+            Names::One(name) if resources.iter().any(|r| r.name == *name) => {
+                resources.iter().filter(|r| r.name == *name).cloned().collect()
+            }
+            Names::One(_) => resources.to_vec(),
         };
         let mut removed = Vec::new();
         if self.names == Names::Wildcard {
@@ -119,6 +132,12 @@ impl Watch {
     fn apply(&mut self, update: Update, complete: bool, server: &Arc<ServerContext>) -> Vec<Rejected> {
         if !self.alive.load(Ordering::Acquire) {
             return Vec::new();
+        }
+        let mut update = update;
+        if let Names::Namespace(namespace) = &self.names {
+            let within = |name: &str| name.rsplit_once('/').is_some_and(|(space, _)| space == namespace);
+            update.added.retain(|r| within(&r.name));
+            update.removed.retain(|name| within(name));
         }
         self.deadline = None;
         self.event();
@@ -150,6 +169,16 @@ impl Watch {
             self.deadline = None;
         }
         self.handler.failed(reason);
+    }
+
+    /// Hands on that a file could not be read as a response: nobody waits for it any longer, but Envoy counts it as a
+    /// failure, since nothing is known to be wrong with a resource.
+    pub fn unreadable(&mut self, reason: String) {
+        if self.alive.load(Ordering::Acquire) {
+            self.stats.block.local().update_failure.inc();
+            self.deadline = None;
+            self.handler.failed(FetchFailure::Rejected(reason));
+        }
     }
 
     /// Counts a request.

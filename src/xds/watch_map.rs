@@ -81,6 +81,11 @@ impl WatchMap {
         Some(name.to_owned())
     }
 
+    /// Whether this watch is here.
+    pub fn contains(&self, id: WatchId) -> bool {
+        self.watches.contains_key(&id)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.watches.is_empty()
     }
@@ -238,9 +243,9 @@ impl WatchMap {
     }
 }
 
-fn key(names: &Names) -> &str {
+pub(super) fn key(names: &Names) -> &str {
     match names {
-        Names::Wildcard => WILDCARD,
+        Names::Wildcard | Names::Namespace(_) => WILDCARD,
         Names::One(name) => name,
     }
 }

@@ -9,9 +9,15 @@
 //!   -> JSON as Envoy's /config_dump prints it
 //! ```
 //!
+//! - [`load`] reads text, [`dynamic`] goes between bytes, typed and dynamic messages, [`any`] unpacks what extensions are
+//!   configured with;
+//! - [`check`] finds unknown, deprecated and unfinished fields, [`pgv`] runs the validation rules;
+//! - [`mod@print`] writes what the admin endpoints show.
+//!
 //! The typed messages are those of `envoy-types`, re-exported under their protobuf packages together with the gRPC
-//! clients and servers; what Envoy 1.40 accepts and that crate lacks is added by our overlay. Everything generic works
-//! on the descriptors in [`pool()`], so a new API version needs no new code here.
+//! clients and servers; what Envoy 1.40 accepts and that crate lacks is in `overlay/`. Everything generic works on the
+//! descriptors in [`pool()`], so a new API version needs no new code here. Maps in typed and dynamic messages have no
+//! order: never hash or compare encoded bytes of either, but the bytes that came.
 //!
 //! ```
 //! use xds_protos::any;

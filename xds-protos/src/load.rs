@@ -34,11 +34,12 @@ mod yaml;
 use std::path::Path;
 
 use prost::{DecodeError, Message, Name};
-use prost_reflect::{DynamicMessage, MessageDescriptor};
+use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage};
 
 pub use error::{LoadError, LoadErrors, Problem};
 pub(crate) use wkt::is_well_known;
 
+use crate::check;
 use crate::google::protobuf::Struct;
 use node::{Node, NodeKind};
 
@@ -165,10 +166,8 @@ fn from_bytes(bytes: &[u8], syntax: Syntax, name: &str, options: &LoadOptions) -
     let descriptor = crate::message(name).ok_or_else(|| fail(unplaced(Problem::UnknownType(name.into()))))?;
     if syntax == Syntax::Pb {
         let message = DynamicMessage::decode(descriptor, bytes).map_err(|error| fail(undecodable(&error)))?;
-        return Ok(Loaded {
-            message,
-            unknown_fields: Vec::new(),
-        });
+        let unknown_fields = unknown_numbers(&message);
+        return finish(message, Vec::new(), unknown_fields, options);
     }
     let text = std::str::from_utf8(bytes).map_err(|error| fail(not_utf8(bytes, error.valid_up_to())))?;
     let root = match syntax {
@@ -186,11 +185,23 @@ fn from_bytes(bytes: &[u8], syntax: Syntax, name: &str, options: &LoadOptions) -
 }
 
 fn from_node(root: &Node, descriptor: MessageDescriptor, options: &LoadOptions) -> Result<Loaded, LoadErrors> {
-    let built = build::build(&descriptor, root);
-    let (mut errors, unknown_fields) = (built.errors, built.unknown_fields);
+    let build::Built {
+        message,
+        errors,
+        unknown_fields,
+    } = build::build(&descriptor, root);
+    finish(message, errors, unknown_fields, options)
+}
+
+fn finish(
+    message: DynamicMessage,
+    mut errors: Vec<LoadError>,
+    unknown_fields: Vec<LoadError>,
+    options: &LoadOptions,
+) -> Result<Loaded, LoadErrors> {
     if options.unknown_fields == UnknownFields::Allow && errors.is_empty() {
         return Ok(Loaded {
-            message: built.message,
+            message,
             unknown_fields,
         });
     }
@@ -199,15 +210,33 @@ fn from_node(root: &Node, descriptor: MessageDescriptor, options: &LoadOptions) 
     }
     if errors.is_empty() {
         return Ok(Loaded {
-            message: built.message,
+            message,
             unknown_fields: Vec::new(),
         });
     }
     errors.sort_by_key(|error| (error.line, error.column));
     Err(LoadErrors {
-        message: descriptor.full_name().to_owned(),
+        message: message.descriptor().full_name().to_owned(),
         errors,
     })
+}
+
+fn unknown_numbers(message: &DynamicMessage) -> Vec<LoadError> {
+    let found = check::unknown(message).into_iter();
+    let error = |finding: check::Finding| match finding.kind {
+        check::FindingKind::Unknown { numbers } => {
+            let problem = Problem::UnknownNumbers {
+                message: finding.message,
+                numbers,
+            };
+            Some(LoadError {
+                path: finding.path,
+                ..unplaced(problem)
+            })
+        }
+        _ => None,
+    };
+    found.filter_map(error).collect()
 }
 
 /// Envoy refuses a YAML document that is a bare scalar before it looks at the message.

@@ -19,10 +19,11 @@
 mod scalar;
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
-use prost_reflect::{DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MapKey, ReflectMessage, Value};
-use std::sync::LazyLock;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value};
 
+use crate::descriptors::PerType;
 use crate::dynamic;
 
 /// What stands in place of a secret.
@@ -130,32 +131,31 @@ impl Printer<'_> {
             self.entry(&mut first, Some("@type"))?;
             scalar::string(self.out, url)?;
         }
+        let descriptor = message.descriptor();
+        let secrets = if self.options.redact_sensitive {
+            sensitive_fields(&descriptor)
+        } else {
+            Arc::default()
+        };
+        let redacted = |field: &FieldDescriptor| sensitive || secrets.contains(&field.number());
         if self.options.always_print_defaults {
-            let descriptor = message.descriptor();
             let mut fields: Vec<_> = descriptor.fields().collect();
             fields.sort_by_key(FieldDescriptor::number);
             for field in fields
                 .iter()
                 .filter(|field| !field.supports_presence() || message.has_field(field))
             {
-                self.field(&mut first, field, &message.get_field(field), sensitive)?;
+                self.field(&mut first, field, &message.get_field(field), redacted(field))?;
             }
         } else {
             for (field, value) in message.fields() {
-                self.field(&mut first, &field, value, sensitive)?;
+                self.field(&mut first, &field, value, redacted(&field))?;
             }
         }
         self.close('}', first)
     }
 
-    fn field(
-        &mut self,
-        first: &mut bool,
-        field: &FieldDescriptor,
-        value: &Value,
-        outer_sensitive: bool,
-    ) -> fmt::Result {
-        let sensitive = outer_sensitive || self.options.redact_sensitive && is_sensitive(field);
+    fn field(&mut self, first: &mut bool, field: &FieldDescriptor, value: &Value, sensitive: bool) -> fmt::Result {
         let kind = field.kind();
         if sensitive && !is_redactable(&kind) {
             if !self.options.always_print_defaults || field.supports_presence() {
@@ -332,16 +332,21 @@ fn is_redactable(kind: &Kind) -> bool {
     matches!(kind, Kind::String | Kind::Bytes | Kind::Message(_))
 }
 
-/// Whether the field is annotated `udpa.annotations.sensitive`.
-fn is_sensitive(field: &FieldDescriptor) -> bool {
-    static SENSITIVE: LazyLock<Option<ExtensionDescriptor>> =
-        LazyLock::new(|| crate::pool().get_extension_by_name("udpa.annotations.sensitive"));
-    let Some(sensitive) = SENSITIVE.as_ref() else {
-        return true;
-    };
-    // Reading options decodes them; most fields have none.
-    field.field_descriptor_proto().options.is_some()
-        && field.options().get_extension(sensitive).as_bool().unwrap_or_default()
+/// The numbers of the fields of a message type that are annotated `udpa.annotations.sensitive`; mostly there are none.
+fn sensitive_fields(descriptor: &MessageDescriptor) -> Arc<Vec<u32>> {
+    static SENSITIVE: PerType<Vec<u32>> = PerType::new();
+    SENSITIVE.get(descriptor, |descriptor| {
+        let Some(sensitive) = crate::pool().get_extension_by_name("udpa.annotations.sensitive") else {
+            // Without the annotation nobody can say what is harmless.
+            return descriptor.fields().map(|field| field.number()).collect();
+        };
+        let is_sensitive = |field: &FieldDescriptor| field.options().get_extension(&sensitive).as_bool() == Some(true);
+        descriptor
+            .fields()
+            .filter(is_sensitive)
+            .map(|field| field.number())
+            .collect()
+    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::suite::{CaseResult, Options, Verdict};
-use crate::{case, oracle, suite};
+use crate::{case, oracle, smuggle, suite};
 
 #[derive(Clone, Debug, Default, clap::Parser)]
 pub struct Args {
@@ -36,6 +36,12 @@ pub struct Args {
     /// Further folders of cases instead of the project's own.
     #[arg(long)]
     pub cases: Option<PathBuf>,
+    /// Instead of cases: this many random, mostly malformed HTTP/1 requests.
+    #[arg(long)]
+    pub smuggle: Option<u64>,
+    /// The seed of the first of them.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
     /// Run as a test: without Envoy skip, or fail if `CI` is set.
     #[arg(skip)]
     pub test: bool,
@@ -83,6 +89,9 @@ fn run(args: &Args) -> Result<bool> {
         .enable_all()
         .worker_threads(2)
         .build()?;
+    if let Some(count) = args.smuggle {
+        return Ok(runtime.block_on(smuggle::run(&options, args.seed, count))? == 0);
+    }
     let results = runtime.block_on(suite::run(&sources, &options))?;
     for result in &results {
         print(result, args);

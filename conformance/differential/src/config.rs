@@ -281,3 +281,31 @@ fn append(base: &mut Value, over: &Value) {
         (base, over) => *base = over.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_replaces_lists_and_null_removes() {
+        let mut base = json!({"a": {"b": 1, "c": [1, 2]}, "d": 4});
+        merge(&mut base, &json!({"a": {"c": [3]}, "d": null, "e": 5}));
+        assert_eq!(base, json!({"a": {"b": 1, "c": [3]}, "e": 5}));
+    }
+
+    #[test]
+    fn only_names_of_the_case_get_its_prefix() {
+        let mut value = json!({
+            "cluster": "up",
+            "other": {"cluster": "elsewhere", "name": "up"},
+            "weighted_clusters": {"clusters": [{"name": "up"}]},
+        });
+        prefix_clusters(&mut value, &["up".to_owned()], "c");
+        let want = json!({
+            "cluster": "c_up",
+            "other": {"cluster": "elsewhere", "name": "up"},
+            "weighted_clusters": {"clusters": [{"name": "c_up"}]},
+        });
+        assert_eq!(value, want);
+    }
+}

@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod outcome;
 pub mod ports;
 pub mod proxy;
+pub mod smuggle;
 pub mod stats;
 pub mod substitute;
 pub mod suite;

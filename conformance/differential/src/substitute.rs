@@ -114,3 +114,37 @@ pub fn extra_names(value: &Value, found: &mut Vec<String>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn scope() -> Scope {
+        Scope {
+            prefix: "topic_case".into(),
+            port: 1234,
+            upstreams: BTreeMap::from([("up".to_owned(), 5678)]),
+            ..Scope::default()
+        }
+    }
+
+    #[test]
+    fn a_lone_port_is_a_number_and_one_within_text_is_text() {
+        let got = scope().apply(&json!({"a": "{{port:up}}", "b": "x:{{port}}"})).unwrap();
+        assert_eq!(got, json!({"a": 5678, "b": "x:1234"}));
+    }
+
+    #[test]
+    fn keys_names_and_repetitions_are_replaced() {
+        let got = scope().apply(&json!({"{{cluster:up}}": "{{repeat:ab:2}}"})).unwrap();
+        assert_eq!(got, json!({"topic_case_up": "abab"}));
+    }
+
+    #[test]
+    fn structural_placeholders_stay_and_unknown_ones_fail() {
+        assert_eq!(scope().apply(&json!(["{{hcm}}"])).unwrap(), json!(["{{hcm}}"]));
+        assert!(scope().apply(&json!("{{nothing}}")).is_err());
+        assert!(scope().apply(&json!("{{port:nobody}}")).is_err());
+    }
+}

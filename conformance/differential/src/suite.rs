@@ -29,9 +29,13 @@ use crate::{ports, stats};
 /// Cases per pair of processes.
 const GROUP: usize = 60;
 
+/// Cases with processes of their own that run at the same time.
+const PROCESSES: usize = 3;
+
 /// How long logs, stats and upstream records may take to settle after the last response.
 const SETTLE: Duration = Duration::from_secs(4);
 
+#[derive(Clone, Debug)]
 pub struct Options {
     pub envoy: PathBuf,
     /// None runs Envoy alone.
@@ -103,14 +107,8 @@ impl CaseResult {
 
 /// Runs all `sources` and returns their results in the same order.
 pub async fn run(sources: &[Source], options: &Options) -> Result<Vec<CaseResult>> {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let scratch = TempDir::new()?;
-    let certs = Arc::new(Certs::make(&scratch.path().join("certs"))?);
-    let suite = Suite {
-        options,
-        scratch: scratch.path(),
-        certs,
-    };
+    let suite = Arc::new(Suite::new(options, scratch.path())?);
     let mut alone = Vec::new();
     let mut shared = Vec::new();
     for source in sources {
@@ -124,35 +122,56 @@ pub async fn run(sources: &[Source], options: &Options) -> Result<Vec<CaseResult
     for group in shared.chunks(GROUP) {
         suite.group(group, &mut results).await?;
     }
+    let permits = Arc::new(Semaphore::new(PROCESSES));
+    let mut tasks = tokio::task::JoinSet::new();
     for source in alone {
-        suite.group(&[source], &mut results).await?;
+        let (source, suite, permits) = (source.clone(), suite.clone(), permits.clone());
+        tasks.spawn(async move {
+            let _permit = permits.acquire().await;
+            let mut results = HashMap::new();
+            suite.group(&[&source], &mut results).await.map(|()| results)
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        results.extend(done??);
     }
     Ok(sources.iter().filter_map(|s| results.remove(&s.id)).collect())
 }
 
-struct Suite<'a> {
-    options: &'a Options,
-    scratch: &'a Path,
+pub(crate) struct Suite {
+    options: Options,
+    scratch: PathBuf,
     certs: Arc<Certs>,
 }
 
 /// A case made ready for one side.
-struct Prepared {
+pub(crate) struct Prepared {
     case: Case,
-    target: Arc<Target>,
+    pub(crate) target: Arc<Target>,
     fragment: Fragment,
     normal: Normalizer,
 }
 
 /// One side's process with the cases it accepted.
-struct Side {
+pub(crate) struct Side {
     proxy: Option<Proxy>,
-    prepared: HashMap<String, Arc<Prepared>>,
+    pub(crate) prepared: HashMap<String, Arc<Prepared>>,
     /// Cases it did not accept, and why.
-    refused: HashMap<String, String>,
+    pub(crate) refused: HashMap<String, String>,
 }
 
-impl Suite<'_> {
+impl Suite {
+    /// Everything processes and backends need below `scratch`.
+    pub(crate) fn new(options: &Options, scratch: &Path) -> Result<Suite> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let certs = Arc::new(Certs::make(&scratch.join("certs"))?);
+        Ok(Suite {
+            options: options.clone(),
+            scratch: scratch.to_owned(),
+            certs,
+        })
+    }
+
     async fn group(&self, sources: &[&Source], results: &mut HashMap<String, CaseResult>) -> Result<()> {
         if let [source] = sources
             && source.parse()?.validate.is_some()
@@ -266,7 +285,7 @@ impl Suite<'_> {
     }
 
     /// Starts `binary` with all of `sources` that it accepts.
-    async fn start(&self, sources: &[&Source], binary: &Path, name: &str) -> Result<Side> {
+    pub(crate) async fn start(&self, sources: &[&Source], binary: &Path, name: &str) -> Result<Side> {
         let dir = self.dir(name)?;
         let admin = ports::free()?;
         let mut side = Side {
@@ -383,7 +402,7 @@ impl Suite<'_> {
     }
 
     fn dir(&self, name: &str) -> Result<PathBuf> {
-        Ok(tempfile::Builder::new().prefix(name).tempdir_in(self.scratch)?.keep())
+        Ok(tempfile::Builder::new().prefix(name).tempdir_in(&self.scratch)?.keep())
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     http::{Body, RequestHead, Scheme},
-    net::Stream,
+    net::{Deadline, Stream},
     server::Drain,
 };
 
@@ -127,7 +127,7 @@ pub async fn serve<H: Handler + 'static>(
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = tokio::time::sleep(supervisor.next_tick(false)) => match supervisor.tick() {
+                () = Deadline::after(supervisor.next_tick(false)) => match supervisor.tick() {
                     Tick::Fine | Tick::Park => {}
                     Tick::Shutdown(_) if draining => {}
                     Tick::Shutdown(_) | Tick::HeadersTimeout => {
@@ -195,7 +195,7 @@ async fn http1_until_closed<H: Handler, S>(
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = tokio::time::sleep(supervisor.next_tick(true)) => match supervisor.tick() {
+                () = Deadline::after(supervisor.next_tick(true)) => match supervisor.tick() {
                     Tick::Fine => {}
                     Tick::HeadersTimeout => {
                         state.give_back.store(true, Ordering::Relaxed);
@@ -241,7 +241,7 @@ async fn parked<H: Handler>(stream: &Stream, drain: &mut Drain, supervisor: &Sup
                 supervisor.handler.closing(CloseReason::Drain);
                 return false;
             }
-            () = tokio::time::sleep(supervisor.next_tick(false)) => {
+            () = Deadline::after(supervisor.next_tick(false)) => {
                 if let Tick::Shutdown(_) = supervisor.tick() {
                     return false;
                 }

@@ -18,6 +18,10 @@ pub enum Sharing {
 pub trait FilterStateObject: fmt::Debug {
     /// As `%FILTER_STATE(name:PLAIN)%` prints it; none when it has no text form.
     fn as_text(&self) -> Option<Cow<'_, str>>;
+    /// A named part of it, as `%FILTER_STATE(name:FIELD:part)%` prints it.
+    fn field(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
     /// The hash that makes it part of an upstream pool's key; none for objects that are not hashable.
     fn hash(&self) -> Option<u64> {
         None

@@ -14,8 +14,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use http::{HeaderMap, StatusCode, Version};
-use xds_protos::google::protobuf::Struct;
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::protobuf::Struct};
 
 pub use connection::{CertInfo, ConnectionInfo, TlsInfo};
 pub use filter_state::{FilterState, FilterStateObject, Sharing, StringObject};
@@ -82,6 +82,12 @@ pub struct UpstreamInfo {
     pub transport_failure: Option<String>,
     /// Time from connect to established, of the connection used: `%CONNECTION_POOL_READY_DURATION%`.
     pub pool_ready: Option<std::time::Duration>,
+    /// `Cluster.metadata`: `%CLUSTER_METADATA(..)%`.
+    pub cluster_metadata: Option<Arc<Metadata>>,
+    /// Every host tried, in order: `%UPSTREAM_HOSTS_ATTEMPTED%`.
+    pub hosts_attempted: Vec<Arc<Host>>,
+    /// Every connection used, in order: `%UPSTREAM_CONNECTION_IDS_ATTEMPTED%`.
+    pub connections_attempted: Vec<u64>,
 }
 
 /// Everything known of one stream.
@@ -109,8 +115,10 @@ pub struct StreamInfo {
     pub route_name: Option<Arc<str>>,
     /// `%VIRTUAL_CLUSTER_NAME%`
     pub virtual_cluster: Option<Arc<str>>,
-    /// `%STREAM_ID%` / `x-request-id` as text.
-    pub request_id: Option<Arc<str>>,
+    /// `x-request-id`: `%STREAM_ID%`.
+    pub request_id: Option<HeaderValue>,
+    /// The client's address as the connection manager trusts it (`x-forwarded-for`); none: the connection's.
+    pub remote_address: Option<Address>,
     /// The upstream side.
     pub upstream: UpstreamInfo,
     /// Counts and moments written while bodies stream.
@@ -127,6 +135,18 @@ pub struct StreamInfo {
     pub response_trailers: Option<HeaderMap>,
     /// Body given by a local reply: `%LOCAL_REPLY_BODY%`.
     pub local_reply_body: Option<bytes::Bytes>,
+    /// `Route.metadata` of the chosen route.
+    pub route_metadata: Option<Arc<ProtoMetadata>>,
+    /// `VirtualHost.metadata` of the chosen route.
+    pub virtual_host_metadata: Option<Arc<ProtoMetadata>>,
+    /// `%TRACE_ID%`
+    pub trace_id: Option<Arc<str>>,
+    /// `%SPAN_ID%`
+    pub span_id: Option<Arc<str>>,
+    /// Flags that filters set, in order: `%CUSTOM_FLAGS%`.
+    pub custom_flags: Vec<Arc<str>>,
+    /// Which log entry is being written: `%ACCESS_LOG_TYPE%`; `NotSet` outside access logs.
+    pub access_log_type: &'static str,
 }
 
 impl StreamInfo {
@@ -145,6 +165,7 @@ impl StreamInfo {
             route_name: None,
             virtual_cluster: None,
             request_id: None,
+            remote_address: None,
             upstream: UpstreamInfo::default(),
             progress: Rc::default(),
             metadata: Metadata::new(),
@@ -153,6 +174,17 @@ impl StreamInfo {
             response_header_bytes: 0,
             response_trailers: None,
             local_reply_body: None,
+            route_metadata: None,
+            virtual_host_metadata: None,
+            trace_id: None,
+            span_id: None,
+            custom_flags: Vec::new(),
+            access_log_type: "NotSet",
         }
+    }
+
+    /// `%DOWNSTREAM_REMOTE_ADDRESS%`: the client, as far as it can be trusted.
+    pub fn remote_address(&self) -> &Address {
+        self.remote_address.as_ref().unwrap_or(&self.connection.remote_address)
     }
 }

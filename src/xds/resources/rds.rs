@@ -7,12 +7,14 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
 use xds_protos::{
     envoy::config::{core::v3::ConfigSource, route::v3::RouteConfiguration},
     google::protobuf::Any,
     prost::Message,
 };
 
+use super::vhds::{self, VirtualHosts};
 use crate::{
     config::{BuildCx, ConfigResult, InitTarget},
     route::RouteTable,
@@ -104,8 +106,21 @@ pub struct RouteSlot {
     table: ArcSwapOption<RouteTable>,
     applied: ArcSwapOption<AppliedRoutes>,
     stats: Stats<RdsStats>,
+    // The connection manager's, for what VHDS counts.
+    stat_prefix: String,
+    base: Mutex<Base>,
+    answers: watch::Sender<u64>,
     // Set right after the slot is made: the subscription's handler points back at it.
     subscription: OnceLock<(WatchGuard, InitTarget)>,
+}
+
+/// What the table is built from.
+#[derive(Default)]
+struct Base {
+    config: Option<RouteConfiguration>,
+    hosts: VirtualHosts,
+    // The source it watches and the watch.
+    vhds: Option<(ConfigSource, WatchGuard)>,
 }
 
 impl RouteSlot {
@@ -116,6 +131,9 @@ impl RouteSlot {
             table: ArcSwapOption::empty(),
             applied: ArcSwapOption::empty(),
             stats: server.stats.scope(&prefix).block(),
+            stat_prefix: stat_prefix.to_owned(),
+            base: Mutex::default(),
+            answers: watch::Sender::new(0),
             subscription: OnceLock::new(),
         });
         let weak = Arc::downgrade(&slot);
@@ -134,7 +152,11 @@ impl RouteSlot {
         slot
     }
 
-    fn apply(&self, change: Change<'_, RouteConfiguration>, server: &Arc<ServerContext>) -> ConfigResult<()> {
+    fn apply(
+        self: &Arc<Self>,
+        change: Change<'_, RouteConfiguration>,
+        server: &Arc<ServerContext>,
+    ) -> ConfigResult<()> {
         let Change::Set { proto, resource } = change else {
             // As Envoy: routes go away with the listener that names them.
             tracing::warn!(name = %self.name, "ignoring a request to remove a route configuration that is in use");
@@ -142,20 +164,24 @@ impl RouteSlot {
         };
         let same = self.applied.load().as_ref().is_some_and(|a| a.resource == resource.any);
         if !same {
-            let mut cx = BuildCx::new(server);
-            let table = RouteTable::build(proto, &mut cx)?;
-            for ignored in &cx.ignored {
-                tracing::warn!(route_config = %self.name, field = %ignored.path, "field has no effect: {}", ignored.why);
+            let source = proto.vhds.as_ref().map(|v| v.config_source.clone().unwrap_or_default());
+            if let Some(source) = &source {
+                let mut cx = BuildCx::new(server);
+                cx.field("vhds.config_source", |cx| vhds::check(source, cx))?;
             }
-            self.table.store(Some(table));
-            let stats = self.stats.local();
-            stats.config_reload.inc();
-            let now = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
-            stats
-                .config_reload_time_ms
-                .set(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+            let hosts = self.virtual_hosts();
+            self.rebuild(&proto, &hosts, server)?;
+            let mut base = self.base();
+            base.config = Some(proto);
+            match source {
+                None => (base.vhds, base.hosts) = (None, VirtualHosts::new()),
+                Some(source) if base.vhds.as_ref().is_some_and(|(s, _)| *s == source) => {}
+                Some(source) => {
+                    let slot = Arc::downgrade(self);
+                    let guard = vhds::subscribe(slot, &self.name, &source, &self.stat_prefix, server);
+                    base.vhds = Some((source, guard));
+                }
+            }
         }
         self.applied.store(Some(Arc::new(AppliedRoutes {
             name: resource.name.clone(),
@@ -164,6 +190,60 @@ impl RouteSlot {
             last_updated: SystemTime::now(),
         })));
         Ok(())
+    }
+
+    fn rebuild(
+        &self,
+        config: &RouteConfiguration,
+        hosts: &VirtualHosts,
+        server: &Arc<ServerContext>,
+    ) -> ConfigResult<()> {
+        let mut config = config.clone();
+        config.virtual_hosts.extend(hosts.values().cloned());
+        let mut cx = BuildCx::new(server);
+        let table = RouteTable::build(config, &mut cx)?;
+        for ignored in &cx.ignored {
+            tracing::warn!(route_config = %self.name, field = %ignored.path, "field has no effect: {}", ignored.why);
+        }
+        self.table.store(Some(table));
+        let stats = self.stats.local();
+        stats.config_reload.inc();
+        stats.config_reload_time_ms.set(unix_millis());
+        Ok(())
+    }
+
+    pub(super) fn virtual_hosts(&self) -> VirtualHosts {
+        self.base().hosts.clone()
+    }
+
+    /// Replaces the virtual hosts that came by VHDS.
+    pub(super) fn set_virtual_hosts(&self, hosts: VirtualHosts, server: &Arc<ServerContext>) -> ConfigResult<()> {
+        let config = self.base().config.clone();
+        if let Some(config) = config {
+            self.rebuild(&config, &hosts, server)?;
+        }
+        self.base().hosts = hosts;
+        self.answered();
+        Ok(())
+    }
+
+    /// VHDS answered, be it with nothing.
+    pub(super) fn answered(&self) {
+        self.answers.send_modify(|n| *n += 1);
+    }
+
+    fn base(&self) -> std::sync::MutexGuard<'_, Base> {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the control plane for the virtual host of `host`, a request's `:authority` (on-demand VHDS). The receiver
+    /// changes with every answer; none when the routes have no `vhds`.
+    pub fn demand(&self, host: &str) -> Option<watch::Receiver<u64>> {
+        let answers = self.answers.subscribe();
+        let base = self.base();
+        let (_, guard) = base.vhds.as_ref()?;
+        guard.demand(&format!("{}/{host}", self.name));
+        Some(answers)
     }
 
     /// `route_config_name`.

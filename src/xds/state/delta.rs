@@ -158,13 +158,15 @@ impl Delta {
         let version = response.system_version_info;
         let mut decoded = Decoded::default();
         for wrapper in response.resources {
-            wire::decode_wrapped(&map.type_url, wrapper, "", &mut decoded);
+            // What nobody asked for is not looked at.
+            if map.wants(&wrapper.name) {
+                wire::decode_wrapped(&map.type_url, wrapper, "", &mut decoded);
+            }
         }
         // A wrapper without resource renews what is held; of anything else it says nothing.
         decoded
             .heartbeats
             .retain(|h| self.versions.get(&h.name) == Some(&h.version));
-        decoded.resources.retain(|r| map.wants(&r.name));
         let removed = response.removed_resources;
         let mut rejected = decoded.rejected;
         if rejected.is_empty() || !decoded.resources.is_empty() || !removed.is_empty() {
@@ -175,7 +177,7 @@ impl Delta {
         server
             .xds
             .inventory
-            .note(&map.type_url, &decoded.resources, &removed, &rejected);
+            .note(&map.type_url, decoded.resources.iter(), &removed, &rejected);
         map.set_expiry(&decoded.resources, &decoded.heartbeats);
         let refused: HashSet<&str> = rejected.iter().map(|r| r.name.as_str()).collect();
         for resource in decoded.resources {

@@ -108,10 +108,8 @@ impl Protocol for Sotw {
         } else {
             map.failed(&FetchFailure::Rejected(wire::error_detail(&map.type_url, &rejected)));
         }
-        server
-            .xds
-            .inventory
-            .note(&map.type_url, &decoded.resources, &[], &rejected);
+        let wanted = decoded.resources.iter().filter(|r| map.wants(&r.name));
+        server.xds.inventory.note(&map.type_url, wanted, &[], &rejected);
         if rejected.is_empty() {
             self.version = version;
         } else {

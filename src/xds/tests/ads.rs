@@ -238,3 +238,24 @@ fn responses_of_unwatched_types_are_ignored() {
         assert_eq!(stream.request().await.response_nonce, "n2");
     });
 }
+
+#[test]
+fn a_paused_type_is_acknowledged_when_it_is_resumed() {
+    run(async {
+        let mut plane = ControlPlane::start().await;
+        let proxy = ads_proxy(plane.address, "GRPC");
+        let mut watched = watch(&proxy, &clusters(), &ads(), Names::Wildcard);
+        let _assignment = watch(&proxy, &endpoints(), &ads(), one("a"));
+        let mut stream = plane.sotw.recv().await.unwrap();
+        stream.request().await;
+        stream.request().await;
+        proxy.server.xds.begin_pausing();
+        let pause = proxy.server.xds.pause(&clusters());
+        stream.respond(response(&clusters(), "1", "n1", vec![cluster("a")]));
+        watched.next().await;
+        stream.respond(response(&endpoints(), "1", "n2", vec![assignment("a")]));
+        assert_eq!(stream.request().await.response_nonce, "n2");
+        drop(pause);
+        assert_eq!(stream.request().await.response_nonce, "n1");
+    });
+}

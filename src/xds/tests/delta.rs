@@ -132,3 +132,63 @@ fn names_are_subscribed_and_unsubscribed_as_watches_come_and_go() {
         drop(c);
     });
 }
+
+#[test]
+fn virtual_hosts_come_on_their_own_and_on_demand() {
+    run(async {
+        use xds_protos::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+        let type_url = xds_protos::type_url::<VirtualHost>();
+        let mut plane = ControlPlane::start().await;
+        let proxy = ads_proxy(plane.address, "DELTA_GRPC");
+        let mut cx = crate::config::BuildCx::new(&proxy.server);
+        let slot = rds::RouteConfigs::subscribe("r", &ads(), "http.a.", &mut cx).unwrap();
+        let mut stream = plane.delta.recv().await.unwrap();
+        assert_eq!(stream.request().await.resource_names_subscribe, ["r"]);
+        let routes = typed::<RouteConfiguration>(
+            "{ name: r, vhds: { config_source: { ads: {} } } }",
+            Syntax::Yaml,
+            &LoadOptions::default(),
+        )
+        .unwrap();
+        let answer = |resource: Any, name: &str, nonce: &str| DeltaDiscoveryResponse {
+            type_url: resource.type_url.clone(),
+            nonce: nonce.to_owned(),
+            resources: vec![Wrapper {
+                name: name.to_owned(),
+                version: "1".to_owned(),
+                resource: Some(resource),
+                ..Wrapper::default()
+            }],
+            ..DeltaDiscoveryResponse::default()
+        };
+        stream.respond(answer(xds_protos::any::pack(&routes), "r", "n1"));
+        stream.request().await;
+        let first = stream.request().await;
+        assert_eq!((&first.type_url, first.resource_names_subscribe.len()), (&type_url, 0));
+
+        let host = |name: &str| {
+            xds_protos::any::pack(&VirtualHost {
+                name: name.to_owned(),
+                domains: vec![format!("{name}.example")],
+                ..VirtualHost::default()
+            })
+        };
+        let before = slot.load().unwrap();
+        stream.respond(answer(host("a"), "r/a", "n2"));
+        assert_eq!(stream.request().await.response_nonce, "n2");
+        assert!(!Arc::ptr_eq(&before, &slot.load().unwrap()));
+
+        let before = slot.load().unwrap();
+        let mut answers = slot.demand("b.example").unwrap();
+        let request = stream.request().await;
+        assert_eq!(request.resource_names_subscribe, ["r/b.example"]);
+        stream.respond(answer(host("b"), "r/b", "n3"));
+        answers.changed().await.unwrap();
+        assert!(!Arc::ptr_eq(&before, &slot.load().unwrap()));
+        // Another route configuration's hosts are not of interest.
+        stream.respond(answer(host("c"), "other/c", "n4"));
+        assert_eq!(stream.request().await.response_nonce, "n3");
+        assert_eq!(stream.request().await.response_nonce, "n4");
+        assert_eq!(proxy.server.stats.counter_value("http.a.vhds.r.config_reload"), Some(2));
+    });
+}

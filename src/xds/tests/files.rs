@@ -41,7 +41,12 @@ fn a_file_is_read_at_start_when_moved_over_and_when_written() {
         fs::write(&next, "resources: {").unwrap();
         fs::rename(&next, &path).unwrap();
         assert!(matches!(watched.next().await, Told::Failed(FetchFailure::Rejected(_))));
-        assert_eq!(proxy.server.stats.counter_value("test.update_success"), Some(3));
+        let stat = |name: &str| proxy.server.stats.counter_value(name);
+        assert_eq!(stat("test.update_success"), Some(3));
+        assert_eq!(
+            (stat("test.update_failure"), stat("test.update_rejected")),
+            (Some(1), Some(0))
+        );
     });
 }
 

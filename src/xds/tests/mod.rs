@@ -3,6 +3,7 @@
 mod ads;
 mod delta;
 mod files;
+mod resources;
 mod rest;
 mod streams;
 
@@ -161,7 +162,7 @@ impl ClusterDiscoveryService for Plane {
 fn proxy(bootstrap: &str) -> Rc<Worker> {
     let bootstrap: Bootstrap = typed(bootstrap, Syntax::Yaml, &LoadOptions::default()).unwrap();
     let cli = Cli::read(["nuncio", "--concurrency", "1"].map(Into::into)).unwrap();
-    let server = ServerContext::new(bootstrap, &cli);
+    let server = ServerContext::new(bootstrap, &cli).unwrap();
     let (traffic, _) = mpsc::unbounded_channel();
     let (control, mailbox) = mpsc::unbounded_channel();
     server.mailboxes.open(vec![traffic, control]);

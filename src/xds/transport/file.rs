@@ -20,9 +20,8 @@ use xds_protos::{
 use crate::{
     server::ServerContext,
     xds::{
-        handler::FetchFailure,
         source::FileSource,
-        watch::{Attempts, Command, NewWatch, Watch},
+        watch::{Attempts, Command, NewWatch, Watch, ended},
         wire,
     },
 };
@@ -170,7 +169,7 @@ pub(in crate::xds) async fn run(
             () = changes.changed() => {}
             () = poll => {}
             // The guard was the only sender.
-            _ = commands.recv() => return,
+            () = ended(&mut commands) => return,
         }
     }
 }
@@ -184,7 +183,7 @@ fn refresh(source: &FileSource, type_url: &str, watch: &mut Watch, server: &Arc<
                 "Filesystem config update failure: in {}, {reason}",
                 source.path.display()
             );
-            watch.failed(FetchFailure::Rejected(reason));
+            watch.unreadable(reason);
             return;
         }
     };
@@ -193,7 +192,10 @@ fn refresh(source: &FileSource, type_url: &str, watch: &mut Watch, server: &Arc<
     let mut rejected = decoded.rejected;
     let complete = rejected.is_empty();
     rejected.extend(watch.state_of_the_world(&version, &decoded.resources, complete, server));
-    server.xds.inventory.note(type_url, &decoded.resources, &[], &rejected);
+    server
+        .xds
+        .inventory
+        .note(type_url, decoded.resources.iter(), &[], &rejected);
     if !rejected.is_empty() {
         let detail = wire::error_detail(type_url, &rejected);
         tracing::warn!("Filesystem config update rejected: {detail}");

@@ -21,7 +21,7 @@ use crate::{
         handler::FetchFailure,
         service,
         source::RestSource,
-        watch::{Attempts, Command, NewWatch, Watch},
+        watch::{Attempts, Command, NewWatch, Watch, ended},
         wire,
     },
 };
@@ -62,7 +62,7 @@ pub(in crate::xds) async fn run(
         node: Some(worker.server.node.as_ref().clone()),
         type_url,
         resource_names: match &watch.names {
-            Names::Wildcard => Vec::new(),
+            Names::Wildcard | Names::Namespace(_) => Vec::new(),
             Names::One(name) => vec![name.clone()],
         },
         ..DiscoveryRequest::default()
@@ -76,7 +76,7 @@ pub(in crate::xds) async fn run(
                 tokio::select! {
                     answer = &mut answer => break answer,
                     () = due(watch.deadline()) => watch.failed(FetchFailure::Timeout),
-                    _ = commands.recv() => return,
+                    () = ended(&mut commands) => return,
                 }
             }
         };
@@ -86,7 +86,7 @@ pub(in crate::xds) async fn run(
             tokio::select! {
                 () = &mut next => break,
                 () = due(watch.deadline()) => watch.failed(FetchFailure::Timeout),
-                _ = commands.recv() => return,
+                () = ended(&mut commands) => return,
             }
         }
     }
@@ -126,7 +126,7 @@ fn apply(
     server
         .xds
         .inventory
-        .note(&request.type_url, &decoded.resources, &[], &rejected);
+        .note(&request.type_url, decoded.resources.iter(), &[], &rejected);
     if rejected.is_empty() {
         request.version_info = version;
         return;

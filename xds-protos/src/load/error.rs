@@ -39,6 +39,14 @@ pub enum Problem {
         /// A field of the message that is spelled alike.
         similar: Option<String>,
     },
+    /// The message has no fields of these numbers; found in binary protobuf, which has no names.
+    #[error("{message} has no fields with the numbers {numbers:?}")]
+    UnknownNumbers {
+        /// The full name of the message.
+        message: String,
+        /// The numbers.
+        numbers: Vec<u32>,
+    },
     /// The enum has no value of this name.
     #[error("unknown enum value: '{value}' for {enumeration}{}", hint(.similar))]
     UnknownEnumValue {
@@ -85,7 +93,10 @@ pub enum Problem {
 impl Problem {
     /// Whether Envoy calls this an unknown field, which `--allow-unknown-static-fields` permits.
     pub fn is_unknown_field(&self) -> bool {
-        matches!(self, Problem::UnknownField { .. } | Problem::UnknownEnumValue { .. })
+        matches!(
+            self,
+            Problem::UnknownField { .. } | Problem::UnknownNumbers { .. } | Problem::UnknownEnumValue { .. }
+        )
     }
 }
 

@@ -453,6 +453,7 @@ fn files_are_read_by_their_ending() {
     assert_eq!(read("n", b"{id: 'a'}").unwrap(), "a");
     assert!(read("n.conf", b"id: a").is_err());
     assert!(read("n.pb", b"\x0a\xff").is_err());
+    assert!(read("n.pb", b"\xf8\x7f\x01").unwrap_err().only_unknown_fields());
     assert!(read("n.pb_text", b"idd: 'a'").is_err());
     let (line, column, ..) = first_error(read("n.yaml", b"id: a\nx: \xff"));
     assert_eq!((line, column), (2, 4));

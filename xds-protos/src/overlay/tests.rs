@@ -96,3 +96,49 @@ fn the_rules_of_the_overlay_are_read() {
         "CelMatcherValidationError.ExprMatch: value is required"
     );
 }
+
+#[test]
+fn fields_of_envoy_1_40_are_added_to_messages_that_lack_them() {
+    use crate::load::{LoadOptions, Syntax, from_str};
+    let load = |message: &str, text: &str| {
+        let loaded = from_str(text, Syntax::Yaml, message, &LoadOptions::default()).unwrap();
+        crate::print::json(
+            &loaded.message,
+            crate::print::PrintOptions {
+                pretty: false,
+                ..Default::default()
+            },
+        )
+    };
+    let tag = load(
+        "envoy.type.tracing.v3.CustomTag",
+        "{tag: t, literal: {value: '1'}, value_type: INT}",
+    );
+    assert_eq!(
+        tag,
+        "{\"tag\":\"t\",\"literal\":{\"value\":\"1\"},\"value_type\":\"INT\"}"
+    );
+    let check = load(
+        "envoy.config.core.v3.HealthCheck",
+        "{name: hc, http_health_check: {use_alpn_protocol: true}}",
+    );
+    assert_eq!(
+        check,
+        "{\"http_health_check\":{\"use_alpn_protocol\":true},\"name\":\"hc\"}"
+    );
+    let mutations = "{formatters: [{name: f}]}";
+    load("envoy.extensions.filters.http.header_mutation.v3.Mutations", mutations);
+    load(
+        "envoy.extensions.filters.http.oauth2.v3.OAuth2Config",
+        "{token_cookie_chunking: {max_chunks: 3}}",
+    );
+
+    let realm = "{users: {inline_string: u}, realm: \"a\\nb\"}";
+    let auth = from_str(
+        realm,
+        Syntax::Yaml,
+        "envoy.extensions.filters.http.basic_auth.v3.BasicAuth",
+        &LoadOptions::default(),
+    );
+    assert_eq!(crate::pgv::validate(&auth.unwrap().message).unwrap_err().path, "realm");
+}

@@ -248,3 +248,28 @@ fn latin1(bytes: &[u8]) -> String {
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|w| w == needle)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn chunks_with_trailers_end_where_they_end() {
+        let mut io: &[u8] =
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nt: v\r\n\r\nHTTP/1.1 204 None\r\n\r\n";
+        let mut reader = Reader::default();
+        let head = reader.head(&mut io).await.unwrap().unwrap();
+        let body = reader.body(&mut io, &head.framing_of_response(false)).await;
+        assert_eq!((&body.bytes[..], body.broken), (&b"abc"[..], None));
+        assert_eq!(body.trailers, [("t".to_owned(), "v".to_owned())]);
+        assert_eq!(reader.head(&mut io).await.unwrap().unwrap().status(), 204);
+        assert!(reader.head(&mut io).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_short_body_says_so() {
+        let mut io: &[u8] = b"abc";
+        let body = Reader::default().body(&mut io, &Framing::Length(5)).await;
+        assert_eq!((&body.bytes[..], body.broken.as_deref()), (&b"abc"[..], Some("closed")));
+    }
+}

@@ -114,6 +114,14 @@ impl State {
         }
     }
 
+    /// Everything it saw since the last time.
+    pub fn drain(&self) -> Vec<Value> {
+        self.seen
+            .lock()
+            .map(|mut s| std::mem::take(&mut *s))
+            .unwrap_or_default()
+    }
+
     /// Notes a beginning and says which it is, from 0.
     fn begin(&self, record: Value) -> usize {
         let index = match self.seen.lock() {

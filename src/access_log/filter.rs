@@ -1,0 +1,184 @@
+//! `AccessLogFilter`: whether a stream is worth a line.
+
+use std::time::Instant;
+
+use xds_protos::envoy::config::accesslog::v3::{
+    AccessLogFilter as Proto, AndFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter, HeaderFilter,
+    LogTypeFilter, MetadataFilter, OrFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter,
+    access_log_filter::FilterSpecifier, comparison_filter::Op,
+};
+
+use crate::{
+    config::{BuildCx, ConfigResult, FractionalPercent, fraction},
+    http::{Flag, RequestHead, ResponseHead, StreamInfo},
+    matching::{HeaderMatcher, MetadataMatcher},
+};
+
+/// A filter, built. Local reply mappers use it too.
+pub enum LogFilter {
+    /// `status_code_filter`
+    Status(Comparison),
+    /// `duration_filter`, milliseconds
+    Duration(Comparison),
+    /// `header_filter`
+    Header(Box<HeaderMatcher>),
+    /// `response_flag_filter`; empty: any flag
+    Flags(Vec<Flag>),
+    /// `runtime_filter`
+    Runtime(FractionalPercent),
+    /// `grpc_status_filter`
+    Grpc(Vec<i32>, bool),
+    /// `metadata_filter`
+    Metadata(Box<MetadataMatcher>, bool),
+    /// `and_filter`
+    All(Vec<LogFilter>),
+    /// `or_filter`
+    Any(Vec<LogFilter>),
+    /// `not_health_check_filter`, `traceable_filter`, `log_type_filter`: constant here.
+    Always(bool),
+}
+
+/// `ComparisonFilter`
+pub struct Comparison {
+    op: Op,
+    value: u64,
+}
+
+impl Comparison {
+    fn build(proto: Option<ComparisonFilter>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let Some(proto) = proto else {
+            return Err(cx.error_at("comparison", "value is required"));
+        };
+        coverage!(cx, proto => ComparisonFilter { supported { op, value } });
+        Ok(Self {
+            op: Op::try_from(op).unwrap_or_default(),
+            value: value.map_or(0, |v| v.default_value.into()),
+        })
+    }
+
+    fn holds(&self, n: u64) -> bool {
+        match self.op {
+            Op::Eq => n == self.value,
+            Op::Ge => n >= self.value,
+            Op::Le => n <= self.value,
+            Op::Ne => n != self.value,
+        }
+    }
+}
+
+impl LogFilter {
+    /// Builds a filter.
+    pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => Proto { supported { filter_specifier } });
+        let Some(specifier) = filter_specifier else {
+            return Err(cx.error_at("filter_specifier", "value is required"));
+        };
+        match specifier {
+            FilterSpecifier::StatusCodeFilter(StatusCodeFilter { comparison }) => cx
+                .field("status_code_filter", |cx| Comparison::build(comparison, cx))
+                .map(Self::Status),
+            FilterSpecifier::DurationFilter(DurationFilter { comparison }) => cx
+                .field("duration_filter", |cx| Comparison::build(comparison, cx))
+                .map(Self::Duration),
+            FilterSpecifier::HeaderFilter(HeaderFilter { header }) => cx
+                .field("header_filter", |cx| {
+                    cx.required("header", header, HeaderMatcher::build)
+                })
+                .map(|m| Self::Header(Box::new(m))),
+            FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter { flags }) => cx
+                .each("response_flag_filter.flags", flags, |f, cx| {
+                    Flag::from_short(&f).ok_or_else(|| cx.error(format!("unknown response flag '{f}'")))
+                })
+                .map(Self::Flags),
+            FilterSpecifier::RuntimeFilter(filter) => {
+                coverage!(cx, filter => RuntimeFilter {
+                    supported { percent_sampled }
+                    ignored {
+                        runtime_key: "the share is the configured one",
+                        use_independent_randomness: "randomness is always independent",
+                    }
+                });
+                Ok(Self::Runtime(
+                    percent_sampled.as_ref().map_or(FractionalPercent::ZERO, fraction),
+                ))
+            }
+            FilterSpecifier::GrpcStatusFilter(filter) => {
+                coverage!(cx, filter => GrpcStatusFilter { supported { statuses, exclude } });
+                Ok(Self::Grpc(statuses, exclude))
+            }
+            FilterSpecifier::MetadataFilter(filter) => {
+                coverage!(cx, filter => MetadataFilter { supported { matcher, match_if_key_not_found } });
+                let missing = match_if_key_not_found.is_none_or(|v| v.value);
+                match cx.opt("metadata_filter.matcher", matcher, MetadataMatcher::build)? {
+                    Some(matcher) => Ok(Self::Metadata(Box::new(matcher), missing)),
+                    None => Ok(Self::Always(missing)),
+                }
+            }
+            FilterSpecifier::AndFilter(AndFilter { filters }) => {
+                cx.each("and_filter.filters", filters, Self::build).map(Self::All)
+            }
+            FilterSpecifier::OrFilter(OrFilter { filters }) => {
+                cx.each("or_filter.filters", filters, Self::build).map(Self::Any)
+            }
+            FilterSpecifier::NotHealthCheckFilter(_) => Ok(Self::Always(true)),
+            // Nothing is traced, so a filter for traced requests lets none through.
+            FilterSpecifier::TraceableFilter(_) => Ok(Self::Always(false)),
+            FilterSpecifier::LogTypeFilter(filter) => {
+                coverage!(cx, filter => LogTypeFilter { supported { types, exclude } });
+                // Lines are written at the end of a stream: DownstreamEnd, TcpConnectionEnd and their like.
+                const END_TYPES: [i32; 4] = [2, 6, 8, 11];
+                let listed = types.iter().any(|t| END_TYPES.contains(t));
+                Ok(Self::Always(listed != exclude))
+            }
+            FilterSpecifier::ExtensionFilter(_) => {
+                Err(cx.error_at("extension_filter", "not supported: filter extensions"))
+            }
+        }
+    }
+
+    /// Whether the stream passes.
+    pub fn passes(&self, request: Option<&RequestHead>, response: Option<&ResponseHead>, info: &StreamInfo) -> bool {
+        match self {
+            Self::Status(c) => c.holds(info.response_code.map_or(0, |s| s.as_u16().into())),
+            Self::Duration(c) => {
+                let end = info.end.unwrap_or_else(Instant::now);
+                c.holds(u64::try_from(end.duration_since(info.start).as_millis()).unwrap_or(u64::MAX))
+            }
+            Self::Header(m) => request.is_some_and(|r| m.matches(r)),
+            Self::Flags(flags) if flags.is_empty() => !info.flags.is_empty(),
+            Self::Flags(flags) => flags.iter().any(|f| info.flags.has(*f)),
+            Self::Runtime(share) => share.hit(fastrand::u64(..)),
+            Self::Grpc(statuses, exclude) => statuses.contains(&grpc_status(response, info)) != *exclude,
+            Self::Metadata(matcher, missing) => {
+                if info.metadata.is_empty() {
+                    *missing
+                } else {
+                    matcher.matches_dynamic(info)
+                }
+            }
+            Self::All(all) => all.iter().all(|f| f.passes(request, response, info)),
+            Self::Any(any) => any.iter().any(|f| f.passes(request, response, info)),
+            Self::Always(constant) => *constant,
+        }
+    }
+}
+
+/// From trailers, else headers, else the HTTP status mapped as gRPC maps it.
+fn grpc_status(response: Option<&ResponseHead>, info: &StreamInfo) -> i32 {
+    let trailers = info.response_trailers.as_ref();
+    let told = trailers
+        .and_then(|t| t.get("grpc-status"))
+        .or_else(|| response.and_then(|r| r.headers.get("grpc-status")));
+    if let Some(status) = told.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()) {
+        return status;
+    }
+    match info.response_code.map_or(0, |s| s.as_u16()) {
+        200 => 0,
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}

@@ -1,0 +1,150 @@
+//! The admin listener and its thread.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{HeaderValue, Request, Response, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio_stream::wrappers::ReceiverStream;
+use xds_protos::envoy::config::bootstrap::v3::Admin;
+
+use super::{AdminRequest, Reply, endpoints, reply::ReplyBody};
+use crate::{
+    config::{BuildCx, ConfigError, ConfigResult},
+    net::{Address, ListenOptions, ListenSocket, address_from_proto, bind},
+    server::ServerContext,
+};
+
+/// Most bytes of a POST's body.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// Binds the admin address of the bootstrap and serves it on a thread of its own; returns where it listens.
+pub fn start(proto: Admin, server: &Arc<ServerContext>) -> ConfigResult<Option<Address>> {
+    let mut cx = BuildCx::new(server);
+    let cx = &mut cx;
+    coverage!(cx, proto => Admin {
+        supported { address, ignore_global_conn_limit }
+        ignored {
+            access_log: "requests to the admin server are not logged",
+            access_log_path: "requests to the admin server are not logged",
+            profile_path: "profiles are not written",
+            socket_options: "the admin socket has no options",
+        }
+        rejected { allow_paths: "a list of allowed admin paths" }
+    });
+    let _ = ignore_global_conn_limit;
+    let Some(address) = address else { return Ok(None) };
+    let address = cx.field("admin.address", |cx| address_from_proto(address, cx))?;
+    let options = ListenOptions {
+        reuse_port: false,
+        backlog: 128,
+        transparent: false,
+        freebind: false,
+        fast_open: None,
+        ipv4_compat: false,
+        keepalive: None,
+        pipe_mode: 0,
+    };
+    let failed = |e: io::Error| ConfigError::new("admin.address", format!("cannot bind '{address}': {e}"));
+    let socket = bind(&address, &options, 1).map_err(failed)?.pop();
+    let Some(socket) = socket else { return Ok(None) };
+    let bound = socket.local_address(&address);
+    let server = server.clone();
+    thread::Builder::new()
+        .name("admin".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => {
+                    if let Err(error) = runtime.block_on(serve(socket, server)) {
+                        tracing::error!(%error, "the admin server ended");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the admin server could not start"),
+            }
+        })
+        .map_err(failed)?;
+    Ok(Some(bound))
+}
+
+async fn serve(socket: ListenSocket, server: Arc<ServerContext>) -> io::Result<()> {
+    match socket {
+        ListenSocket::Tcp(s) => {
+            let listener = tokio::net::TcpListener::from_std(s)?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => connection(TokioIo::new(stream), server.clone()),
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                }
+            }
+        }
+        ListenSocket::Unix(s) => {
+            let listener = tokio::net::UnixListener::from_std(s)?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => connection(TokioIo::new(stream), server.clone()),
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                }
+            }
+        }
+    }
+}
+
+fn connection<I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(io: I, server: Arc<ServerContext>) {
+    tokio::spawn(async move {
+        let service = service_fn(move |request| {
+            let server = server.clone();
+            async move { Ok::<_, Infallible>(answer(request, server).await) }
+        });
+        // A client that breaks off is its own affair.
+        let _ = http1::Builder::new().serve_connection(io, service).await;
+    });
+}
+
+async fn answer(request: Request<Incoming>, server: Arc<ServerContext>) -> Response<BoxBody<Bytes, Infallible>> {
+    let (parts, body) = request.into_parts();
+    let body = Limited::new(body, MAX_BODY)
+        .collect()
+        .await
+        .map(|b| b.to_bytes())
+        .unwrap_or_default();
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    let request = AdminRequest {
+        server,
+        method: parts.method,
+        query,
+        body,
+    };
+    let Reply {
+        status,
+        content_type,
+        body,
+    } = endpoints::dispatch(parts.uri.path(), &request);
+    let body = match body {
+        ReplyBody::Whole(bytes) => Full::new(bytes).boxed(),
+        ReplyBody::Pieces(pieces) => {
+            BodyExt::boxed(StreamBody::new(ReceiverStream::new(pieces).map(|b| Ok(Frame::data(b)))))
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::SERVER, HeaderValue::from_static("envoy"));
+    response
+}
+
+/// Writes the admin address to `--admin-address-path`.
+pub fn write_address(path: &std::path::Path, address: &Address) -> io::Result<()> {
+    let text = match address {
+        Address::Ip(a) => SocketAddr::to_string(a),
+        other => other.to_string(),
+    };
+    std::fs::write(path, text)
+}

@@ -1,0 +1,1 @@
+//! HTTP filters, one folder each.

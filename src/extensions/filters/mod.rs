@@ -1,0 +1,4 @@
+//! Filters, by where they stand.
+
+pub mod http;
+pub mod network;

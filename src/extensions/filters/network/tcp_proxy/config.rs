@@ -1,0 +1,133 @@
+//! `TcpProxy` -> [`Config`].
+
+use std::{sync::Arc, time::Duration};
+
+use xds_protos::envoy::extensions::filters::network::tcp_proxy::v3::{
+    TcpProxy as Proto,
+    tcp_proxy::{ClusterSpecifier, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight},
+};
+
+use crate::{
+    access_log::AccessLogs,
+    config::{BuildCx, ConfigResult, DurationExt},
+    stats::Stats,
+    stats_block,
+};
+
+stats_block! {
+    /// `tcp.<stat_prefix>.*`
+    pub struct TcpProxyStats {
+        counter downstream_cx_total, "Connections handled";
+        counter downstream_cx_no_route, "Connections without a cluster";
+        counter downstream_cx_tx_bytes_total, "Bytes written to clients";
+        gauge downstream_cx_tx_bytes_buffered, "Bytes to be written to clients";
+        counter downstream_cx_rx_bytes_total, "Bytes read from clients";
+        gauge downstream_cx_rx_bytes_buffered, "Bytes read from clients and not yet forwarded";
+        counter downstream_flow_control_paused_reading_total, "Reading paused by flow control";
+        counter downstream_flow_control_resumed_reading_total, "Reading resumed by flow control";
+        counter early_data_received_count_total, "Connections with bytes before the upstream was connected";
+        counter idle_timeout, "Connections closed because they were idle";
+        counter max_downstream_connection_duration, "Connections closed because of their age";
+        counter upstream_flush_total, "Upstream connections flushed after the client had gone";
+        gauge upstream_flush_active, "Upstream connections being flushed";
+        counter on_demand_cluster_attempt, "On-demand cluster requests";
+        counter on_demand_cluster_missing, "On-demand clusters that do not exist";
+        counter on_demand_cluster_success, "On-demand clusters found";
+        counter on_demand_cluster_timeout, "On-demand cluster requests that timed out";
+    }
+}
+
+/// The configuration of one TCP proxy.
+pub(super) struct Config {
+    pub(super) stats: Stats<TcpProxyStats>,
+    pub(super) clusters: Clusters,
+    /// `idle_timeout`; default 1 h.
+    pub(super) idle_timeout: Option<Duration>,
+    /// `max_downstream_connection_duration`
+    pub(super) max_duration: Option<Duration>,
+    /// `max_connect_attempts`; default 1.
+    pub(super) max_connect_attempts: u32,
+    pub(super) access_log: AccessLogs,
+}
+
+/// Where connections go.
+pub(super) enum Clusters {
+    One(Arc<str>),
+    Weighted { clusters: Vec<(Arc<str>, u64)>, total: u64 },
+}
+
+impl Clusters {
+    /// The cluster of a connection with this random number.
+    pub(super) fn choose(&self, random: u64) -> &Arc<str> {
+        match self {
+            Self::One(name) => name,
+            Self::Weighted { clusters, total } => {
+                let mut left = random % (*total).max(1);
+                for (name, weight) in clusters {
+                    if left < *weight {
+                        return name;
+                    }
+                    left -= weight;
+                }
+                // The weights add up to the total: the last one takes what rounding could leave.
+                &clusters[clusters.len() - 1].0
+            }
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => Proto {
+            supported {
+                stat_prefix, idle_timeout, access_log, max_connect_attempts, max_downstream_connection_duration,
+                access_log_options, cluster_specifier, upstream_connect_mode
+            }
+            ignored {
+                access_log_flush_interval: "lines are written at the end of a connection",
+                flush_access_log_on_connected: "lines are written at the end of a connection",
+                max_downstream_connection_duration_jitter_percentage: "connections end at the full duration",
+                downstream_idle_timeout: "idle_timeout covers both sides",
+                upstream_idle_timeout: "idle_timeout covers both sides",
+                max_early_data_bytes: "bytes wait in the socket until the upstream is connected",
+                check_drain_close: "draining connections end with the drain time",
+                backoff_options: "connect attempts follow one another at once",
+            }
+            rejected {
+                on_demand: "on-demand clusters",
+                metadata_match: "subsets for TCP",
+                hash_policy: "hash policies for TCP",
+                tunneling_config: "tunnels",
+                proxy_protocol_tlvs: "PROXY protocol TLVs",
+                proxy_protocol_tlv_merge_policy: "PROXY protocol TLVs",
+            }
+        });
+        let _ = upstream_connect_mode;
+        if let Some(TcpAccessLogOptions { .. }) = access_log_options {
+            cx.ignored("access_log_options", "lines are written at the end of a connection");
+        }
+        let clusters = match cluster_specifier {
+            Some(ClusterSpecifier::Cluster(name)) => Clusters::One(name.into()),
+            Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters })) => cx.field("weighted_clusters", |cx| {
+                let clusters = cx.each("clusters", clusters, |c, cx| {
+                    coverage!(cx, c => ClusterWeight { supported { name, weight } rejected { metadata_match: "subsets for TCP" } });
+                    Ok((Arc::<str>::from(name), u64::from(weight)))
+                })?;
+                let total = clusters.iter().map(|(_, w)| w).sum();
+                if clusters.is_empty() {
+                    return Err(cx.error_at("clusters", "value must contain at least 1 item(s)"));
+                }
+                Ok(Clusters::Weighted { clusters, total })
+            })?,
+            None => return Err(cx.error_at("cluster_specifier", "value is required")),
+        };
+        Ok(Self {
+            stats: cx.server.stats.scope(&format!("tcp.{stat_prefix}.")).block(),
+            clusters,
+            idle_timeout: idle_timeout.enabled_or(Duration::from_secs(3600)),
+            max_duration: max_downstream_connection_duration.enabled_or(Duration::ZERO),
+            max_connect_attempts: max_connect_attempts.map_or(1, |v| v.value).max(1),
+            access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! One proxied connection.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use super::config::{Config, TcpProxyStats};
+use crate::{
+    access_log::LogCx,
+    http::{Flag, StreamInfo},
+    net::{CopyEnd, CopyProgress, copy},
+    network_filter::Connection,
+    server::Worker,
+    upstream::{ConnectFailure, LbContext, PoolOptions, TcpLease},
+};
+
+/// Connects upstream and copies until either side is done. The log line is written even when the future is dropped.
+pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: Connection) {
+    let stats = config.stats.local();
+    stats.downstream_cx_total.inc();
+    let mut session = Session {
+        info: StreamInfo::new(connection.info.clone(), None),
+        progress: CopyProgress::default(),
+        config: &config,
+        stats,
+    };
+    let Some(lease) = connect(&mut session, &worker).await else {
+        return;
+    };
+    let end = {
+        let copying = copy(connection.stream, lease.stream, config.idle_timeout, &session.progress);
+        match config.max_duration {
+            None => Some(copying.await),
+            Some(limit) => tokio::time::timeout(limit, copying).await.ok(),
+        }
+    };
+    match end {
+        Some(CopyEnd::Idle) => {
+            stats.idle_timeout.inc();
+            session.info.flags.set(Flag::StreamIdleTimeout);
+        }
+        None => {
+            stats.max_downstream_connection_duration.inc();
+            session.info.flags.set(Flag::DurationTimeout);
+        }
+        Some(CopyEnd::Finished | CopyEnd::FirstFailed | CopyEnd::SecondFailed) => {}
+    }
+}
+
+/// What is counted and logged when the connection ends, however it ends.
+struct Session<'a> {
+    info: StreamInfo,
+    progress: CopyProgress,
+    config: &'a Config,
+    stats: &'a TcpProxyStats,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let (received, sent) = (self.progress.forward.get(), self.progress.back.get());
+        self.stats.downstream_cx_rx_bytes_total.add(received);
+        self.stats.downstream_cx_tx_bytes_total.add(sent);
+        let progress = &self.info.progress;
+        progress.bytes_received.set(received);
+        progress.bytes_sent.set(sent);
+        progress.upstream_bytes_sent.set(received);
+        progress.upstream_bytes_received.set(sent);
+        self.info.end = Some(Instant::now());
+        if !self.config.access_log.is_empty() {
+            self.config.access_log.log(&LogCx {
+                request: None,
+                response: None,
+                info: &self.info,
+            });
+        }
+    }
+}
+
+async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLease> {
+    let name = session.config.clusters.choose(fastrand::u64(..)).clone();
+    session.info.upstream.cluster = Some(name.clone());
+    let Some(cluster) = worker.clusters.get(&name) else {
+        session.stats.downstream_cx_no_route.inc();
+        session.info.flags.set(Flag::NoClusterFound);
+        return None;
+    };
+    session.info.upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
+    for _ in 0..session.config.max_connect_attempts {
+        session.info.upstream.attempts += 1;
+        let Some(host) = cluster.pick(&LbContext::default()) else {
+            cluster.info.stats.local().upstream_cx_none_healthy.inc();
+            session.info.flags.set(Flag::NoHealthyUpstream);
+            return None;
+        };
+        session.info.upstream.host = Some(host.clone());
+        match cluster.tcp(&host, &PoolOptions::default()).await {
+            Ok(lease) => {
+                let upstream = &mut session.info.upstream;
+                upstream.local_address = Some(lease.conn.local_address.clone());
+                upstream.remote_address = Some(lease.conn.remote_address.clone());
+                upstream.tls.clone_from(&lease.conn.tls);
+                upstream.connection_id = Some(lease.conn.id);
+                return Some(lease);
+            }
+            Err(failure) => {
+                session.info.flags.set(match failure {
+                    ConnectFailure::Overflow => Flag::UpstreamOverflow,
+                    _ => Flag::UpstreamConnectionFailure,
+                });
+                session.info.upstream.transport_failure = failure.transport_failure_reason().map(str::to_owned);
+            }
+        }
+    }
+    cluster.info.stats.local().upstream_cx_connect_attempts_exceeded.inc();
+    session.info.flags.set(Flag::UpstreamRetryLimitExceeded);
+    None
+}

@@ -1,0 +1,37 @@
+//! TCP proxy (`envoy.filters.network.tcp_proxy`): one upstream connection for each downstream one.
+
+mod config;
+mod filter;
+
+use std::{rc::Rc, sync::Arc};
+
+use futures_util::future::LocalBoxFuture;
+use xds_protos::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as Proto;
+
+use crate::{
+    config::{BuildCx, ConfigResult},
+    network_filter::{Connection, NetworkFilter, NetworkFilterFactory, TerminalFilter},
+    server::Worker,
+};
+
+/// The extension.
+pub struct Factory;
+
+impl NetworkFilterFactory for Factory {
+    const NAME: &'static str = "envoy.filters.network.tcp_proxy";
+    type Proto = Proto;
+
+    fn build(&self, proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<NetworkFilter> {
+        Ok(NetworkFilter::Terminal(Arc::new(TcpProxy(Arc::new(
+            config::Config::build(proto, cx)?,
+        )))))
+    }
+}
+
+struct TcpProxy(Arc<config::Config>);
+
+impl TerminalFilter for TcpProxy {
+    fn serve(self: Arc<Self>, worker: Rc<Worker>, connection: Connection) -> LocalBoxFuture<'static, ()> {
+        Box::pin(filter::serve(self.0.clone(), worker, connection))
+    }
+}

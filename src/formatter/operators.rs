@@ -1,0 +1,517 @@
+//! Commands without arguments, in one table.
+
+use std::{io::Write, net::SocketAddr};
+
+use http::{HeaderMap, Version};
+
+use super::{
+    FormatCx,
+    command::{Kind, Plain, number, put},
+};
+use crate::{
+    http::stream_info::{CertInfo, TlsInfo},
+    net::Address,
+    upstream::Host,
+};
+
+/// The command of this name.
+pub(super) fn find(name: &str) -> Option<Plain> {
+    TABLE.iter().find(|(n, _)| *n == name).map(|(_, write)| *write)
+}
+
+const TABLE: &[(&str, Plain)] = &[
+    ("PROTOCOL", |cx, out| put(out, version(cx.info.protocol?).as_bytes())),
+    ("UPSTREAM_PROTOCOL", |cx, out| {
+        put(out, version(cx.info.upstream.protocol?).as_bytes())
+    }),
+    ("RESPONSE_CODE", |cx, out| {
+        count(out, cx.info.response_code.map_or(0, |c| u64::from(c.as_u16())))
+    }),
+    ("RESPONSE_FLAGS", |cx, out| {
+        let _ = write!(out, "{}", cx.info.flags);
+        Some(Kind::Text)
+    }),
+    ("RESPONSE_FLAGS_LONG", |cx, out| {
+        if cx.info.flags.is_empty() {
+            return put(out, b"-");
+        }
+        join(out, cx.info.flags.iter().map(|f| f.long()))
+    }),
+    ("CONNECTION_TERMINATION_DETAILS", |cx, out| {
+        text(out, cx.info.connection_termination_details.as_deref())
+    }),
+    ("ROUTE_NAME", |cx, out| text(out, cx.info.route_name.as_deref())),
+    ("VIRTUAL_CLUSTER_NAME", |cx, out| {
+        text(out, cx.info.virtual_cluster.as_deref())
+    }),
+    ("FILTER_CHAIN_NAME", |cx, out| {
+        text(out, Some(&cx.info.connection.filter_chain))
+    }),
+    ("LISTENER_NAME", |cx, out| text(out, Some(&cx.info.connection.listener))),
+    ("STREAM_ID", |cx, out| put(out, cx.info.request_id.as_ref()?.as_bytes())),
+    ("CONNECTION_ID", |cx, out| count(out, cx.info.connection.id)),
+    ("UNIQUE_ID", |_, out| {
+        let _ = write!(out, "{}", uuid::Uuid::new_v4());
+        Some(Kind::Text)
+    }),
+    ("TRACE_ID", |cx, out| text(out, cx.info.trace_id.as_deref())),
+    ("SPAN_ID", |cx, out| text(out, cx.info.span_id.as_deref())),
+    ("ACCESS_LOG_TYPE", |cx, out| {
+        put(out, cx.info.access_log_type.as_bytes())
+    }),
+    ("LOCAL_REPLY_BODY", |cx, out| {
+        put(out, cx.info.local_reply_body.as_deref().unwrap_or_default())
+    }),
+    ("GRPC_STATUS_NUMBER", |cx, out| {
+        super::grpc_status::write(super::grpc_status::GrpcStyle::Number, out, cx)
+    }),
+    ("CUSTOM_FLAGS", |cx, out| {
+        joined(out, cx.info.custom_flags.iter().map(|f| &**f))
+    }),
+    // Bytes.
+    ("BYTES_RECEIVED", |cx, out| {
+        count(out, cx.info.progress.bytes_received.get())
+    }),
+    ("BYTES_SENT", |cx, out| count(out, cx.info.progress.bytes_sent.get())),
+    ("BYTES_RETRANSMITTED", |_, out| count(out, 0)),
+    ("PACKETS_RETRANSMITTED", |_, out| count(out, 0)),
+    ("REQUEST_HEADERS_BYTES", |cx, out| {
+        count(
+            out,
+            cx.request.map_or(0, |r| {
+                let pseudo = r.method.as_str().len() + r.path().len() + r.host().len() + r.scheme.as_str().len();
+                header_bytes(&r.headers) + pseudo as u64 + PSEUDO_NAMES
+            }),
+        )
+    }),
+    ("RESPONSE_HEADERS_BYTES", |cx, out| {
+        count(out, cx.response.map_or(0, |r| header_bytes(&r.headers) + STATUS_BYTES))
+    }),
+    ("RESPONSE_TRAILERS_BYTES", |cx, out| {
+        count(out, cx.info.response_trailers.as_ref().map_or(0, header_bytes))
+    }),
+    ("DOWNSTREAM_HEADER_BYTES_RECEIVED", |cx, out| {
+        count(out, cx.info.request_header_bytes)
+    }),
+    ("DOWNSTREAM_HEADER_BYTES_SENT", |cx, out| {
+        count(out, cx.info.response_header_bytes)
+    }),
+    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", |cx, out| {
+        count(out, cx.info.request_header_bytes)
+    }),
+    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", |cx, out| {
+        count(out, cx.info.response_header_bytes)
+    }),
+    ("DOWNSTREAM_WIRE_BYTES_RECEIVED", |cx, out| {
+        count(
+            out,
+            cx.info.request_header_bytes + cx.info.progress.bytes_received.get(),
+        )
+    }),
+    ("DOWNSTREAM_WIRE_BYTES_SENT", |cx, out| {
+        count(out, cx.info.response_header_bytes + cx.info.progress.bytes_sent.get())
+    }),
+    ("UPSTREAM_HEADER_BYTES_RECEIVED", |_, out| count(out, 0)),
+    ("UPSTREAM_HEADER_BYTES_SENT", |_, out| count(out, 0)),
+    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", |_, out| count(out, 0)),
+    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", |_, out| count(out, 0)),
+    ("UPSTREAM_WIRE_BYTES_RECEIVED", |cx, out| {
+        count(out, cx.info.progress.upstream_bytes_received.get())
+    }),
+    ("UPSTREAM_WIRE_BYTES_SENT", |cx, out| {
+        count(out, cx.info.progress.upstream_bytes_sent.get())
+    }),
+    // Durations in milliseconds.
+    ("DURATION", |cx, out| {
+        let end = cx.info.end.unwrap_or_else(std::time::Instant::now);
+        number(out, end.saturating_duration_since(cx.info.start).as_millis())
+    }),
+    ("REQUEST_DURATION", |cx, out| {
+        since(out, Some(cx.info.start), cx.info.progress.last_downstream_rx.get())
+    }),
+    ("REQUEST_TX_DURATION", |cx, out| {
+        since(out, Some(cx.info.start), cx.info.progress.last_upstream_tx.get())
+    }),
+    ("RESPONSE_DURATION", |cx, out| {
+        since(out, Some(cx.info.start), cx.info.progress.first_upstream_rx.get())
+    }),
+    ("RESPONSE_TX_DURATION", |cx, out| {
+        let progress = &cx.info.progress;
+        since(out, progress.first_upstream_rx.get(), progress.last_downstream_tx.get())
+    }),
+    ("UPSTREAM_CONNECTION_POOL_READY_DURATION", |cx, out| {
+        number(out, cx.info.upstream.pool_ready?.as_millis())
+    }),
+    ("DOWNSTREAM_HANDSHAKE_DURATION", missing),
+    ("ROUNDTRIP_DURATION", missing),
+    // Upstream.
+    ("UPSTREAM_CLUSTER", |cx, out| {
+        text(out, cx.info.upstream.cluster_observability_name.as_deref())
+    }),
+    ("UPSTREAM_CLUSTER_RAW", |cx, out| {
+        text(out, cx.info.upstream.cluster.as_deref())
+    }),
+    ("UPSTREAM_HOST", |cx, out| {
+        address(out, &cx.info.upstream.host.as_ref()?.address)
+    }),
+    ("UPSTREAM_HOST_NAME", |cx, out| {
+        host_name(out, cx.info.upstream.host.as_ref()?)
+    }),
+    ("UPSTREAM_HOST_NAME_WITHOUT_PORT", |cx, out| {
+        let start = out.len();
+        let kind = host_name(out, cx.info.upstream.host.as_ref()?);
+        strip_port(start, out);
+        kind
+    }),
+    ("UPSTREAM_HOSTS_ATTEMPTED", |cx, out| {
+        joined(
+            out,
+            cx.info.upstream.hosts_attempted.iter().map(|h| h.address.to_string()),
+        )
+    }),
+    ("UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", |cx, out| {
+        joined(
+            out,
+            cx.info.upstream.hosts_attempted.iter().map(|h| plain_ip(&h.address)),
+        )
+    }),
+    ("UPSTREAM_HOST_NAMES_ATTEMPTED", |cx, out| {
+        joined(out, cx.info.upstream.hosts_attempted.iter().map(|h| name_of(h)))
+    }),
+    ("UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", |cx, out| {
+        joined(
+            out,
+            cx.info.upstream.hosts_attempted.iter().map(|h| {
+                let mut name = name_of(h).into_bytes();
+                strip_port(0, &mut name);
+                String::from_utf8_lossy(&name).into_owned()
+            }),
+        )
+    }),
+    ("UPSTREAM_CONNECTION_IDS_ATTEMPTED", |cx, out| {
+        joined(out, cx.info.upstream.connections_attempted.iter().map(u64::to_string))
+    }),
+    ("UPSTREAM_CONNECTION_ID", |cx, out| {
+        count(out, cx.info.upstream.connection_id.unwrap_or(0))
+    }),
+    ("UPSTREAM_REQUEST_ATTEMPT_COUNT", |cx, out| {
+        count(out, u64::from(cx.info.upstream.attempts))
+    }),
+    ("UPSTREAM_LOCAL_ADDRESS", |cx, out| {
+        address(out, cx.info.upstream.local_address.as_ref()?)
+    }),
+    ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", |cx, out| {
+        without_port(out, cx.info.upstream.local_address.as_ref()?)
+    }),
+    ("UPSTREAM_LOCAL_PORT", |cx, out| {
+        port(out, cx.info.upstream.local_address.as_ref()?)
+    }),
+    ("UPSTREAM_REMOTE_ADDRESS", |cx, out| {
+        address(out, cx.info.upstream.remote_address.as_ref()?)
+    }),
+    ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", |cx, out| {
+        without_port(out, cx.info.upstream.remote_address.as_ref()?)
+    }),
+    ("UPSTREAM_REMOTE_PORT", |cx, out| {
+        port(out, cx.info.upstream.remote_address.as_ref()?)
+    }),
+    ("UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID", |cx, out| {
+        endpoint(out, cx.info.upstream.remote_address.as_ref()?)
+    }),
+    ("UPSTREAM_TRANSPORT_FAILURE_REASON", |cx, out| {
+        reason(out, cx.info.upstream.transport_failure.as_deref())
+    }),
+    ("UPSTREAM_SERVER_NAME", |cx, out| {
+        text(out, cx.info.upstream.tls.as_ref()?.sni.as_deref())
+    }),
+    ("UPSTREAM_DETECTED_CLOSE_TYPE", missing),
+    ("UPSTREAM_LOCAL_CLOSE_REASON", missing),
+    ("UPSTREAM_TLS_VERSION", |cx, out| tls(out, upstream(cx), |t| t.version)),
+    ("UPSTREAM_TLS_CIPHER", |cx, out| tls(out, upstream(cx), |t| t.cipher)),
+    ("UPSTREAM_TLS_SESSION_ID", |cx, out| {
+        tls(out, upstream(cx), |t| &t.session_id)
+    }),
+    ("UPSTREAM_TLS_GROUP", missing),
+    ("UPSTREAM_PEER_SUBJECT", |cx, out| {
+        tls(out, upstream(cx), |t| &t.peer.subject)
+    }),
+    ("UPSTREAM_PEER_ISSUER", |cx, out| {
+        tls(out, upstream(cx), |t| &t.peer.issuer)
+    }),
+    ("UPSTREAM_PEER_CERT", |cx, out| {
+        tls(out, upstream(cx), |t| &t.peer.url_encoded_pem)
+    }),
+    ("UPSTREAM_PEER_URI_SAN", |cx, out| {
+        sans(out, &upstream(cx)?.peer, |c| &c.uri_sans)
+    }),
+    ("UPSTREAM_PEER_DNS_SAN", |cx, out| {
+        sans(out, &upstream(cx)?.peer, |c| &c.dns_sans)
+    }),
+    ("UPSTREAM_PEER_IP_SAN", |cx, out| {
+        sans(out, &upstream(cx)?.peer, |c| &c.ip_sans)
+    }),
+    ("UPSTREAM_LOCAL_URI_SAN", |cx, out| {
+        sans(out, &upstream(cx)?.local, |c| &c.uri_sans)
+    }),
+    ("UPSTREAM_LOCAL_DNS_SAN", |cx, out| {
+        sans(out, &upstream(cx)?.local, |c| &c.dns_sans)
+    }),
+    ("UPSTREAM_LOCAL_IP_SAN", |cx, out| {
+        sans(out, &upstream(cx)?.local, |c| &c.ip_sans)
+    }),
+    // Downstream.
+    ("DOWNSTREAM_LOCAL_ADDRESS", |cx, out| {
+        address(out, &cx.info.connection.local_address)
+    }),
+    ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", |cx, out| {
+        without_port(out, &cx.info.connection.local_address)
+    }),
+    ("DOWNSTREAM_LOCAL_PORT", |cx, out| {
+        port(out, &cx.info.connection.local_address)
+    }),
+    ("DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID", |cx, out| {
+        endpoint(out, &cx.info.connection.local_address)
+    }),
+    ("DOWNSTREAM_DIRECT_LOCAL_ADDRESS", |cx, out| {
+        address(out, &cx.info.connection.local_address)
+    }),
+    ("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", |cx, out| {
+        without_port(out, &cx.info.connection.local_address)
+    }),
+    ("DOWNSTREAM_DIRECT_LOCAL_PORT", |cx, out| {
+        port(out, &cx.info.connection.local_address)
+    }),
+    ("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID", |cx, out| {
+        endpoint(out, &cx.info.connection.local_address)
+    }),
+    ("DOWNSTREAM_REMOTE_ADDRESS", |cx, out| {
+        address(out, cx.info.remote_address())
+    }),
+    ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", |cx, out| {
+        without_port(out, cx.info.remote_address())
+    }),
+    ("DOWNSTREAM_REMOTE_PORT", |cx, out| port(out, cx.info.remote_address())),
+    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", |cx, out| {
+        address(out, &cx.info.connection.direct_remote_address)
+    }),
+    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", |cx, out| {
+        without_port(out, &cx.info.connection.direct_remote_address)
+    }),
+    ("DOWNSTREAM_DIRECT_REMOTE_PORT", |cx, out| {
+        port(out, &cx.info.connection.direct_remote_address)
+    }),
+    ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", |cx, out| {
+        reason(out, cx.info.connection.transport_failure.borrow().as_deref())
+    }),
+    ("DOWNSTREAM_DETECTED_CLOSE_TYPE", missing),
+    ("DOWNSTREAM_LOCAL_CLOSE_REASON", missing),
+    ("DOWNSTREAM_TLS_VERSION", |cx, out| {
+        tls(out, downstream(cx), |t| t.version)
+    }),
+    ("DOWNSTREAM_TLS_CIPHER", |cx, out| {
+        tls(out, downstream(cx), |t| t.cipher)
+    }),
+    ("DOWNSTREAM_TLS_SESSION_ID", |cx, out| {
+        tls(out, downstream(cx), |t| &t.session_id)
+    }),
+    ("DOWNSTREAM_TLS_GROUP", missing),
+    ("DOWNSTREAM_PEER_SUBJECT", |cx, out| {
+        tls(out, downstream(cx), |t| &t.peer.subject)
+    }),
+    ("DOWNSTREAM_PEER_ISSUER", |cx, out| {
+        tls(out, downstream(cx), |t| &t.peer.issuer)
+    }),
+    ("DOWNSTREAM_PEER_SERIAL", |cx, out| {
+        tls(out, downstream(cx), |t| &t.peer.serial)
+    }),
+    ("DOWNSTREAM_PEER_FINGERPRINT_256", |cx, out| {
+        tls(out, downstream(cx), |t| &t.peer.sha256)
+    }),
+    ("DOWNSTREAM_PEER_FINGERPRINT_1", |cx, out| {
+        tls(out, downstream(cx), |t| &t.peer.sha1)
+    }),
+    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", missing),
+    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", missing),
+    ("DOWNSTREAM_PEER_CHAIN_SERIALS", missing),
+    ("DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256", missing),
+    ("DOWNSTREAM_PEER_ISSUER_SERIAL", missing),
+    ("DOWNSTREAM_PEER_CERT", |cx, out| {
+        tls(out, downstream(cx), |t| &t.peer.url_encoded_pem)
+    }),
+    ("DOWNSTREAM_PEER_URI_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.peer, |c| &c.uri_sans)
+    }),
+    ("DOWNSTREAM_PEER_DNS_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.peer, |c| &c.dns_sans)
+    }),
+    ("DOWNSTREAM_PEER_IP_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.peer, |c| &c.ip_sans)
+    }),
+    ("DOWNSTREAM_PEER_EMAIL_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.peer, |c| &c.email_sans)
+    }),
+    ("DOWNSTREAM_PEER_OTHERNAME_SAN", missing),
+    ("DOWNSTREAM_LOCAL_SUBJECT", |cx, out| {
+        tls(out, downstream(cx), |t| &t.local.subject)
+    }),
+    ("DOWNSTREAM_LOCAL_URI_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.local, |c| &c.uri_sans)
+    }),
+    ("DOWNSTREAM_LOCAL_DNS_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.local, |c| &c.dns_sans)
+    }),
+    ("DOWNSTREAM_LOCAL_IP_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.local, |c| &c.ip_sans)
+    }),
+    ("DOWNSTREAM_LOCAL_EMAIL_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.local, |c| &c.email_sans)
+    }),
+    ("DOWNSTREAM_LOCAL_OTHERNAME_SAN", missing),
+    ("TLS_JA3_FINGERPRINT", missing),
+    ("TLS_JA4_FINGERPRINT", missing),
+];
+
+/// Names of the pseudo-headers, as `REQUEST_HEADERS_BYTES` counts them.
+const PSEUDO_NAMES: u64 = (":method".len() + ":path".len() + ":authority".len() + ":scheme".len()) as u64;
+/// `:status` and its three digits.
+const STATUS_BYTES: u64 = (":status".len() + 3) as u64;
+
+/// A fact that is not known here.
+fn missing(_: &FormatCx<'_>, _: &mut Vec<u8>) -> Option<Kind> {
+    None
+}
+
+fn count(out: &mut Vec<u8>, n: u64) -> Option<Kind> {
+    number(out, u128::from(n))
+}
+
+/// A text; an empty one is missing.
+fn text(out: &mut Vec<u8>, value: Option<&str>) -> Option<Kind> {
+    put(out, value.filter(|v| !v.is_empty())?.as_bytes())
+}
+
+fn since(out: &mut Vec<u8>, start: Option<std::time::Instant>, end: Option<std::time::Instant>) -> Option<Kind> {
+    number(out, end?.saturating_duration_since(start?).as_millis())
+}
+
+fn join(out: &mut Vec<u8>, values: impl Iterator<Item = impl AsRef<str>>) -> Option<Kind> {
+    for (i, value) in values.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(value.as_ref().as_bytes());
+    }
+    Some(Kind::Text)
+}
+
+/// Values joined by commas; missing when there are none.
+fn joined(out: &mut Vec<u8>, values: impl Iterator<Item = impl AsRef<str>>) -> Option<Kind> {
+    let start = out.len();
+    join(out, values);
+    (out.len() > start).then_some(Kind::Text)
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 | Version::HTTP_09 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn header_bytes(headers: &HeaderMap) -> u64 {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().len() + value.len()) as u64)
+        .sum()
+}
+
+fn address(out: &mut Vec<u8>, address: &Address) -> Option<Kind> {
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{address}");
+    Some(Kind::Text)
+}
+
+fn plain_ip(address: &Address) -> String {
+    match address {
+        Address::Ip(SocketAddr::V4(a)) => a.ip().to_string(),
+        Address::Ip(SocketAddr::V6(a)) => a.ip().to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn without_port(out: &mut Vec<u8>, address: &Address) -> Option<Kind> {
+    // Writing to a Vec cannot fail.
+    let _ = match address.ip() {
+        Some(ip) => write!(out, "{ip}"),
+        None => write!(out, "{address}"),
+    };
+    Some(Kind::Text)
+}
+
+fn port(out: &mut Vec<u8>, address: &Address) -> Option<Kind> {
+    count(out, u64::from(address.port()?))
+}
+
+fn endpoint(out: &mut Vec<u8>, address: &Address) -> Option<Kind> {
+    match address {
+        Address::Internal { endpoint, .. } => text(out, Some(endpoint)),
+        Address::Ip(_) | Address::Pipe(_) => None,
+    }
+}
+
+fn name_of(host: &Host) -> String {
+    if host.hostname.is_empty() {
+        host.address.to_string()
+    } else {
+        host.hostname.to_string()
+    }
+}
+
+fn host_name(out: &mut Vec<u8>, host: &Host) -> Option<Kind> {
+    match &*host.hostname {
+        "" => address(out, &host.address),
+        name => put(out, name.as_bytes()),
+    }
+}
+
+/// Cuts a port off the text that begins at `start`.
+fn strip_port(start: usize, out: &mut Vec<u8>) {
+    let text = &out[start..];
+    let colon = text.iter().rposition(|b| *b == b':');
+    let bracket = text.iter().rposition(|b| *b == b']');
+    if let Some(colon) = colon.filter(|colon| bracket.is_none_or(|b| b < *colon)) {
+        out.truncate(start + colon);
+    }
+}
+
+fn reason(out: &mut Vec<u8>, value: Option<&str>) -> Option<Kind> {
+    let start = out.len();
+    let kind = text(out, value);
+    underscores(&mut out[start..]);
+    kind
+}
+
+/// White space becomes underscores, so that a value stays one word of a log line.
+pub(super) fn underscores(text: &mut [u8]) {
+    for b in text.iter_mut().filter(|b| b.is_ascii_whitespace()) {
+        *b = b'_';
+    }
+}
+
+fn downstream<'a>(cx: &FormatCx<'a>) -> Option<&'a TlsInfo> {
+    cx.info.connection.tls.as_deref()
+}
+
+fn upstream<'a>(cx: &FormatCx<'a>) -> Option<&'a TlsInfo> {
+    cx.info.upstream.tls.as_deref()
+}
+
+fn tls<'a>(out: &mut Vec<u8>, tls: Option<&'a TlsInfo>, field: impl Fn(&'a TlsInfo) -> &'a str) -> Option<Kind> {
+    text(out, tls.map(field))
+}
+
+fn sans(out: &mut Vec<u8>, cert: &CertInfo, field: impl Fn(&CertInfo) -> &Vec<String>) -> Option<Kind> {
+    joined(out, field(cert).iter())
+}

@@ -1,0 +1,295 @@
+//! The life of a stream around its filters: what it holds, how its bodies are counted, and what happens
+//! when it ends, well or not.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Method;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use super::connection::HcmConnection;
+use crate::{
+    access_log::LogCx,
+    http::{
+        Body, BodyError, Flag, RequestHead, ResponseHead, StreamInfo,
+        filter::{FilterCx, HttpFilter},
+        stream_info::Progress,
+    },
+};
+
+/// A stream from its head to its last byte. Dropping it completes it.
+pub(super) struct Active {
+    pub(super) hcm: Rc<HcmConnection>,
+    pub(super) cx: FilterCx,
+    pub(super) head: RequestHead,
+    pub(super) filters: Vec<(Arc<str>, Box<dyn HttpFilter>)>,
+    pub(super) response: Option<ResponseHead>,
+    /// The protocol of an upgrade that was asked for, lower-case.
+    pub(super) upgrade: Option<String>,
+    pub(super) grpc: bool,
+    /// The connection has to end with this response.
+    pub(super) close: bool,
+    /// The response was handed to the codec to its end.
+    pub(super) ended: bool,
+    pub(super) head_request: bool,
+}
+
+impl Active {
+    pub(super) fn start(hcm: Rc<HcmConnection>, head: RequestHead, header_bytes: u64) -> Box<Self> {
+        hcm.stream_started();
+        let mut info = StreamInfo::new(hcm.info.clone(), Some(head.version));
+        info.request_header_bytes = header_bytes;
+        let worker = hcm.worker.clone();
+        Box::new(Self {
+            cx: FilterCx {
+                info,
+                route: None,
+                clear_route_cache: false,
+                worker,
+                filter_name: hcm.info.filter_chain.clone(),
+            },
+            head_request: head.method == Method::HEAD,
+            head,
+            filters: Vec::new(),
+            response: None,
+            upgrade: None,
+            grpc: false,
+            close: false,
+            ended: false,
+            hcm,
+        })
+    }
+
+    /// `stream_idle_timeout`, which a route may replace.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        match self
+            .cx
+            .route
+            .as_ref()
+            .and_then(|r| r.forward())
+            .map(|a| a.timeouts.idle)
+        {
+            Some(Some(of_route)) => Some(of_route).filter(|d| !d.is_zero()),
+            _ => self.hcm.config.stream_idle_timeout,
+        }
+    }
+
+    fn complete(&mut self) {
+        let info = &mut self.cx.info;
+        let now = Instant::now();
+        info.end = Some(now);
+        info.progress
+            .last_downstream_tx
+            .set(info.progress.last_downstream_tx.get().or(Some(now)));
+        if !self.ended {
+            // The client went away, or the response broke off: the codec dropped what it was sending.
+            if info.flags.is_empty() || self.response.is_none() {
+                info.flags.set(Flag::DownstreamConnectionTermination);
+                info.response_code_details = Some("downstream_remote_disconnect".into());
+            }
+            if self.response.is_none() {
+                info.response_code = None;
+            }
+            self.hcm.stats().downstream_rq_rx_reset.inc();
+        }
+        for (name, filter) in self.filters.iter_mut().rev() {
+            self.cx.filter_name = name.clone();
+            filter.on_complete(&mut self.cx);
+        }
+        let info = &self.cx.info;
+        let stats = self.hcm.stats();
+        stats
+            .downstream_rq_time
+            .record(u64::try_from(now.duration_since(info.start).as_millis()).unwrap_or(u64::MAX));
+        let log = &self.hcm.config.access_log;
+        if !log.is_empty() {
+            log.log(&LogCx {
+                request: Some(&self.head),
+                response: self.response.as_ref(),
+                info,
+            });
+        }
+        self.hcm.stream_ended();
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.complete();
+    }
+}
+
+/// A request body on its way from the codec: counts bytes and notes when it is complete.
+pub(super) struct CountedBody {
+    inner: Body,
+    progress: Rc<Progress>,
+}
+
+impl CountedBody {
+    pub(super) fn wrap(body: Body, info: &StreamInfo) -> Body {
+        let progress = info.progress.clone();
+        if matches!(body, Body::Empty) {
+            progress.request_complete.set(true);
+            progress.last_downstream_rx.set(Some(info.start));
+            return Body::Empty;
+        }
+        Body::boxed(Self { inner: body, progress })
+    }
+}
+
+impl HttpBody for CountedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        let now = Some(Instant::now());
+        this.progress.last_activity.set(now);
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.progress
+                        .bytes_received
+                        .set(this.progress.bytes_received.get() + data.len() as u64);
+                }
+                if this.inner.is_end_stream() {
+                    this.progress.request_complete.set(true);
+                    this.progress.last_downstream_rx.set(now);
+                }
+            }
+            None => {
+                this.progress.request_complete.set(true);
+                this.progress.last_downstream_rx.set(now);
+            }
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A response body on its way to the codec. It owns the stream, so the stream completes when the codec is
+/// done with the body, or drops it.
+pub(super) struct EdgeBody {
+    inner: Body,
+    active: Box<Active>,
+    idle: Option<(Duration, Pin<Box<Sleep>>)>,
+}
+
+impl EdgeBody {
+    pub(super) fn new(inner: Body, mut active: Box<Active>) -> Self {
+        // Nothing follows a head whose status or method forbids a body, nor an empty one.
+        let status = active.response.as_ref().map(|r| r.status.as_u16()).unwrap_or_default();
+        active.ended = inner.is_end_stream() || active.head_request || matches!(status, 100..=199 | 204 | 304);
+        Self {
+            inner,
+            active,
+            idle: None,
+        }
+    }
+
+    /// Ends a response that nothing moves on: the idle timer is armed only when there is something to wait for.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = self.active.idle_timeout() else {
+            return Poll::Pending;
+        };
+        let (_, sleep) = self
+            .idle
+            .get_or_insert_with(|| (limit, Box::pin(tokio::time::sleep(limit))));
+        std::task::ready!(sleep.as_mut().poll(cx));
+        let last = self
+            .active
+            .cx
+            .info
+            .progress
+            .last_activity
+            .get()
+            .unwrap_or(self.active.cx.info.start);
+        let due = last + limit;
+        if due <= Instant::now() {
+            return Poll::Ready(());
+        }
+        sleep.as_mut().reset(due.into());
+        // Registers the new deadline.
+        sleep.as_mut().poll(cx)
+    }
+}
+
+impl HttpBody for EdgeBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                std::task::ready!(this.poll_idle(cx));
+                this.active.hcm.stats().downstream_rq_idle_timeout.inc();
+                this.active.cx.info.flags.set(Flag::StreamIdleTimeout);
+                this.active.cx.info.response_code_details = Some("stream_idle_timeout".into());
+                return Poll::Ready(Some(Err(BodyError::IdleTimeout)));
+            }
+        };
+        let info = &mut this.active.cx.info;
+        let progress = &info.progress;
+        let now = Instant::now();
+        progress.last_activity.set(Some(now));
+        match &frame {
+            Some(Ok(frame)) => {
+                if progress.first_downstream_tx.get().is_none() {
+                    progress.first_downstream_tx.set(Some(now));
+                }
+                if let Some(data) = frame.data_ref() {
+                    progress.bytes_sent.set(progress.bytes_sent.get() + data.len() as u64);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    info.response_trailers = Some(trailers.clone());
+                }
+                if this.inner.is_end_stream() {
+                    this.active.ended = true;
+                }
+            }
+            None => this.active.ended = true,
+            Some(Err(error)) => {
+                this.active.hcm.stats().downstream_rq_tx_reset.inc();
+                let (flag, details) = match error {
+                    BodyError::UpstreamTimeout => (Flag::UpstreamRequestTimeout, "upstream_response_timeout"),
+                    BodyError::Codec(e) if e.is_parse() => (
+                        Flag::UpstreamProtocolError,
+                        "upstream_reset_after_response_started{protocol_error}",
+                    ),
+                    _ => (
+                        Flag::UpstreamConnectionTermination,
+                        "upstream_reset_after_response_started{connection_termination}",
+                    ),
+                };
+                info.flags.set(flag);
+                info.response_code_details = Some(details.into());
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

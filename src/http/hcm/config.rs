@@ -1,0 +1,448 @@
+//! `HttpConnectionManager` -> [`HcmConfig`].
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use ipnet::IpNet;
+use xds_protos::envoy::{
+    config::core::v3::{
+        SchemeHeaderTransformation, http_protocol_options::HeadersWithUnderscoresAction,
+        scheme_header_transformation::Transformation,
+    },
+    extensions::filters::network::http_connection_manager::v3::{
+        HttpConnectionManager as Proto, HttpFilter as FilterProto, Rds,
+        http_connection_manager::{
+            CodecType as ProtoCodec, ForwardClientCertDetails, HcmAccessLogOptions, InternalAddressConfig,
+            PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails,
+            StripPortMode, UpgradeConfig,
+        },
+        http_filter::ConfigType,
+    },
+};
+
+use super::{
+    local_reply::LocalReplies,
+    options::{Common, Http1, http2},
+    stats::HcmStats,
+};
+use crate::{
+    access_log::AccessLogs,
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain},
+    http::{
+        RequestHead,
+        codec::{CodecOptions, CodecType},
+        filter::HttpFilterConfig,
+    },
+    route::{RouteTable, ScopeKeyBuilder},
+    router::RouterConfig,
+    stats::Stats,
+    xds::{
+        rds::{RouteConfigs, RouteSlot},
+        resources::{ecds_http::http_filter, srds::ScopeSlot},
+    },
+};
+
+/// Where the route table comes from.
+pub enum Routes {
+    /// `rds`
+    Rds(Arc<RouteSlot>),
+    /// `route_config`
+    Inline(Arc<RouteTable>),
+    /// `scoped_routes`
+    Scoped(Arc<ScopeSlot>, ScopeKeyBuilder),
+}
+
+impl Routes {
+    /// The table for this request as of now; a stream keeps it for its life.
+    pub fn load(&self, head: &RequestHead) -> Option<Arc<RouteTable>> {
+        match self {
+            Self::Scoped(slot, builder) => slot.find(&builder.key(head)?),
+            Self::Rds(slot) => slot.load(),
+            Self::Inline(table) => Some(table.clone()),
+        }
+    }
+}
+
+/// One HTTP filter of a chain.
+pub struct FilterEntry {
+    /// `name`: the key of its per-route configuration.
+    pub name: Arc<str>,
+    /// Built configuration.
+    pub config: Arc<dyn HttpFilterConfig>,
+    /// `disabled`: off unless a route turns it on.
+    pub disabled: bool,
+}
+
+/// The filters before the router, and the router.
+pub struct FilterChainConfig {
+    /// In decoder order.
+    pub filters: Vec<FilterEntry>,
+    /// The terminal filter.
+    pub router: Arc<RouterConfig>,
+}
+
+/// `upgrade_configs`: one protocol.
+pub struct Upgrade {
+    /// `upgrade_type`, lower-case: `websocket`, `connect`.
+    pub kind: String,
+    /// `enabled`, default true; a route may overrule it.
+    pub enabled: bool,
+    /// Its own filters, when it has some.
+    pub chain: Option<FilterChainConfig>,
+}
+
+/// A connection manager as configured: immutable, shared by all workers.
+pub struct HcmConfig {
+    /// `http.<stat_prefix>.`
+    pub stats: Stats<HcmStats>,
+    /// Codec limits and timers.
+    pub codec: CodecOptions,
+    /// Route table.
+    pub routes: Routes,
+    /// HTTP filters.
+    pub chain: FilterChainConfig,
+    /// Upgrades that are allowed.
+    pub upgrades: Vec<Upgrade>,
+    /// `stream_idle_timeout`; default 5 min.
+    pub stream_idle_timeout: Option<Duration>,
+    /// `request_timeout`
+    pub request_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_stream_duration`
+    pub max_stream_duration: Option<Duration>,
+    /// `access_log`
+    pub access_log: AccessLogs,
+    /// `use_remote_address`
+    pub use_remote_address: bool,
+    /// `xff_num_trusted_hops`
+    pub trusted_hops: u32,
+    /// `skip_xff_append`
+    pub skip_xff_append: bool,
+    /// `append_x_forwarded_port`
+    pub append_x_forwarded_port: bool,
+    /// `internal_address_config`: ranges; empty: none is internal.
+    pub internal_ranges: Vec<IpNet>,
+    /// `internal_address_config.unix_sockets`
+    pub internal_unix: bool,
+    /// `via`
+    pub via: Option<HeaderValue>,
+    /// `add_user_agent`: the value to set.
+    pub user_agent: Option<HeaderValue>,
+    /// `server_name` as a header; default `envoy`.
+    pub server_name: HeaderValue,
+    /// `server_header_transformation`
+    pub server_header: ServerHeaderTransformation,
+    /// `scheme_header_transformation.scheme_to_overwrite`
+    pub scheme_overwrite: Option<crate::http::Scheme>,
+    /// `generate_request_id`
+    pub generate_request_id: bool,
+    /// `preserve_external_request_id`
+    pub preserve_external_request_id: bool,
+    /// `always_set_request_id_in_response`
+    pub always_set_request_id: bool,
+    /// `forward_client_cert_details`
+    pub forward_cert: ForwardClientCertDetails,
+    /// `set_current_client_cert_details`
+    pub cert_details: SetCurrentClientCertDetails,
+    /// `normalize_path`
+    pub normalize_path: bool,
+    /// `merge_slashes`
+    pub merge_slashes: bool,
+    /// `path_with_escaped_slashes_action`
+    pub escaped_slashes: PathWithEscapedSlashesAction,
+    /// `strip_matching_host_port`
+    pub strip_matching_port: bool,
+    /// `strip_any_host_port`
+    pub strip_any_port: bool,
+    /// `strip_trailing_host_dot`
+    pub strip_trailing_dot: bool,
+    /// `common_http_protocol_options.headers_with_underscores_action`
+    pub underscores: HeadersWithUnderscoresAction,
+    /// `http_protocol_options.accept_http_10`
+    pub accept_http_10: bool,
+    /// `http_protocol_options.default_host_for_http_10`
+    pub default_host: Option<HeaderValue>,
+    /// `local_reply_config`
+    pub local_replies: LocalReplies,
+    /// `proxy_100_continue`: expectations go upstream.
+    pub proxy_100_continue: bool,
+}
+
+impl HcmConfig {
+    /// Builds a connection manager with its routes and filters.
+    pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => Proto {
+            supported {
+                codec_type, stat_prefix, http_filters, add_user_agent, common_http_protocol_options,
+                http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
+                scheme_header_transformation, max_request_headers_kb, stream_idle_timeout, request_timeout,
+                request_headers_timeout, drain_timeout, access_log, access_log_options, use_remote_address,
+                xff_num_trusted_hops, internal_address_config, skip_xff_append, via, generate_request_id,
+                preserve_external_request_id, always_set_request_id_in_response, forward_client_cert_details,
+                set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes,
+                path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port,
+                strip_trailing_host_dot, append_x_forwarded_port, route_specifier, strip_port_mode
+            }
+            ignored {
+                tracing: "no tracer is built in yet: spans are not reported",
+                http3_protocol_options: "HTTP/3 is not served",
+                http1_safe_max_connection_duration: "a connection is closed after its running request",
+                drain_timeout_jitter: "drains take the full time",
+                delayed_close_timeout: "responses are flushed before a close",
+                stream_flush_timeout: "stream_idle_timeout covers flushing",
+                access_log_flush_interval: "lines are written at the end of a stream",
+                flush_access_log_on_new_request: "lines are written at the end of a stream",
+                represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "addresses are shown as they are",
+                stream_error_on_invalid_http_message: "a broken message ends its stream or connection",
+                proxy_status_config: "the proxy-status header is not added",
+                append_local_overload: "there is no local overload to tell of",
+                add_proxy_protocol_connection_state: "PROXY protocol state is not kept",
+            }
+            rejected {
+                original_ip_detection_extensions: "original IP detection extensions",
+                early_header_mutation_extensions: "early header mutation extensions",
+                forward_client_cert_matcher: "a matcher for client certificate forwarding",
+                path_normalization_options: "not implemented in Envoy either",
+                typed_header_validation_config: "header validation extensions",
+                forward_proto_config: "x-forwarded-proto by destination port",
+            }
+        });
+        let flag = |v: Option<xds_protos::google::protobuf::BoolValue>, default| v.map_or(default, |v| v.value);
+        if let Some(HcmAccessLogOptions { .. }) = access_log_options {
+            cx.ignored("access_log_options", "lines are written at the end of a stream");
+        }
+        if request_id_extension
+            .as_ref()
+            .and_then(|e| e.typed_config.as_ref())
+            .is_some_and(|a| a.type_name() != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
+        {
+            return Err(cx.error_at(
+                "request_id_extension",
+                "not supported: request id extensions other than uuid",
+            ));
+        }
+        let stat_prefix = format!("http.{stat_prefix}.");
+        let routes = routes(route_specifier, &stat_prefix, cx)?;
+        let common = cx.field("common_http_protocol_options", |cx| {
+            Common::build(common_http_protocol_options.unwrap_or_default(), cx)
+        })?;
+        let http1 = cx.field("http_protocol_options", |cx| {
+            Http1::build(http_protocol_options.unwrap_or_default(), cx)
+        })?;
+        let h2 = cx.field("http2_protocol_options", |cx| {
+            http2(http2_protocol_options.unwrap_or_default(), cx)
+        })?;
+        let server_header = ServerHeaderTransformation::try_from(server_header_transformation).unwrap_or_default();
+        let server_name = header(
+            "server_name",
+            if server_name.is_empty() { "envoy" } else { &server_name },
+            cx,
+        )?;
+        let (internal_ranges, internal_unix) = cx
+            .opt("internal_address_config", internal_address_config, internal_addresses)?
+            .unwrap_or_default();
+        let chain = filter_chain("http_filters", http_filters, &stat_prefix, cx)?;
+        let via = if via.is_empty() {
+            None
+        } else {
+            Some(header("via", &via, cx)?)
+        };
+        let user_agent = match flag(add_user_agent, false) {
+            true => Some(header("add_user_agent", &cx.server.node.cluster.clone(), cx)?),
+            false => None,
+        };
+        let default_host = match http1.default_host_for_http_10.as_str() {
+            "" => None,
+            host => Some(header("default_host_for_http_10", host, cx)?),
+        };
+        Ok(Self {
+            stats: cx.server.stats.scope(&stat_prefix).block(),
+            codec: CodecOptions {
+                codec: match ProtoCodec::try_from(codec_type) {
+                    Ok(ProtoCodec::Http1) => CodecType::Http1,
+                    Ok(ProtoCodec::Http2) => CodecType::Http2,
+                    Ok(ProtoCodec::Http3) => return Err(cx.error_at("codec_type", "not supported: HTTP/3")),
+                    Ok(ProtoCodec::Auto) | Err(_) => CodecType::Auto,
+                },
+                max_header_bytes: max_request_headers_kb.map_or(60, |v| v.value as usize) * 1024,
+                max_headers: common.max_headers,
+                idle_timeout: common.idle_timeout,
+                max_connection_duration: common.max_connection_duration,
+                headers_timeout: request_headers_timeout.enabled_or(Duration::ZERO),
+                drain_timeout: drain_timeout.or_duration(Duration::from_secs(5)),
+                max_requests: common.max_requests,
+                title_case: http1.title_case,
+                preserve_case: http1.preserve_case,
+                server: (server_header != ServerHeaderTransformation::PassThrough).then(|| server_name.clone()),
+                h2,
+            },
+            routes,
+            chain,
+            upgrades: cx.each("upgrade_configs", upgrade_configs, |u, cx| upgrade(u, &stat_prefix, cx))?,
+            stream_idle_timeout: stream_idle_timeout.enabled_or(Duration::from_secs(300)),
+            request_timeout: request_timeout.enabled_or(Duration::ZERO),
+            max_stream_duration: common.max_stream_duration,
+            access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
+            use_remote_address: flag(use_remote_address, false),
+            trusted_hops: xff_num_trusted_hops,
+            skip_xff_append,
+            append_x_forwarded_port,
+            internal_ranges,
+            internal_unix,
+            via,
+            user_agent,
+            server_name,
+            server_header,
+            scheme_overwrite: cx
+                .opt("scheme_header_transformation", scheme_header_transformation, scheme)?
+                .flatten(),
+            generate_request_id: flag(generate_request_id, true),
+            preserve_external_request_id,
+            always_set_request_id: always_set_request_id_in_response,
+            forward_cert: ForwardClientCertDetails::try_from(forward_client_cert_details).unwrap_or_default(),
+            cert_details: set_current_client_cert_details.unwrap_or_default(),
+            normalize_path: flag(normalize_path, false),
+            merge_slashes,
+            escaped_slashes: PathWithEscapedSlashesAction::try_from(path_with_escaped_slashes_action)
+                .unwrap_or_default(),
+            strip_matching_port: strip_matching_host_port,
+            strip_any_port: matches!(strip_port_mode, Some(StripPortMode::StripAnyHostPort(true))),
+            strip_trailing_dot: strip_trailing_host_dot,
+            underscores: common.underscores,
+            accept_http_10: http1.accept_http_10,
+            default_host,
+            local_replies: cx.field("local_reply_config", |cx| LocalReplies::build(local_reply_config, cx))?,
+            proxy_100_continue,
+        })
+    }
+}
+
+fn header(field: &str, value: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderValue> {
+    HeaderValue::from_str(value).map_err(|_| cx.error_at(field, "not a valid header value"))
+}
+
+fn routes(specifier: Option<RouteSpecifier>, stat_prefix: &str, cx: &mut BuildCx<'_>) -> ConfigResult<Routes> {
+    match specifier {
+        Some(RouteSpecifier::Rds(rds)) => cx.field("rds", |cx| {
+            coverage!(cx, rds => Rds { supported { config_source, route_config_name } });
+            let Some(source) = config_source else {
+                return Err(cx.error_at("config_source", "value is required"));
+            };
+            RouteConfigs::subscribe(&route_config_name, &source, stat_prefix, cx).map(Routes::Rds)
+        }),
+        Some(RouteSpecifier::RouteConfig(config)) => {
+            cx.field("route_config", |cx| RouteTable::build(config, cx).map(Routes::Inline))
+        }
+        Some(RouteSpecifier::ScopedRoutes(scoped)) => {
+            let (slot, builder) = cx.field("scoped_routes", |cx| ScopeSlot::build(scoped, stat_prefix, cx))?;
+            Ok(Routes::Scoped(slot, builder))
+        }
+        None => Err(cx.error_at("route_specifier", "value is required")),
+    }
+}
+
+/// Builds the filters of a chain. The router is terminal and must stand last, as in Envoy.
+fn filter_chain(
+    field: &str,
+    protos: Vec<FilterProto>,
+    stat_prefix: &str,
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<FilterChainConfig> {
+    let mut router = None;
+    let count = protos.len();
+    let mut filters = Vec::with_capacity(count.saturating_sub(1));
+    for (i, proto) in protos.into_iter().enumerate() {
+        cx.item(field, i, |cx| {
+            coverage!(cx, proto => FilterProto { supported { name, is_optional, disabled, config_type } });
+            let any = match config_type {
+                Some(ConfigType::TypedConfig(any)) => any,
+                Some(ConfigType::ConfigDiscovery(_)) if i + 1 == count => {
+                    return Err(cx.error(format!("Error: filter config discovery for the terminal filter {name} is not supported.")));
+                }
+                Some(ConfigType::ConfigDiscovery(source)) => {
+                    let config = cx.field("config_discovery", |cx| http_filter(&name, source, cx))?;
+                    filters.push(FilterEntry { name: name.into(), config, disabled });
+                    return Ok(());
+                }
+                // Envoy takes a filter without configuration by its type's default.
+                None => Default::default(),
+            };
+            let any = plain(any, cx)?;
+            if any.type_name() == "envoy.extensions.filters.http.router.v3.Router" {
+                if i + 1 < count {
+                    return Err(cx.error(format!("Error: terminal filter named {name} of type envoy.filters.http.router must be the last filter in a http filter chain.")));
+                }
+                router = Some(Arc::new(cx.field("typed_config", |cx| RouterConfig::build(&any, stat_prefix, cx))?));
+                return Ok(());
+            }
+            let server = cx.server.clone();
+            match server.registry.find_http_filter(&any) {
+                Some(_) if i + 1 == count => Err(cx.error(format!("Error: non-terminal filter named {name} of type {name} is the last filter in a http filter chain."))),
+                Some(factory) => {
+                    let config = cx.field("typed_config", |cx| factory.build(&any, cx))?;
+                    filters.push(FilterEntry { name: name.into(), config, disabled });
+                    Ok(())
+                }
+                None if is_optional => {
+                    cx.ignored("typed_config", "an optional filter of an unknown type");
+                    Ok(())
+                }
+                None => Err(cx.error(format!(
+                    "Didn't find a registered implementation for '{name}' with type URL: '{}'",
+                    any.type_name()
+                ))),
+            }
+        })?;
+    }
+    match router {
+        Some(router) => Ok(FilterChainConfig { filters, router }),
+        None => Err(cx.error_at(
+            field,
+            "the last filter of a chain must be terminal, such as envoy.filters.http.router",
+        )),
+    }
+}
+
+fn upgrade(proto: UpgradeConfig, stat_prefix: &str, cx: &mut BuildCx<'_>) -> ConfigResult<Upgrade> {
+    coverage!(cx, proto => UpgradeConfig { supported { upgrade_type, filters, enabled } });
+    let chain = if filters.is_empty() {
+        None
+    } else {
+        Some(filter_chain("filters", filters, stat_prefix, cx)?)
+    };
+    Ok(Upgrade {
+        kind: upgrade_type.to_ascii_lowercase(),
+        enabled: enabled.is_none_or(|v| v.value),
+        chain,
+    })
+}
+
+fn scheme(proto: SchemeHeaderTransformation, cx: &mut BuildCx<'_>) -> ConfigResult<Option<crate::http::Scheme>> {
+    coverage!(cx, proto => SchemeHeaderTransformation {
+        supported { transformation }
+        ignored { match_upstream: "the scheme sent upstream is the downstream's" }
+    });
+    match transformation {
+        None => Ok(None),
+        Some(Transformation::SchemeToOverwrite(s)) if s == "http" => Ok(Some(crate::http::Scheme::Http)),
+        Some(Transformation::SchemeToOverwrite(s)) if s == "https" => Ok(Some(crate::http::Scheme::Https)),
+        Some(Transformation::SchemeToOverwrite(s)) => Err(cx.error_at(
+            "scheme_to_overwrite",
+            format!("value must be in list [http https], got {s}"),
+        )),
+    }
+}
+
+fn internal_addresses(proto: InternalAddressConfig, cx: &mut BuildCx<'_>) -> ConfigResult<(Vec<IpNet>, bool)> {
+    coverage!(cx, proto => InternalAddressConfig { supported { unix_sockets, cidr_ranges } });
+    let ranges = cx.each("cidr_ranges", cidr_ranges, |r, cx| {
+        let ip = r
+            .address_prefix
+            .parse()
+            .map_err(|_| cx.error_at("address_prefix", format!("malformed IP address: {}", r.address_prefix)))?;
+        let len = r.prefix_len.map_or(0, |v| v.value).min(128) as u8;
+        IpNet::new(ip, len)
+            .map(|n| n.trunc())
+            .map_err(|e| cx.error_at("prefix_len", e.to_string()))
+    })?;
+    Ok((ranges, unix_sockets))
+}

@@ -1,0 +1,239 @@
+//! One downstream connection of a connection manager.
+
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Instant};
+
+use http::{StatusCode, Version};
+
+use super::{HcmConfig, request, stats::HcmStats};
+use crate::{
+    access_log::LogCx,
+    http::{
+        Body, ConnectionInfo, Flag, ResponseHead, Scheme, StreamInfo,
+        codec::{self, CloseReason, CodecRequest, Handler},
+    },
+    network_filter::Connection,
+    server::{Drain, Worker},
+    stats::Stats,
+};
+
+/// A connection and what its requests share.
+pub(super) struct HcmConnection {
+    pub(super) config: Arc<HcmConfig>,
+    pub(super) worker: Rc<Worker>,
+    pub(super) info: Rc<ConnectionInfo>,
+    pub(super) drain: Drain,
+    pub(super) version: Cell<Version>,
+    stats: Stats<HcmStats>,
+    requests: Cell<u32>,
+    active: Cell<u32>,
+    idle_since: Cell<Instant>,
+    closing: Cell<Option<CloseReason>>,
+    started: Instant,
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection: Connection) {
+    let Connection {
+        stream,
+        info,
+        listener: _,
+        drain,
+    } = connection;
+    let tls = info.tls.clone();
+    let hcm = Rc::new(HcmConnection {
+        stats: config.stats.clone(),
+        worker,
+        drain: drain.clone(),
+        version: Cell::new(Version::HTTP_11),
+        requests: Cell::new(0),
+        active: Cell::new(0),
+        idle_since: Cell::new(Instant::now()),
+        closing: Cell::new(None),
+        started: Instant::now(),
+        info,
+        config: config.clone(),
+    });
+    let stats = hcm.stats();
+    stats.downstream_cx_total.inc();
+    stats.downstream_cx_active.inc();
+    if tls.is_some() {
+        stats.downstream_cx_ssl_total.inc();
+        stats.downstream_cx_ssl_active.inc();
+    }
+    let _ended = Ended(hcm.clone());
+    let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+    codec::serve(
+        stream,
+        tls.as_ref().and_then(|t| t.alpn.as_deref()),
+        scheme,
+        &config.codec,
+        drain,
+        hcm,
+    )
+    .await;
+}
+
+/// Counts the end of a connection, however it comes.
+struct Ended(Rc<HcmConnection>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let hcm = &self.0;
+        let stats = hcm.stats();
+        stats.downstream_cx_active.dec();
+        stats.downstream_cx_destroy.inc();
+        stats
+            .downstream_cx_length_ms
+            .record(u64::try_from(hcm.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        if hcm.info.tls.is_some() {
+            stats.downstream_cx_ssl_active.dec();
+        }
+        match hcm.version.get() {
+            Version::HTTP_2 => stats.downstream_cx_http2_active.dec(),
+            _ => stats.downstream_cx_http1_active.dec(),
+        }
+        let local = matches!(
+            hcm.closing.get(),
+            Some(CloseReason::Idle | CloseReason::MaxDuration | CloseReason::Drain | CloseReason::ProtocolError)
+        );
+        if local {
+            stats.downstream_cx_destroy_local.inc();
+        } else {
+            stats.downstream_cx_destroy_remote.inc();
+        }
+        if hcm.active.get() > 0 {
+            stats.downstream_cx_destroy_active_rq.inc();
+            if local {
+                stats.downstream_cx_destroy_local_active_rq.inc();
+            } else {
+                stats.downstream_cx_destroy_remote_active_rq.inc();
+            }
+        }
+    }
+}
+
+impl HcmConnection {
+    /// `http.<stat_prefix>.*` of this thread.
+    pub(super) fn stats(&self) -> &HcmStats {
+        self.stats.local()
+    }
+
+    /// A stream starts.
+    pub(super) fn stream_started(&self) {
+        let stats = self.stats();
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        match self.version.get() {
+            Version::HTTP_2 => stats.downstream_rq_http2_total.inc(),
+            _ => stats.downstream_rq_http1_total.inc(),
+        }
+        self.requests.set(self.requests.get().saturating_add(1));
+        self.active.set(self.active.get() + 1);
+    }
+
+    /// A stream has ended.
+    pub(super) fn stream_ended(&self) {
+        self.stats().downstream_rq_active.dec();
+        self.active.set(self.active.get().saturating_sub(1));
+        self.idle_since.set(Instant::now());
+    }
+
+    /// Whether the response that goes out now should be the connection's last.
+    pub(super) fn should_close(&self) -> bool {
+        if self
+            .config
+            .codec
+            .max_requests
+            .is_some_and(|max| self.requests.get() >= max)
+        {
+            self.stats().downstream_cx_max_requests_reached.inc();
+            return true;
+        }
+        if self.drain.started()
+            || self
+                .worker
+                .server
+                .health_failed
+                .load(std::sync::atomic::Ordering::Relaxed)
+        {
+            self.stats().downstream_cx_drain_close.inc();
+            return true;
+        }
+        false
+    }
+}
+
+impl Handler for HcmConnection {
+    async fn handle(self: Rc<Self>, request: CodecRequest) -> (ResponseHead, Body) {
+        request::handle(self, request).await
+    }
+
+    fn protocol_error(&self, status: StatusCode, details: &'static str) {
+        let stats = self.stats();
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_http1_total.inc();
+        stats.downstream_rq_4xx.inc();
+        stats.downstream_rq_completed.inc();
+        if status == StatusCode::REQUEST_TIMEOUT {
+            stats.downstream_rq_header_timeout.inc();
+        } else {
+            stats.downstream_cx_protocol_error.inc();
+        }
+        if self.config.access_log.is_empty() {
+            return;
+        }
+        let mut info = StreamInfo::new(self.info.clone(), Some(self.version.get()));
+        info.response_code = Some(status);
+        info.response_code_details = Some(details.into());
+        if status != StatusCode::REQUEST_TIMEOUT {
+            info.flags.set(Flag::DownstreamProtocolError);
+        }
+        info.progress
+            .bytes_sent
+            .set(status.canonical_reason().map_or(0, str::len) as u64);
+        self.config.access_log.log(&LogCx {
+            request: None,
+            response: None,
+            info: &info,
+        });
+    }
+
+    fn count_bytes(&self, read: u64, written: u64) {
+        let stats = self.stats();
+        stats.downstream_cx_rx_bytes_total.add(read);
+        stats.downstream_cx_tx_bytes_total.add(written);
+    }
+
+    fn protocol(&self, version: Version) {
+        self.version.set(version);
+        let stats = self.stats();
+        match version {
+            Version::HTTP_2 => {
+                stats.downstream_cx_http2_total.inc();
+                stats.downstream_cx_http2_active.inc();
+            }
+            _ => {
+                stats.downstream_cx_http1_total.inc();
+                stats.downstream_cx_http1_active.inc();
+            }
+        }
+    }
+
+    fn closing(&self, reason: CloseReason) {
+        let stats = self.stats();
+        match reason {
+            CloseReason::Idle => stats.downstream_cx_idle_timeout.inc(),
+            CloseReason::MaxDuration => stats.downstream_cx_max_duration_reached.inc(),
+            CloseReason::Drain | CloseReason::ProtocolError | CloseReason::Remote => {}
+        }
+        self.closing.set(Some(reason));
+    }
+
+    fn active_streams(&self) -> u32 {
+        self.active.get()
+    }
+
+    fn idle_since(&self) -> Instant {
+        self.idle_since.get()
+    }
+}

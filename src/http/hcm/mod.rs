@@ -1,0 +1,53 @@
+//! The HTTP connection manager (`envoy.filters.network.http_connection_manager`).
+//!
+//! A connection is a [`connection::HcmConnection`]; each request goes through [`request`], which keeps
+//! Envoy's documented order in one place: admit, normalise, mutate, choose the route, run the filters,
+//! route, run the filters back, answer, complete.
+
+mod complete;
+mod config;
+mod connection;
+mod local_reply;
+mod mutate;
+mod normalize;
+mod options;
+mod request;
+mod response;
+mod stats;
+mod xfcc;
+
+use std::{rc::Rc, sync::Arc};
+
+use futures_util::future::LocalBoxFuture;
+use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as Proto;
+
+pub use config::{FilterEntry, HcmConfig};
+pub use stats::HcmStats;
+
+use crate::{
+    config::{BuildCx, ConfigResult},
+    network_filter::{Connection, NetworkFilter, NetworkFilterFactory, TerminalFilter},
+    server::Worker,
+};
+
+/// The extension.
+pub struct Factory;
+
+impl NetworkFilterFactory for Factory {
+    const NAME: &'static str = "envoy.filters.network.http_connection_manager";
+    type Proto = Proto;
+
+    fn build(&self, proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<NetworkFilter> {
+        Ok(NetworkFilter::Terminal(Arc::new(HttpConnectionManager(Arc::new(
+            HcmConfig::build(proto, cx)?,
+        )))))
+    }
+}
+
+struct HttpConnectionManager(Arc<HcmConfig>);
+
+impl TerminalFilter for HttpConnectionManager {
+    fn serve(self: Arc<Self>, worker: Rc<Worker>, connection: Connection) -> LocalBoxFuture<'static, ()> {
+        Box::pin(connection::serve(self.0.clone(), worker, connection))
+    }
+}

@@ -1,0 +1,247 @@
+//! Request headers that the connection manager sets, trusts or removes, in Envoy's order.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::{HcmConfig, xfcc};
+use crate::{
+    http::{ConnectionInfo, RequestHead, Scheme, StreamInfo},
+    net::Address,
+};
+
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Headers that only an internal caller may send: they steer the router.
+const INTERNAL_ONLY: [HeaderName; 13] = [
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+];
+
+/// Headers that tell of the caller; removed at the edge.
+const EDGE_ONLY: [HeaderName; 3] = [
+    HeaderName::from_static("x-envoy-decorator-operation"),
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+];
+
+/// Hop-by-hop headers never go on. `upgrade` and `connection` stay for an upgrade, which the router writes anew.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
+    // Most requests have none of them, and one walk costs less than six look-ups.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
+    if let Some(connection) = headers.get(header::CONNECTION) {
+        // Headers named by `connection` are the sender's business with us alone.
+        let named: Vec<HeaderName> = connection
+            .to_str()
+            .unwrap_or_default()
+            .split(',')
+            .filter_map(|n| n.trim().parse::<HeaderName>().ok())
+            .filter(|n| *n == KEEP_ALIVE || *n == header::TE && !allows_trailers(headers))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        if !upgrade {
+            headers.remove(header::CONNECTION);
+        }
+    }
+    if !upgrade {
+        headers.remove(header::UPGRADE);
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(header::TRANSFER_ENCODING);
+    if headers.contains_key(header::TE) {
+        if allows_trailers(headers) {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.remove(header::TE);
+        }
+    }
+}
+
+/// Whether the header is one that [`strip_hop_by_hop`] looks at.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade"
+    )
+}
+
+fn allows_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::TE)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")))
+}
+
+/// Whether the request asks for an upgrade, by `connection: upgrade` and `upgrade`.
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+        && headers
+            .get(header::CONNECTION)
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade")))
+}
+
+/// Sets and removes headers as the connection manager is configured.
+pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &HcmConfig, upgrade: bool) {
+    strip_hop_by_hop(&mut head.headers, upgrade);
+    let connection = info.connection.clone();
+    let edge = config.use_remote_address;
+    let remote = remote_address(head, info, config, &connection);
+    let internal = is_internal(&remote, head, config, edge);
+
+    if config.use_remote_address && config.trusted_hops == 0 || !head.headers.contains_key(X_FORWARDED_PROTO) {
+        head.headers.insert(
+            X_FORWARDED_PROTO,
+            HeaderValue::from_static(if connection.tls.is_some() { "https" } else { "http" }),
+        );
+    }
+    head.scheme = match (
+        config.scheme_overwrite,
+        head.headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
+    ) {
+        (Some(scheme), _) => scheme,
+        (None, Some(b"https")) => Scheme::Https,
+        (None, Some(b"http")) => Scheme::Http,
+        (None, _) => head.scheme,
+    };
+    if config.append_x_forwarded_port
+        && let Some(port) = connection.local_address.port()
+    {
+        head.headers
+            .entry(X_FORWARDED_PORT)
+            .or_insert_with(|| HeaderValue::from(port));
+    }
+    info.remote_address = Some(remote.clone());
+
+    let any_of_envoy = |headers: &HeaderMap| headers.keys().any(|n| n.as_str().starts_with("x-envoy-"));
+    if internal {
+        head.headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
+    } else {
+        // Seventeen removals are worth a look at whether there is anything to remove.
+        if any_of_envoy(&head.headers) {
+            head.headers.remove(X_ENVOY_INTERNAL);
+            for name in &INTERNAL_ONLY {
+                head.headers.remove(name);
+            }
+            for name in EDGE_ONLY.iter().filter(|_| edge) {
+                head.headers.remove(name);
+            }
+        }
+        if edge {
+            if let Some(value) = remote.ip().and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok()) {
+                head.headers.insert(X_ENVOY_EXTERNAL_ADDRESS, value);
+            }
+        }
+    }
+    if let Some(agent) = &config.user_agent {
+        head.headers.insert(
+            HeaderName::from_static("x-envoy-downstream-service-cluster"),
+            agent.clone(),
+        );
+        head.headers.entry(header::USER_AGENT).or_insert_with(|| agent.clone());
+    }
+    request_id(head, info, config, edge && !internal);
+    xfcc::request(head, &connection, config);
+    if let Some(via) = &config.via {
+        append(&mut head.headers, header::VIA, via);
+    }
+}
+
+/// The client's address as far as it can be trusted; `x-forwarded-for` gets the peer's.
+fn remote_address(
+    head: &mut RequestHead,
+    info: &StreamInfo,
+    config: &HcmConfig,
+    connection: &ConnectionInfo,
+) -> Address {
+    let peer = connection.remote_address.clone();
+    let _ = info;
+    if config.use_remote_address {
+        let remote = match config.trusted_hops {
+            0 => None,
+            hops => forwarded_for(&head.headers, hops as usize - 1),
+        };
+        if !config.skip_xff_append {
+            let text = peer.ip().map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string());
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                append(&mut head.headers, X_FORWARDED_FOR, &value);
+            }
+        }
+        return remote.map_or(peer, |ip| Address::Ip((ip, 0).into()));
+    }
+    forwarded_for(&head.headers, config.trusted_hops as usize).map_or(peer, |ip| Address::Ip((ip, 0).into()))
+}
+
+/// The address `skip` places from the right of `x-forwarded-for`.
+fn forwarded_for(headers: &HeaderMap, skip: usize) -> Option<IpAddr> {
+    let all = headers.get(X_FORWARDED_FOR)?.to_str().ok()?;
+    all.rsplit(',').nth(skip)?.trim().parse().ok()
+}
+
+/// Envoy calls a request internal when its trusted address is: one hop only, and inside the configured ranges.
+fn is_internal(remote: &Address, head: &RequestHead, config: &HcmConfig, edge: bool) -> bool {
+    let single = match head.headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
+        None => edge,
+        Some(xff) => !xff.contains(','),
+    };
+    match remote {
+        Address::Ip(a) => single && config.internal_ranges.iter().any(|r| r.contains(&a.ip())),
+        Address::Pipe(_) => config.internal_unix,
+        Address::Internal { .. } => false,
+    }
+}
+
+fn request_id(head: &mut RequestHead, info: &mut StreamInfo, config: &HcmConfig, external_edge: bool) {
+    let keep = head.headers.contains_key(X_REQUEST_ID) && !(external_edge && !config.preserve_external_request_id);
+    if config.generate_request_id && !keep {
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let text = new_uuid().hyphenated().encode_lower(&mut buffer);
+        if let Ok(value) = HeaderValue::from_str(text) {
+            head.headers.insert(X_REQUEST_ID, value);
+        }
+    }
+    info.request_id = head.headers.get(X_REQUEST_ID).cloned();
+}
+
+/// Random enough to be unique, and an order cheaper than the system's generator.
+fn new_uuid() -> uuid::Uuid {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid()
+}
+
+/// Appends to a comma-separated header.
+pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+    match headers.get(&name) {
+        Some(old) if !old.is_empty() => {
+            let joined = [old.as_bytes(), b",", value.as_bytes()].concat();
+            if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+                headers.insert(name, joined);
+            }
+        }
+        _ => {
+            headers.insert(name, value.clone());
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Protocol options of a connection manager -> [`CodecOptions`].
+
+use std::time::Duration;
+
+use xds_protos::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings,
+    http_protocol_options::HeadersWithUnderscoresAction,
+    http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat},
+};
+
+use crate::{
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, duration},
+    http::codec::H2Options,
+};
+
+/// `common_http_protocol_options`
+pub(super) struct Common {
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) max_connection_duration: Option<Duration>,
+    pub(super) max_stream_duration: Option<Duration>,
+    pub(super) max_headers: usize,
+    pub(super) max_requests: Option<u32>,
+    pub(super) underscores: HeadersWithUnderscoresAction,
+}
+
+impl Common {
+    pub(super) fn build(proto: HttpProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => HttpProtocolOptions {
+            supported {
+                idle_timeout, max_connection_duration, max_headers_count, max_stream_duration,
+                headers_with_underscores_action, max_requests_per_connection
+            }
+            ignored {
+                max_connection_duration_jitter: "connections end at the full duration",
+                max_response_headers_kb: "only upstream responses have this limit",
+            }
+        });
+        Ok(Self {
+            idle_timeout: idle_timeout.enabled_or(Duration::from_secs(3600)),
+            max_connection_duration: max_connection_duration.enabled_or(Duration::ZERO),
+            max_stream_duration: max_stream_duration.enabled_or(Duration::ZERO),
+            max_headers: max_headers_count.map_or(100, |v| v.value as usize),
+            max_requests: max_requests_per_connection.map(|v| v.value).filter(|n| *n > 0),
+            underscores: HeadersWithUnderscoresAction::try_from(headers_with_underscores_action).unwrap_or_default(),
+        })
+    }
+}
+
+/// `http_protocol_options`
+#[derive(Default)]
+pub(super) struct Http1 {
+    pub(super) title_case: bool,
+    pub(super) preserve_case: bool,
+    pub(super) accept_http_10: bool,
+    pub(super) default_host_for_http_10: String,
+}
+
+impl Http1 {
+    pub(super) fn build(proto: Http1ProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => Http1ProtocolOptions {
+            supported { allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format, enable_trailers }
+            ignored {
+                override_stream_error_on_invalid_http_message: "a broken message always ends its connection",
+                use_balsa_parser: "there is one parser",
+                allow_custom_methods: "any method token is passed on",
+            }
+            rejected {
+                allow_chunked_length: "a message with both lengths can be read in two ways",
+                send_fully_qualified_url: "an upstream option",
+                ignore_http_11_upgrade: "ignoring chosen upgrades",
+            }
+        });
+        // Absolute targets are understood and trailers passed on in any case.
+        let _ = (allow_absolute_url, enable_trailers);
+        let (mut title_case, mut preserve_case) = (false, false);
+        if let Some(HeaderKeyFormat { header_format }) = header_key_format {
+            match header_format {
+                None => {}
+                Some(HeaderFormat::ProperCaseWords(_)) => title_case = true,
+                Some(HeaderFormat::StatefulFormatter(f)) => {
+                    let known = f.typed_config.as_ref().is_some_and(|a| {
+                        a.type_name()
+                            == "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+                    });
+                    if !known {
+                        return Err(cx.error_at(
+                            "header_key_format.stateful_formatter",
+                            format!("unknown formatter '{}'", f.name),
+                        ));
+                    }
+                    preserve_case = true;
+                }
+            }
+        }
+        Ok(Self {
+            title_case,
+            preserve_case,
+            accept_http_10,
+            default_host_for_http_10,
+        })
+    }
+}
+
+/// `http2_protocol_options`
+pub(super) fn http2(proto: Http2ProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<H2Options> {
+    coverage!(cx, proto => Http2ProtocolOptions {
+        supported {
+            hpack_table_size, max_concurrent_streams, initial_stream_window_size, initial_connection_window_size,
+            allow_connect, connection_keepalive
+        }
+        ignored {
+            allow_metadata: "METADATA frames are dropped",
+            max_outbound_frames: "queues are bounded by flow control",
+            max_outbound_control_frames: "the codec has its own bound",
+            max_consecutive_inbound_frames_with_empty_payload: "the codec has its own bound",
+            max_inbound_priority_frames_per_stream: "priority frames are not kept",
+            max_inbound_window_update_frames_per_data_frame_sent: "window updates are not kept",
+            stream_error_on_invalid_http_messaging: "a broken message resets its stream",
+            override_stream_error_on_invalid_http_message: "a broken message resets its stream",
+            use_oghttp2_codec: "there is one codec",
+            max_metadata_size: "METADATA frames are dropped",
+            enable_huffman_encoding: "always on",
+            max_header_field_size_kb: "max_request_headers_kb bounds all of them",
+            disallow_obs_text: "a matter of strictness towards the client",
+            stream_reset_burst: "the codec has its own bound",
+            stream_reset_rate: "the codec has its own bound",
+        }
+        rejected { custom_settings_parameters: "settings of one's own" }
+    });
+    let defaults = H2Options::default();
+    Ok(H2Options {
+        max_streams: max_concurrent_streams.map_or(defaults.max_streams, |v| v.value),
+        stream_window: initial_stream_window_size.map_or(defaults.stream_window, |v| v.value),
+        connection_window: initial_connection_window_size.map_or(defaults.connection_window, |v| v.value),
+        header_table: hpack_table_size.map(|v| v.value),
+        allow_connect,
+        keepalive: cx
+            .opt("connection_keepalive", connection_keepalive, keepalive)?
+            .flatten(),
+    })
+}
+
+fn keepalive(proto: KeepaliveSettings, cx: &mut BuildCx<'_>) -> ConfigResult<Option<(Duration, Duration)>> {
+    coverage!(cx, proto => KeepaliveSettings {
+        supported { interval, timeout }
+        ignored {
+            interval_jitter: "pings go out at the full interval",
+            connection_idle_interval: "pings go out at the full interval",
+        }
+    });
+    Ok(interval.map(|i| (duration(&i), timeout.or_duration(Duration::from_secs(20)))))
+}

@@ -1,0 +1,371 @@
+//! One request, in Envoy's documented order.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Method, StatusCode, Version};
+use http_body_util::BodyExt;
+use xds_protos::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction as Underscores;
+
+use super::{
+    HcmConfig,
+    complete::{Active, CountedBody},
+    config::FilterChainConfig,
+    connection::HcmConnection,
+    mutate, normalize,
+};
+use crate::{
+    http::{
+        Body, Flag, LocalReply, ResponseHead,
+        codec::{CodecRequest, Upgrade},
+        filter::{StreamCx, settle},
+    },
+    net::Deadline,
+    route::{RouteOutcome, RouteTable},
+    router::{self, Routed},
+};
+
+/// What the decoder side came to.
+pub(super) enum Outcome {
+    /// A response from the router.
+    Routed(Box<Routed>),
+    /// A response of our own.
+    Reply(Box<LocalReply>),
+}
+
+/// Answers one request. Dropping the future completes the stream as cancelled by the client.
+pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (ResponseHead, Body) {
+    let CodecRequest {
+        head,
+        body,
+        upgrade,
+        header_bytes,
+    } = request;
+    let mut active = Active::start(hcm, head, header_bytes);
+    let body = CountedBody::wrap(body, &active.cx.info);
+    let outcome = match admit(&mut active) {
+        Ok(table) => {
+            let progress = active.cx.info.progress.clone();
+            let (idle, request, longest) = (
+                active.idle_timeout(),
+                active.hcm.config.request_timeout,
+                active.hcm.config.max_stream_duration,
+            );
+            let start = active.cx.info.start;
+            let timers = Timers {
+                idle,
+                request,
+                longest,
+                start,
+                progress,
+            };
+            let running = run(&mut active, table, body, upgrade);
+            tokio::select! {
+                biased;
+                outcome = running => outcome,
+                reply = timers.expire() => Outcome::Reply(reply),
+            }
+        }
+        Err(reply) => {
+            // What is left of the request is read and dropped by the codec, or ends the connection.
+            Outcome::Reply(reply)
+        }
+    };
+    active.respond(outcome).await
+}
+
+/// Steps 1 to 8: what must hold before a route is looked for. Returns the route table of the stream's life.
+fn admit(active: &mut Active) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>> {
+    let hcm = active.hcm.clone();
+    let config = &hcm.config;
+    let head = &mut active.head;
+    let table = config.routes.load(head);
+
+    if head.version == Version::HTTP_10 || head.version == Version::HTTP_09 {
+        if !config.accept_http_10 {
+            active.close = true;
+            return Err(Box::new(
+                LocalReply::new(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", "low_version")
+                    .flag(Flag::DownstreamProtocolError),
+            ));
+        }
+        if head.authority.is_none() {
+            head.authority.clone_from(&config.default_host);
+        }
+    }
+    if head.authority.as_ref().is_none_or(|a| a.is_empty()) {
+        active.close = head.version < Version::HTTP_2;
+        return Err(Box::new(LocalReply::new(
+            StatusCode::BAD_REQUEST,
+            "",
+            "missing_host_header",
+        )));
+    }
+    if config.underscores != Underscores::Allow {
+        underscores(active)?;
+    }
+    let head = &mut active.head;
+    if head.method != Method::CONNECT {
+        match head.path.as_ref() {
+            None => {
+                return Err(Box::new(LocalReply::new(
+                    StatusCode::NOT_FOUND,
+                    "",
+                    "missing_path_header",
+                )));
+            }
+            Some(p) if !p.as_str().starts_with('/') && p.as_str() != "*" => {
+                hcm.stats().downstream_rq_non_relative_path.inc();
+                return Err(Box::new(LocalReply::new(
+                    StatusCode::NOT_FOUND,
+                    "",
+                    "absolute_path_rejected",
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    normalize::path(head, config)?;
+    normalize::host(head, config, hcm.info.local_address.port());
+    active.upgrade = mutate::is_upgrade(&head.headers).then(|| {
+        head.headers
+            .get(http::header::UPGRADE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+    });
+    if head.method == Method::CONNECT {
+        active.upgrade = Some(
+            head.protocol
+                .as_ref()
+                .map_or_else(|| "connect".to_owned(), |p| p.to_ascii_lowercase()),
+        );
+    }
+    mutate::request(head, &mut active.cx.info, config, active.upgrade.is_some());
+    active.grpc = head.is_grpc();
+    Ok(table)
+}
+
+fn underscores(active: &mut Active) -> Result<(), Box<LocalReply>> {
+    let config = active.hcm.config.clone();
+    let named: Vec<_> = active
+        .head
+        .headers
+        .keys()
+        .filter(|n| n.as_str().contains('_'))
+        .cloned()
+        .collect();
+    for name in named {
+        if config.underscores == Underscores::RejectRequest {
+            active.close = active.head.version < Version::HTTP_2;
+            return Err(Box::new(
+                LocalReply::new(StatusCode::BAD_REQUEST, "", "http1.unexpected_underscore")
+                    .flag(Flag::DownstreamProtocolError),
+            ));
+        }
+        active.head.headers.remove(name);
+    }
+    Ok(())
+}
+
+/// Steps 9 to 12: route, filter chain, filters, router.
+async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body, upgrade: Option<Upgrade>) -> Outcome {
+    choose_route(active, table.as_ref());
+    let config = active.hcm.config.clone();
+    let chain: &FilterChainConfig = match active.upgrade.clone() {
+        None => &config.chain,
+        Some(kind) => match upgrade_chain(active, &kind, &config) {
+            Ok(chain) => chain,
+            Err(reply) => {
+                active.close = true;
+                return Outcome::Reply(reply);
+            }
+        },
+    };
+    create_filters(active, chain);
+
+    let end = matches!(body, Body::Empty);
+    for i in 0..active.filters.len() {
+        let Some((name, filter)) = active.filters.get_mut(i) else {
+            break;
+        };
+        active.cx.filter_name = name.clone();
+        if let Some(reply) = settle(filter.request_headers(&mut active.cx, &mut active.head, end)).await {
+            return Outcome::Reply(reply);
+        }
+        if let Some(limit) = active.filters.get(i).and_then(|(_, f)| f.buffer_request()) {
+            match buffered(active, i, body, limit).await {
+                Ok(whole) => body = whole,
+                Err(reply) => return Outcome::Reply(reply),
+            }
+        }
+        if std::mem::take(&mut active.cx.clear_route_cache) {
+            choose_route(active, table.as_ref());
+        }
+    }
+    if !end {
+        for (name, filter) in &mut active.filters {
+            active.cx.filter_name = name.clone();
+            body = filter.request_body(&mut active.cx, body);
+        }
+    }
+    let tunnel = active.upgrade.is_some().then_some(upgrade).flatten();
+    match router::run(&chain.router, &mut active.cx, &mut active.head, body, tunnel).await {
+        Ok(routed) => Outcome::Routed(Box::new(routed)),
+        Err(reply) => Outcome::Reply(reply),
+    }
+}
+
+/// Looks the route up; without one the router answers 404.
+fn choose_route(active: &mut Active, table: Option<&Arc<RouteTable>>) {
+    active.cx.route = None;
+    let Some(table) = table else { return };
+    match table.find(&active.head, &active.cx.info, fastrand::u64(..)) {
+        RouteOutcome::NoVirtualHost | RouteOutcome::NoRoute => {}
+        RouteOutcome::Match(found) => {
+            active.cx.info.route_name = (!found.name.is_empty()).then(|| found.name.clone());
+            active.cx.route = Some(found);
+        }
+    }
+}
+
+/// The filter chain of an upgrade: allowed by the route, or else by the connection manager. The reply refuses it.
+fn upgrade_chain<'a>(
+    active: &Active,
+    kind: &str,
+    config: &'a HcmConfig,
+) -> Result<&'a FilterChainConfig, Box<LocalReply>> {
+    let configured = config.upgrades.iter().find(|u| u.kind == kind);
+    let by_route = active
+        .cx
+        .route
+        .as_ref()
+        .and_then(|r| r.forward())
+        .and_then(|a| a.upgrade(kind));
+    if !by_route.unwrap_or(configured.is_some_and(|u| u.enabled)) {
+        active.hcm.stats().downstream_rq_ws_on_non_ws_route.inc();
+        return Err(Box::new(LocalReply::new(StatusCode::FORBIDDEN, "", "upgrade_failed")));
+    }
+    Ok(configured.and_then(|u| u.chain.as_ref()).unwrap_or(&config.chain))
+}
+
+fn create_filters(active: &mut Active, chain: &FilterChainConfig) {
+    let route = active.cx.route.clone();
+    for entry in &chain.filters {
+        let disabled = route
+            .as_ref()
+            .and_then(|r| r.filter_disabled(&entry.name))
+            .unwrap_or(entry.disabled);
+        if disabled {
+            continue;
+        }
+        let cx = StreamCx {
+            worker: &active.cx.worker,
+            filter_name: &entry.name,
+        };
+        if let Some(filter) = entry.config.create(&cx) {
+            active.filters.push((entry.name.clone(), filter));
+        }
+    }
+}
+
+/// Reads the whole body for a filter that wants it, and lets the filter see it.
+async fn buffered(active: &mut Active, index: usize, mut body: Body, limit: u64) -> Result<Body, Box<LocalReply>> {
+    let mut whole = bytes::BytesMut::new();
+    let mut trailers = None;
+    while let Some(frame) = body.frame().await {
+        match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(data)) => {
+                if (whole.len() + data.len()) as u64 > limit {
+                    active.hcm.stats().downstream_rq_too_large.inc();
+                    return Err(Box::new(LocalReply::new(
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        "Payload Too Large",
+                        "request_payload_too_large",
+                    )));
+                }
+                whole.extend_from_slice(&data);
+            }
+            Ok(Err(frame)) => trailers = frame.into_trailers().ok(),
+            Err(_) => {
+                return Err(Box::new(LocalReply::new(
+                    StatusCode::BAD_REQUEST,
+                    "Bad Request",
+                    "http1.codec_error",
+                )));
+            }
+        }
+    }
+    let mut whole: Bytes = whole.freeze();
+    if let Some((_, filter)) = active.filters.get_mut(index) {
+        if let Some(reply) = settle(filter.request_buffered(&mut active.cx, &mut active.head, &mut whole)).await {
+            return Err(reply);
+        }
+    }
+    Ok(match trailers {
+        None => Body::full(whole),
+        Some(trailers) => Body::boxed(
+            http_body_util::Full::new(whole)
+                .map_err(|never| match never {})
+                .with_trailers(std::future::ready(Some(Ok(trailers)))),
+        ),
+    })
+}
+
+/// The timers of a stream before its response starts. One is armed at a time.
+struct Timers {
+    idle: Option<Duration>,
+    request: Option<Duration>,
+    longest: Option<Duration>,
+    start: Instant,
+    progress: Rc<crate::http::stream_info::Progress>,
+}
+
+impl Timers {
+    /// Waits for the first timer that runs out; for ever when there is none.
+    async fn expire(self) -> Box<LocalReply> {
+        loop {
+            let now = Instant::now();
+            let active = self.progress.last_activity.get().unwrap_or(self.start);
+            let idle = self.idle.map(|d| active + d);
+            let request = self
+                .request
+                .filter(|_| !self.progress.request_complete.get())
+                .map(|d| self.start + d);
+            let longest = self.longest.map(|d| self.start + d);
+            let next = [idle, request, longest].into_iter().flatten().min();
+            match next {
+                None => std::future::pending::<()>().await,
+                Some(next) if next > now => Deadline::at(next).await,
+                Some(next) if Some(next) == idle => {
+                    let status = if self.progress.request_complete.get() {
+                        StatusCode::GATEWAY_TIMEOUT
+                    } else {
+                        StatusCode::REQUEST_TIMEOUT
+                    };
+                    return Box::new(
+                        LocalReply::new(status, "stream timeout", "stream_idle_timeout").flag(Flag::StreamIdleTimeout),
+                    );
+                }
+                Some(next) if Some(next) == request => {
+                    return Box::new(LocalReply::new(
+                        StatusCode::REQUEST_TIMEOUT,
+                        "request timeout",
+                        "request_overall_timeout",
+                    ));
+                }
+                Some(_) => {
+                    return Box::new(LocalReply::new(
+                        StatusCode::REQUEST_TIMEOUT,
+                        "downstream duration timeout",
+                        "max_duration_timeout",
+                    ));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The way back: local replies, encoder filters, response headers, and the body's last wrapper.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::ServerHeaderTransformation as ServerHeader;
+
+use super::{
+    complete::{Active, EdgeBody},
+    local_reply::as_grpc,
+    mutate,
+    request::Outcome,
+};
+use crate::{
+    http::{Body, LocalReply, ResponseHead, filter::settle},
+    router::Tunnel,
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+impl Active {
+    /// Sends the outcome back through the encoder filters.
+    pub(super) async fn respond(mut self: Box<Self>, outcome: Outcome) -> (ResponseHead, Body) {
+        let (mut head, mut body, mut tunnel) = match outcome {
+            Outcome::Routed(routed) => (routed.head, routed.body, routed.tunnel),
+            Outcome::Reply(reply) => {
+                let (head, body) = self.local_reply(*reply);
+                (head, body, None)
+            }
+        };
+        let mut replied = false;
+        for i in (0..self.filters.len()).rev() {
+            let end = matches!(body, Body::Empty);
+            let this = &mut *self;
+            let Some((name, filter)) = this.filters.get_mut(i) else {
+                break;
+            };
+            this.cx.filter_name = name.clone();
+            let reply = settle(filter.response_headers(&mut this.cx, &mut head, end)).await;
+            // A second reply would go round for ever: the first one of the encoder side stands.
+            if let Some(reply) = reply
+                && !std::mem::replace(&mut replied, true)
+            {
+                (head, body) = self.local_reply(*reply);
+                tunnel = None;
+            }
+        }
+        if !matches!(body, Body::Empty) {
+            let this = &mut *self;
+            for (name, filter) in this.filters.iter_mut().rev() {
+                this.cx.filter_name = name.clone();
+                body = filter.response_body(&mut this.cx, body);
+            }
+        }
+        self.finish_headers(&mut head, tunnel.is_some());
+        self.count(head.status);
+        self.cx.info.response_code = Some(head.status);
+        self.cx.info.response_header_bytes = head
+            .headers
+            .iter()
+            .map(|(n, v)| n.as_str().len() + v.len() + 4)
+            .sum::<usize>() as u64;
+        self.response = Some(head.clone());
+        match tunnel {
+            Some(tunnel) => {
+                self.run_tunnel(tunnel);
+                (head, Body::Empty)
+            }
+            None => (head, Body::boxed(EdgeBody::new(body, self))),
+        }
+    }
+
+    /// A reply of our own as a response: by `grpc-status` for gRPC clients, through `local_reply_config`.
+    fn local_reply(&mut self, reply: LocalReply) -> (ResponseHead, Body) {
+        let info = &mut self.cx.info;
+        if let Some(flag) = reply.flag {
+            info.flags.set(flag);
+        }
+        info.response_code_details = Some(reply.details.clone());
+        let (status, grpc_status) = (reply.status, reply.grpc_status);
+        let extra = self.grpc.then(|| reply.headers.clone());
+        let (mut head, body) = self.hcm.config.local_replies.apply(reply, &self.head, info);
+        if let Some(extra) = extra {
+            let mut grpc = as_grpc(status, grpc_status, &body);
+            grpc.headers.extend(extra);
+            return (grpc, Body::Empty);
+        }
+        let body = if self.head_request { Bytes::new() } else { body };
+        if body.is_empty()
+            && !self.head_request
+            && !head.headers.contains_key(header::CONTENT_LENGTH)
+            && self.head.version < Version::HTTP_2
+        {
+            head.headers
+                .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        (head, Body::full(body))
+    }
+
+    /// Headers that the connection manager sets or removes on every response.
+    fn finish_headers(&mut self, head: &mut ResponseHead, tunnel: bool) {
+        let config = &self.hcm.config;
+        if head.headers.keys().any(mutate::is_hop_by_hop) {
+            if !tunnel {
+                head.headers.remove(header::CONNECTION);
+                head.headers.remove(header::UPGRADE);
+            }
+            head.headers.remove(header::TRANSFER_ENCODING);
+            head.headers.remove(KEEP_ALIVE);
+            head.headers.remove(PROXY_CONNECTION);
+        }
+        match config.server_header {
+            ServerHeader::Overwrite => {
+                head.headers.insert(header::SERVER, config.server_name.clone());
+            }
+            ServerHeader::AppendIfAbsent => {
+                head.headers
+                    .entry(header::SERVER)
+                    .or_insert_with(|| config.server_name.clone());
+            }
+            ServerHeader::PassThrough => {}
+        }
+        if config.always_set_request_id
+            && let Some(id) = &self.cx.info.request_id
+        {
+            head.headers.insert(mutate::X_REQUEST_ID, id.clone());
+        }
+        if let Some(via) = &config.via {
+            mutate::append(&mut head.headers, header::VIA, via);
+        }
+        if self.head.version < Version::HTTP_2 && !tunnel && (self.close || self.hcm.should_close()) {
+            head.headers
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    fn count(&self, status: StatusCode) {
+        let stats = self.hcm.stats();
+        stats.downstream_rq_completed.inc();
+        match status.as_u16() / 100 {
+            1 => stats.downstream_rq_1xx.inc(),
+            2 => stats.downstream_rq_2xx.inc(),
+            3 => stats.downstream_rq_3xx.inc(),
+            4 => stats.downstream_rq_4xx.inc(),
+            _ => stats.downstream_rq_5xx.inc(),
+        }
+        if !self.cx.info.progress.request_complete.get() {
+            stats.downstream_rq_response_before_rq_complete.inc();
+        }
+    }
+
+    /// Copies bytes both ways once the codec has let go of the connection; the stream lives as long.
+    fn run_tunnel(mut self: Box<Self>, tunnel: Tunnel) {
+        self.ended = true;
+        tokio::task::spawn_local(async move {
+            let stats = self.hcm.config.stats.clone();
+            let stats = stats.local();
+            stats.downstream_cx_upgrades_total.inc();
+            stats.downstream_cx_upgrades_active.inc();
+            let idle = self.idle_timeout();
+            tunnel.copy(&self.cx.info, idle).await;
+            stats.downstream_cx_upgrades_active.dec();
+        });
+    }
+}

@@ -1,0 +1,65 @@
+//! `envoy.extensions.filters.http.router.v3.Router` -> [`RouterConfig`].
+
+use xds_protos::{envoy::extensions::filters::http::router::v3::Router as Proto, google::protobuf::Any};
+
+use crate::{
+    access_log::AccessLogs,
+    config::{BuildCx, ConfigResult, unpack},
+    http::hcm::HcmStats,
+    stats::Stats,
+};
+
+/// The router's configuration. It counts in its connection manager's statistics.
+pub struct RouterConfig {
+    /// `suppress_envoy_headers`: no `x-envoy-*` headers are added.
+    pub suppress_envoy_headers: bool,
+    /// `respect_expected_rq_timeout`
+    pub respect_expected_rq_timeout: bool,
+    /// `dynamic_stats`: per-code statistics; default true.
+    pub dynamic_stats: bool,
+    /// `strict_check_headers`, lower-case.
+    pub strict_check_headers: Vec<String>,
+    /// `upstream_log`: a line for each attempt.
+    pub upstream_log: AccessLogs,
+    /// `http.<stat_prefix>.*`
+    pub stats: Stats<HcmStats>,
+}
+
+impl RouterConfig {
+    /// Builds the router of a connection manager whose statistics stand under `stat_prefix`.
+    pub fn build(any: &Any, stat_prefix: &str, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let proto = unpack::<Proto>(any, cx)?;
+        coverage!(cx, proto => Proto {
+            supported {
+                dynamic_stats, upstream_log, suppress_envoy_headers, strict_check_headers, respect_expected_rq_timeout,
+                upstream_http_filters
+            }
+            ignored {
+                start_child_span: "no tracer is built in yet: spans are not reported",
+                upstream_log_options: "a line is written at the end of each attempt",
+                suppress_grpc_request_failure_code_stats: "only grpc_stats counts by gRPC status",
+                reject_connect_request_early_data: "bytes sent before CONNECT is answered wait for the answer",
+            }
+        });
+        // The codec filter alone is what every chain ends with; others would be lost without a word.
+        for (i, filter) in upstream_http_filters.iter().enumerate() {
+            if filter.name != "envoy.filters.http.upstream_codec" {
+                return Err(cx.error_at(
+                    &format!("upstream_http_filters[{i}]"),
+                    format!("not supported: upstream filter '{}'", filter.name),
+                ));
+            }
+        }
+        Ok(Self {
+            suppress_envoy_headers,
+            respect_expected_rq_timeout,
+            dynamic_stats: dynamic_stats.is_none_or(|v| v.value),
+            strict_check_headers: strict_check_headers
+                .into_iter()
+                .map(|h| h.to_ascii_lowercase())
+                .collect(),
+            upstream_log: cx.field("upstream_log", |cx| AccessLogs::build(upstream_log, cx))?,
+            stats: cx.server.stats.scope(stat_prefix).block(),
+        })
+    }
+}

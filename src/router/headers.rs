@@ -1,0 +1,42 @@
+//! Headers that the router checks and adds.
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::RouterConfig;
+use crate::http::{Flag, LocalReply, RequestHead, ResponseHead, StreamInfo};
+
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
+/// `strict_check_headers`: a header that steers the router and does not parse is the client's error.
+pub(super) fn strict_check(head: &RequestHead, config: &RouterConfig) -> Result<(), Box<LocalReply>> {
+    for name in &config.strict_check_headers {
+        let Some(value) = head.headers.get(name.as_str()) else {
+            continue;
+        };
+        let text = value.to_str().unwrap_or_default();
+        let good = match name.as_str() {
+            "x-envoy-retry-on" => crate::route::RetryOn::parse_http(text).1,
+            "x-envoy-retry-grpc-on" => crate::route::RetryOn::parse_grpc(text).1,
+            _ => text.parse::<u64>().is_ok(),
+        };
+        if !good {
+            let body = format!("invalid header '{name}' with value '{text}'");
+            let details = format!("request_headers_failed_strict_check{{{name}}}");
+            return Err(Box::new(
+                LocalReply::new(StatusCode::BAD_REQUEST, body, details).flag(Flag::InvalidEnvoyRequestHeaders),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `x-envoy-upstream-service-time`: from the end of the request to the head of the response, in milliseconds.
+pub(super) fn response(head: &mut ResponseHead, info: &StreamInfo, config: &RouterConfig) {
+    if config.suppress_envoy_headers {
+        return;
+    }
+    let received = info.progress.last_downstream_rx.get().unwrap_or(info.start);
+    let came = info.progress.first_upstream_rx.get().unwrap_or(received);
+    let millis = u64::try_from(came.saturating_duration_since(received).as_millis()).unwrap_or(u64::MAX);
+    head.headers.insert(SERVICE_TIME, HeaderValue::from(millis));
+}

@@ -1,0 +1,107 @@
+//! The router (`envoy.filters.http.router`): the terminal filter.
+//!
+//! [`run`] keeps Envoy's order: route, direct answers, cluster, timeouts, then attempts until one
+//! counts. What goes wrong on the way is one row of [`failure`]'s table.
+
+mod attempt;
+mod body;
+mod config;
+mod failure;
+mod forward;
+mod headers;
+mod mirror;
+mod replay;
+mod retry;
+mod timeout;
+mod tunnel;
+
+use http::{HeaderValue, StatusCode, header};
+
+pub use config::RouterConfig;
+pub use tunnel::Tunnel;
+
+use crate::{
+    formatter::FormatCx,
+    http::{Body, Flag, LocalReply, RequestHead, ResponseHead, codec::Upgrade, filter::FilterCx},
+    route::{Action, DirectResponse, RouteMatch},
+};
+
+/// A response on its way back.
+pub struct Routed {
+    /// Its head, with the route's mutations.
+    pub head: ResponseHead,
+    /// Its body.
+    pub body: Body,
+    /// The upstream's side of an upgrade that it accepted.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// Routes one request. The reply is what the proxy answers by itself.
+pub async fn run(
+    config: &RouterConfig,
+    cx: &mut FilterCx,
+    head: &mut RequestHead,
+    body: Body,
+    upgrade: Option<Upgrade>,
+) -> Result<Routed, Box<LocalReply>> {
+    let stats = config.stats.clone();
+    let stats = stats.local();
+    stats.rq_total.inc();
+    let Some(route) = cx.route.clone() else {
+        stats.no_route.inc();
+        return Err(Box::new(
+            LocalReply::new(StatusCode::NOT_FOUND, "", "route_not_found").flag(Flag::NoRouteFound),
+        ));
+    };
+    match &route.action {
+        Action::Redirect(redirect) => {
+            stats.rq_redirect.inc();
+            let mut reply = LocalReply::new(redirect.status, "", "direct_response");
+            if let Some(location) = route.redirect_location(head, &cx.info) {
+                reply.headers.insert(header::LOCATION, location);
+            }
+            finalize(&route, &mut reply, head, cx);
+            Err(Box::new(reply))
+        }
+        Action::DirectResponse(direct) => {
+            stats.rq_direct_response.inc();
+            Err(Box::new(direct_response(&route, direct, head, cx)))
+        }
+        Action::NonForwarding => {
+            stats.no_route.inc();
+            Err(Box::new(
+                LocalReply::new(StatusCode::NOT_FOUND, "", "route_not_found").flag(Flag::NoRouteFound),
+            ))
+        }
+        Action::Forward(action) => forward::forward(config, cx, head, body, upgrade, &route, action).await,
+    }
+}
+
+fn direct_response(route: &RouteMatch, direct: &DirectResponse, head: &RequestHead, cx: &FilterCx) -> LocalReply {
+    let mut reply = LocalReply::new(direct.status, direct.body.clone(), "direct_response");
+    if let Some(format) = &direct.format {
+        let mut out = Vec::new();
+        format.write(
+            &mut out,
+            &FormatCx {
+                request: Some(head),
+                response: None,
+                info: &cx.info,
+            },
+        );
+        reply.body = out.into();
+        if let Ok(kind) = HeaderValue::from_str(format.content_type()) {
+            reply.headers.insert(header::CONTENT_TYPE, kind);
+        }
+    }
+    finalize(route, &mut reply, head, cx);
+    reply
+}
+
+/// Lets the route's response mutations at the reply's headers.
+fn finalize(route: &RouteMatch, reply: &mut LocalReply, head: &RequestHead, cx: &FilterCx) {
+    let mut response = ResponseHead::new(reply.status);
+    std::mem::swap(&mut response.headers, &mut reply.headers);
+    route.finalize_response_headers(&mut response, Some(head), &cx.info);
+    reply.headers = response.headers;
+}

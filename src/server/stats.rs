@@ -1,0 +1,56 @@
+//! Statistics of the process (`server.*`), and what is read from the system only when somebody looks.
+
+use crate::stats_block;
+
+stats_block! {
+    /// `server.*`
+    pub struct ServerStats {
+        gauge concurrency, "Number of workers";
+        gauge days_until_first_cert_expiring, "Days until the next certificate expires";
+        counter debug_assertion_failures, "Failed debug assertions";
+        counter dropped_stat_flushes, "Flushes dropped because the one before had not ended";
+        counter dynamic_unknown_fields, "Unknown fields in dynamic configuration";
+        counter envoy_bug_failures, "Violated invariants";
+        counter envoy_notifications, "Notifications";
+        gauge hot_restart_epoch, "Restart epoch";
+        gauge live, "1 if live and not failing health checks";
+        gauge memory_allocated, "Bytes allocated";
+        gauge memory_heap_size, "Bytes of heap reserved";
+        gauge memory_physical_size, "Bytes of physical memory";
+        gauge parent_connections, "Connections of the parent process";
+        gauge seconds_until_first_ocsp_response_expiring, "Seconds until the next OCSP response expires";
+        gauge state, "State: 0 live, 1 draining, 2 pre-initializing, 3 initializing";
+        counter static_unknown_fields, "Unknown fields in static configuration";
+        gauge stats_recent_lookups, "Statistics looked up by name";
+        gauge total_connections, "Open connections";
+        gauge uptime, "Seconds since the start";
+        gauge version, "Version as a number";
+        counter wip_protos, "Messages and fields that are work in progress";
+        histogram(ms) initialization_time_ms, "Time from start to live";
+    }
+}
+
+/// Bytes of memory in use.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Memory {
+    /// In live allocations.
+    pub allocated: u64,
+    /// Reserved by the allocator.
+    pub heap: u64,
+    /// Resident, as the kernel counts.
+    pub physical: u64,
+}
+
+/// What the kernel says of this process; zeros where it says nothing.
+pub fn memory() -> Memory {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let mut pages = text.split(' ').map(|n| n.parse::<u64>().unwrap_or(0) * 4096);
+    let (_size, resident) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    let shared = pages.next().unwrap_or(0);
+    let own = resident.saturating_sub(shared);
+    Memory {
+        allocated: own,
+        heap: own,
+        physical: resident,
+    }
+}
