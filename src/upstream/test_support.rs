@@ -31,7 +31,7 @@ pub fn local<T>(work: impl Future<Output = T>) -> T {
 /// A server without configuration.
 pub fn server() -> Arc<ServerContext> {
     let cli = Cli::read(["nuncio", "--concurrency", "1"].map(Into::into)).unwrap();
-    ServerContext::new(Bootstrap::default(), &cli)
+    ServerContext::new(Bootstrap::default(), &cli).unwrap()
 }
 
 /// A server whose control thread is the current one.
