@@ -104,14 +104,14 @@ impl DnsOptions {
         family: i32,
     ) -> Self {
         Self {
-            refresh: DurationExt::or(refresh, DEFAULT_REFRESH),
+            refresh: refresh.or_duration(DEFAULT_REFRESH),
             failure: failure.map(
                 |RefreshRate {
                      base_interval,
                      max_interval,
                  }| rates(base_interval, max_interval),
             ),
-            jitter: DurationExt::or(jitter, Duration::ZERO),
+            jitter: jitter.or_duration(Duration::ZERO),
             respect_ttl,
             family: match DnsLookupFamily::try_from(family) {
                 Ok(DnsLookupFamily::V4Only) => DnsFamily::V4Only,
@@ -126,8 +126,8 @@ impl DnsOptions {
 
 /// Base and maximum; the maximum is ten times the base when unset.
 fn rates(base: Option<pb::Duration>, max: Option<pb::Duration>) -> (Duration, Duration) {
-    let base = DurationExt::or(base, DEFAULT_REFRESH);
-    (base, DurationExt::or(max, base * 10))
+    let base = base.or_duration(DEFAULT_REFRESH);
+    (base, max.or_duration(base * 10))
 }
 
 /// Sorts out the type and reads what belongs to it.
