@@ -1,14 +1,13 @@
 //! One command of a format: what it is built from, and how it writes its value.
 
-use std::{borrow::Cow, env, fs, io::Write};
-
-use percent::decode;
+use std::{env, fs, io::Write};
 
 use super::{
     FormatCx,
     grpc_status::{self, GrpcStyle},
     metadata::{self, MetadataSource},
     operators,
+    percent::decode,
     time::{TimeFormat, TimePoint, TimeSource},
 };
 use crate::{
@@ -159,13 +158,13 @@ const WITH_ARGUMENTS: &[(&str, Syntax, Constructor)] = &[
     ("DYNAMIC_METADATA", Syntax::Required { length: true }, |a, _| {
         metadata_of(MetadataSource::Dynamic, a)
     }),
-    ("CLUSTER_METADATA", Syntax::Required { length: true }, |a, _| {
+    ("CLUSTER_METADATA", Syntax::Required { length: false }, |a, _| {
         metadata_of(MetadataSource::Cluster, a)
     }),
-    ("UPSTREAM_METADATA", Syntax::Required { length: true }, |a, _| {
+    ("UPSTREAM_METADATA", Syntax::Required { length: false }, |a, _| {
         metadata_of(MetadataSource::UpstreamHost, a)
     }),
-    ("METADATA", Syntax::Required { length: true }, |a, _| {
+    ("METADATA", Syntax::Required { length: false }, |a, _| {
         metadata_by_type(a)
     }),
     ("FILTER_STATE", Syntax::OptionalWithLength, |a, _| filter_state(a)),
@@ -506,13 +505,9 @@ fn path(arguments: &str) -> Result<Operation, String> {
 }
 
 fn details(arguments: &str) -> Result<Operation, String> {
-    match arguments {
-        "" => Ok(Operation::Details { keep_spaces: false }),
-        "ALLOW_WHITESPACES" => Ok(Operation::Details { keep_spaces: true }),
-        other => Err(format!(
-            "Unsupported argument '{other}' for RESPONSE_CODE_DETAILS, only 'ALLOW_WHITESPACES' is allowed"
-        )),
-    }
+    Ok(Operation::Details {
+        keep_spaces: arguments == "ALLOW_WHITESPACES",
+    })
 }
 
 fn server_name(arguments: &str) -> Result<Operation, String> {
@@ -521,7 +516,11 @@ fn server_name(arguments: &str) -> Result<Operation, String> {
         "SNI_FIRST" => (false, true),
         "HOST_ONLY" => (true, false),
         "HOST_FIRST" => (true, true),
-        other => return Err(format!("Invalid REQUESTED_SERVER_NAME option: '{other}'")),
+        other => {
+            return Err(format!(
+                "Invalid REQUESTED_SERVER_NAME option: '{other}', only 'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed"
+            ));
+        }
     };
     Ok(Operation::ServerName { from_host, fall_back })
 }
@@ -529,32 +528,4 @@ fn server_name(arguments: &str) -> Result<Operation, String> {
 /// The machine's name.
 fn hostname() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "-".to_owned(), |name| name.trim().to_owned())
-}
-
-mod percent {
-    use super::Cow;
-
-    /// Undoes percent encoding; a broken escape stays as it is.
-    pub(super) fn decode(text: &str) -> Cow<'_, [u8]> {
-        let bytes = text.as_bytes();
-        if !bytes.contains(&b'%') {
-            return Cow::Borrowed(bytes);
-        }
-        let hex = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).map(|d| d as u8);
-        let mut out = Vec::with_capacity(bytes.len());
-        let mut i = 0;
-        while let Some(&b) = bytes.get(i) {
-            match (b, hex(bytes.get(i + 1)), hex(bytes.get(i + 2))) {
-                (b'%', Some(high), Some(low)) => {
-                    out.push(high << 4 | low);
-                    i += 3;
-                }
-                _ => {
-                    out.push(b);
-                    i += 1;
-                }
-            }
-        }
-        Cow::Owned(out)
-    }
 }

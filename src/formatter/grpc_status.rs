@@ -41,7 +41,9 @@ impl GrpcStyle {
             "" | "CAMEL_STRING" => Ok(Self::Camel),
             "SNAKE_STRING" => Ok(Self::Snake),
             "NUMBER" => Ok(Self::Number),
-            _ => Err("GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER.".to_owned()),
+            other => Err(format!(
+                "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: {other}"
+            )),
         }
     }
 }

@@ -10,6 +10,7 @@ mod json;
 mod metadata;
 mod operators;
 mod parse;
+mod percent;
 mod time;
 
 use xds_protos::envoy::config::core::v3::{

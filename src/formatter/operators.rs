@@ -66,7 +66,7 @@ const TABLE: &[(&str, Plain)] = &[
         super::grpc_status::write(super::grpc_status::GrpcStyle::Number, out, cx)
     }),
     ("CUSTOM_FLAGS", |cx, out| {
-        joined(out, cx.info.custom_flags.iter().map(|f| &**f))
+        join(out, cx.info.custom_flags.iter().map(|f| &**f))
     }),
     // Bytes.
     ("BYTES_RECEIVED", |cx, out| {
@@ -224,7 +224,7 @@ const TABLE: &[(&str, Plain)] = &[
     ("UPSTREAM_SERVER_NAME", |cx, out| {
         text(out, cx.info.upstream.tls.as_ref()?.sni.as_deref())
     }),
-    ("UPSTREAM_DETECTED_CLOSE_TYPE", missing),
+    ("UPSTREAM_DETECTED_CLOSE_TYPE", normal_close),
     ("UPSTREAM_LOCAL_CLOSE_REASON", missing),
     ("UPSTREAM_TLS_VERSION", |cx, out| tls(out, upstream(cx), |t| t.version)),
     ("UPSTREAM_TLS_CIPHER", |cx, out| tls(out, upstream(cx), |t| t.cipher)),
@@ -303,7 +303,8 @@ const TABLE: &[(&str, Plain)] = &[
     ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", |cx, out| {
         reason(out, cx.info.connection.transport_failure.borrow().as_deref())
     }),
-    ("DOWNSTREAM_DETECTED_CLOSE_TYPE", missing),
+    ("DOWNSTREAM_CX_RTT", missing),
+    ("DOWNSTREAM_DETECTED_CLOSE_TYPE", normal_close),
     ("DOWNSTREAM_LOCAL_CLOSE_REASON", missing),
     ("DOWNSTREAM_TLS_VERSION", |cx, out| {
         tls(out, downstream(cx), |t| t.version)
@@ -375,6 +376,11 @@ const TABLE: &[(&str, Plain)] = &[
 const PSEUDO_NAMES: u64 = (":method".len() + ":path".len() + ":authority".len() + ":scheme".len()) as u64;
 /// `:status` and its three digits.
 const STATUS_BYTES: u64 = (":status".len() + 3) as u64;
+
+/// Resets that arrive with a close are not told apart.
+fn normal_close(_: &FormatCx<'_>, out: &mut Vec<u8>) -> Option<Kind> {
+    put(out, b"Normal")
+}
 
 /// A fact that is not known here.
 fn missing(_: &FormatCx<'_>, _: &mut Vec<u8>) -> Option<Kind> {

@@ -107,8 +107,8 @@ enum Piece {
     Fraction(usize),
     /// Seconds with so many digits of fraction; none: as many as are not zero.
     Seconds(Option<usize>),
-    /// Seconds since the epoch, with so many digits of their fraction run on.
-    Epoch(usize),
+    /// Seconds since the epoch.
+    Epoch,
 }
 
 /// `2016-04-15T20:17:00.310Z`
@@ -175,13 +175,13 @@ impl Piece {
             let digits = digits as usize;
             return match after_first.chars().next() {
                 Some('f') => (Some(Self::Fraction(digits)), &after_first[1..]),
-                Some('s') => (Some(Self::Epoch(digits)), &after_first[1..]),
+                Some('s') => (Some(Self::Epoch), &after_first[1..]),
                 _ => (None, text),
             };
         }
         match first {
             'f' => (Some(Self::Fraction(9)), after_first),
-            's' => (Some(Self::Epoch(0)), after_first),
+            's' => (Some(Self::Epoch), after_first),
             'E' => Self::read_extended(after_first),
             'O' => match after_first.chars().next() {
                 Some(c) => (Some(Self::Conversion(c)), &after_first[c.len_utf8()..]),
@@ -220,11 +220,7 @@ impl Piece {
             Self::Literal(text) => out.write_all(text.as_bytes()),
             Self::Conversion(c) => return convert(*c, date, out),
             Self::Fraction(digits) => return fraction(date, *digits, out),
-            Self::Epoch(digits) => {
-                let written = write!(out, "{}", date.unix_timestamp());
-                fraction(date, *digits, out);
-                written
-            }
+            Self::Epoch => write!(out, "{}", date.unix_timestamp()),
             Self::Seconds(digits) => {
                 let written = write!(out, "{:02}", date.second());
                 match digits {

@@ -36,4 +36,6 @@ pub use table::{RouteOutcome, RouteTable};
 pub use virtual_host::{VirtualCluster, VirtualHost};
 
 #[cfg(test)]
+pub(crate) mod test_support;
+#[cfg(test)]
 mod tests;

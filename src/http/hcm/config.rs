@@ -330,7 +330,11 @@ fn routes(specifier: Option<RouteSpecifier>, stat_prefix: &str, cx: &mut BuildCx
             RouteConfigs::subscribe(&route_config_name, &source, stat_prefix, cx).map(Routes::Rds)
         }),
         Some(RouteSpecifier::RouteConfig(config)) => {
-            cx.field("route_config", |cx| RouteTable::build(config, cx).map(Routes::Inline))
+            let server = cx.server;
+            let has_cluster = |name: &str| server.clusters.contains(name);
+            cx.field("route_config", |cx| {
+                RouteTable::build_with(config, Some(&has_cluster), cx).map(Routes::Inline)
+            })
         }
         Some(RouteSpecifier::ScopedRoutes(scoped)) => {
             let (slot, builder) = cx.field("scoped_routes", |cx| ScopeSlot::build(scoped, stat_prefix, cx))?;

@@ -228,6 +228,8 @@ fn choose_route(active: &mut Active, table: Option<&Arc<RouteTable>>) {
         RouteOutcome::NoVirtualHost | RouteOutcome::NoRoute => {}
         RouteOutcome::Match(found) => {
             active.cx.info.route_name = (!found.name.is_empty()).then(|| found.name.clone());
+            active.cx.info.route_metadata = found.metadata.clone();
+            active.cx.info.virtual_host_metadata = found.virtual_host().metadata.clone();
             active.cx.route = Some(found);
         }
     }

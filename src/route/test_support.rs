@@ -1,0 +1,59 @@
+//! Requests and streams for the tests of routes, matchers and formats.
+
+use std::{rc::Rc, sync::Arc, time::SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use xds_protos::envoy::config::bootstrap::v3::Bootstrap;
+
+use crate::{
+    cli::Cli,
+    http::{ConnectionInfo, RequestHead, Scheme, StreamInfo},
+    net::Address,
+    server::ServerContext,
+};
+
+/// A server without configuration.
+pub(crate) fn server() -> Arc<ServerContext> {
+    let cli = Cli::read(["nuncio", "--concurrency", "1"].map(Into::into)).unwrap();
+    ServerContext::new(Bootstrap::default(), &cli)
+}
+
+/// A request of `GET path` to `host`, with headers.
+pub(crate) fn request(host: &str, path: &str, headers: &[(&str, &str)]) -> RequestHead {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(
+            HeaderName::try_from(*name).unwrap(),
+            HeaderValue::from_str(value).unwrap(),
+        );
+    }
+    RequestHead {
+        method: Method::GET,
+        scheme: Scheme::Http,
+        authority: Some(HeaderValue::from_str(host).unwrap()),
+        path: Some(path.parse().unwrap()),
+        protocol: None,
+        version: Version::HTTP_11,
+        headers: map,
+    }
+}
+
+/// A stream of a plain-text connection from 10.0.0.1:1000.
+pub(crate) fn stream() -> StreamInfo {
+    let address = |text: &str| Address::Ip(text.parse().unwrap());
+    let connection = ConnectionInfo {
+        id: 7,
+        local_address: address("10.0.0.9:80"),
+        remote_address: address("10.0.0.1:1000"),
+        direct_remote_address: address("10.0.0.1:1000"),
+        start_time: SystemTime::now(),
+        server_name: None,
+        tls: None,
+        listener: "l".into(),
+        filter_chain: "".into(),
+        metadata: Default::default(),
+        filter_state: Default::default(),
+        transport_failure: Default::default(),
+    };
+    StreamInfo::new(Rc::new(connection), Some(Version::HTTP_11))
+}
