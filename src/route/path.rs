@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use super::path_template::PathTemplate;
 use crate::{http::RequestHead, matching::RegexMatcher};
 
 /// How a route matches the path (without its query).
@@ -12,6 +13,8 @@ pub(super) enum PathMatch {
     /// The path, or the path with a slash and more behind it.
     Separated(String),
     Regex(RegexMatcher),
+    /// A URI template.
+    Template(PathTemplate),
     /// CONNECT requests, and CONNECT-UDP.
     Connect,
 }
@@ -45,6 +48,7 @@ impl PathMatch {
                     && matches!(path.get(p.len()), None | Some(b'/'))
             }
             Self::Regex(r) => r.matches(path),
+            Self::Template(t) => t.matches(path),
             Self::Connect => true,
         }
     }
@@ -53,7 +57,7 @@ impl PathMatch {
     pub(super) fn matched_len(&self, head: &RequestHead) -> usize {
         match self {
             Self::Prefix(p) | Self::Exact(p) | Self::Separated(p) => p.len(),
-            Self::Regex(_) | Self::Connect => head.path_only().len(),
+            Self::Regex(_) | Self::Template(_) | Self::Connect => head.path_only().len(),
         }
     }
 }

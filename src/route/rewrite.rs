@@ -3,7 +3,10 @@
 use http::{HeaderName, HeaderValue, uri::PathAndQuery};
 use xds_protos::envoy::config::route::v3::route_action::HostRewriteSpecifier;
 
-use super::cluster::{host_value, lookup};
+use super::{
+    cluster::{host_value, lookup},
+    path_template::TemplateRewrite,
+};
 use crate::{
     config::{BuildCx, ConfigResult},
     formatter::{Format, FormatCx},
@@ -26,6 +29,8 @@ pub(super) enum PathRewrite {
     Regex(RegexSubstitution),
     /// The path is replaced by this; by nothing when it is empty.
     Format(Format),
+    /// Named parts of the path in a new order.
+    Template(TemplateRewrite),
 }
 
 impl PathRewrite {
@@ -37,6 +42,9 @@ impl PathRewrite {
         let mut new: Vec<u8>;
         match self {
             Self::None => return None,
+            Self::Template(template) => {
+                return template.apply(just_path, path.get(just_path.len()..).unwrap_or_default());
+            }
             Self::Prefix(prefix) => {
                 let rest = path.as_bytes().get(matched..).unwrap_or_default();
                 new = Vec::with_capacity(prefix.len() + rest.len());

@@ -17,7 +17,8 @@ use xds_protos::envoy::{
 };
 
 use super::{
-    HeaderMutations, PerFilterConfigs, RedirectAction, RouteAction, action::Inherited, mirror::runtime, path::PathMatch,
+    HeaderMutations, PerFilterConfigs, RedirectAction, RouteAction, action::Inherited, mirror::runtime,
+    path::PathMatch, path_template::PathTemplate,
 };
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent, fraction, read_data_source},
@@ -166,9 +167,9 @@ impl Route {
             None => return Err(cx.error_at("match", "value is required")),
         };
         let action = match action {
-            Some(route::Action::Route(a)) => Action::Forward(Box::new(
-                cx.field("route", |cx| RouteAction::build(a, &name, with.inherited, cx))?,
-            )),
+            Some(route::Action::Route(a)) => Action::Forward(Box::new(cx.field("route", |cx| {
+                RouteAction::build(a, &name, &matcher.path, with.inherited, cx)
+            })?)),
             Some(route::Action::Redirect(a)) => {
                 Action::Redirect(Box::new(cx.field("redirect", |cx| RedirectAction::build(a, cx))?))
             }
@@ -237,14 +238,7 @@ impl Matcher {
             }
             Some(PathSpecifier::ConnectMatcher(_)) => PathMatch::Connect,
             Some(PathSpecifier::PathMatchPolicy(p)) => {
-                return Err(cx.error_at(
-                    "path_match_policy",
-                    format!(
-                        "Didn't find a registered implementation for '{}' with type URL: '{}'",
-                        p.name,
-                        p.typed_config.map(|a| a.type_url).unwrap_or_default()
-                    ),
-                ));
+                PathMatch::Template(cx.field("path_match_policy", |cx| PathTemplate::build(p, cx))?)
             }
             None => return Err(cx.error_at("path_specifier", "value is required")),
         };

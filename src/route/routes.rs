@@ -78,7 +78,7 @@ impl Index {
                     };
                     index.prefixes[at].1.entry(path.as_str().into()).or_default()
                 }
-                PathMatch::Regex(_) | PathMatch::Connect => &mut index.others,
+                PathMatch::Regex(_) | PathMatch::Template(_) | PathMatch::Connect => &mut index.others,
             };
             list.push(i);
         }

@@ -58,6 +58,40 @@ fn path_rewrites() {
     }
 }
 
+/// A route that matches by a URI template and rewrites by another.
+fn template(pattern: &str, rewrite: &str) -> String {
+    let any = "'@type': type.googleapis.com/envoy.extensions.path";
+    format!(
+        "- match: {{path_match_policy: {{name: m, typed_config: {{{any}.match.uri_template.v3.UriTemplateMatchConfig, path_template: '{pattern}'}}}}}}
+  route: {{cluster: c, path_rewrite_policy: {{name: r, typed_config: {{{any}.rewrite.uri_template.v3.UriTemplateRewriteConfig, path_template_rewrite: '{rewrite}'}}}}}}"
+    )
+}
+
+#[test]
+fn uri_templates() {
+    for (pattern, rewrite, path, expected) in [
+        ("/{one}/{two}", "/{two}/{one}", "/cat/dog?q", "/dog/cat?q"),
+        (
+            "/videos/{language=lang/*}/*",
+            "/{language}",
+            "/videos/lang/en/video.m4s",
+            "/lang/en",
+        ),
+        (
+            "/content/{format}/{lang}/{id}/{file}.vtt",
+            "/{lang}/{format}/{file}.vtt",
+            "/content/hls/en-us/12345/en_193913.vtt",
+            "/en-us/hls/en_193913.vtt",
+        ),
+        ("/a/{rest=**}", "/{rest}", "/a/b/c", "/b/c"),
+    ] {
+        assert_eq!(path_after(&template(pattern, rewrite), path), expected);
+    }
+    let table = table(&template("/{one}/*.mpd", "/{one}"));
+    assert!(find(&table, &request("h", "/a/b/c.mpd", &[])).is_none());
+    assert!(find(&table, &request("h", "/a/c.mpd", &[])).is_some());
+}
+
 #[test]
 fn original_path_is_left_out_on_request() {
     let mut head = request("h", "/a", &[]);
