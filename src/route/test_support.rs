@@ -15,7 +15,7 @@ use crate::{
 /// A server without configuration.
 pub(crate) fn server() -> Arc<ServerContext> {
     let cli = Cli::read(["nuncio", "--concurrency", "1"].map(Into::into)).unwrap();
-    ServerContext::new(Bootstrap::default(), &cli)
+    ServerContext::new(Bootstrap::default(), &cli).unwrap()
 }
 
 /// A request of `GET path` to `host`, with headers.
