@@ -51,6 +51,8 @@ pub struct ClusterInfo {
     pub sockets: TransportSockets,
     /// Load balancing.
     pub lb: LbConfig,
+    /// `eds_cluster_config.service_name` or the name, for EDS clusters; empty for others.
+    pub eds_service_name: Arc<str>,
     /// Set for original destination clusters.
     pub original_dst: Option<OriginalDstLbConfig>,
     /// What control counts of the hosts.

@@ -8,6 +8,7 @@
 //!
 //! A [`Cluster`] is what control publishes; a [`WorkerCluster`] is what a worker makes of it at the first request.
 
+pub mod admin;
 mod circuit;
 pub mod client;
 mod cluster;

@@ -141,6 +141,10 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         sockets,
         lb,
         resources,
+        eds_service_name: match &discovery {
+            Discovery::Eds(eds) => eds.service_name.as_str().into(),
+            _ => "".into(),
+        },
         original_dst: match &discovery {
             Discovery::OriginalDst(options) => Some(options.clone()),
             _ => None,

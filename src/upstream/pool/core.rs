@@ -404,7 +404,7 @@ pub(super) struct OpenGuard {
     pub(super) pool: Rc<Pool>,
     started: Instant,
     conn: Option<Rc<Conn>>,
-    failed: bool,
+    failed: Option<ConnectFailure>,
 }
 
 impl OpenGuard {
@@ -424,7 +424,7 @@ impl OpenGuard {
             pool,
             started: Instant::now(),
             conn: None,
-            failed: false,
+            failed: None,
         }
     }
 
@@ -478,7 +478,6 @@ impl OpenGuard {
     }
 
     fn fail(&mut self, failure: ConnectFailure) {
-        self.failed = true;
         let stats = self.pool.cluster.stats.local();
         if failure == ConnectFailure::Timeout {
             stats.upstream_cx_connect_timeout.inc();
@@ -488,6 +487,7 @@ impl OpenGuard {
         tracing::debug!(cluster = %self.pool.cluster.name, host = %self.pool.host.address, %failure, "cannot connect");
         self.pool.state.borrow_mut().connecting -= 1;
         self.pool.connect_failed(&failure);
+        self.failed = Some(failure);
     }
 
     /// The upstream allows so many streams at once: those who wait may go on.
@@ -533,7 +533,11 @@ impl Drop for OpenGuard {
         let stats = pool.cluster.stats.local();
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
-        let locally = self.conn.as_ref().is_some_and(|c| c.closed_locally.get());
+        let locally = match (&self.conn, &self.failed) {
+            (Some(conn), _) => conn.closed_locally.get(),
+            (None, Some(failure)) => !matches!(failure, ConnectFailure::Remote { .. }),
+            (None, None) => true,
+        };
         match locally {
             true => stats.upstream_cx_destroy_local.inc(),
             false => stats.upstream_cx_destroy_remote.inc(),
@@ -556,7 +560,7 @@ impl Drop for OpenGuard {
                 pool.forget(conn);
             }
             // The task was dropped while it connected: the runtime ends.
-            None if !self.failed => pool.state.borrow_mut().connecting -= 1,
+            None if self.failed.is_none() => pool.state.borrow_mut().connecting -= 1,
             None => {}
         }
         // Those who wait may need a connection in place of this one.
