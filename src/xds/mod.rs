@@ -11,6 +11,7 @@
 //! A dead control plane changes nothing for traffic: handlers keep what they applied last.
 
 mod backoff;
+mod close_log;
 mod handle;
 mod handler;
 mod inventory;

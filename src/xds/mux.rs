@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::{
     backoff::Backoff,
+    close_log::CloseLog,
     handler::FetchFailure,
     rate_limit::RateLimit,
     service,
@@ -62,6 +63,7 @@ struct Mux<P: Protocol> {
     types: Vec<(WatchMap, P)>,
     link: Link<P::Request, P::Response>,
     backoff: Backoff,
+    closes: CloseLog,
     rate_limit: Option<RateLimit>,
     // No request went out on this stream yet.
     first: bool,
@@ -79,6 +81,7 @@ impl<P: Protocol> Mux<P> {
             types: Vec::new(),
             link: Link::Waiting(Box::pin(tokio::time::sleep(std::time::Duration::ZERO))),
             backoff: Backoff::new(source.backoff.0, source.backoff.1),
+            closes: CloseLog::new(source.backoff.1),
             rate_limit: source.rate_limit.map(|(tokens, rate)| RateLimit::new(tokens, rate)),
             source,
             first: true,
@@ -223,6 +226,7 @@ impl<P: Protocol> Mux<P> {
 
     fn receive(&mut self, response: P::Response) {
         self.backoff.reset();
+        self.closes.clear();
         self.stats.block.local().connected_state.set(1);
         if let Some(control_plane) = P::control_plane(&response) {
             self.stats.identified(&control_plane.identifier);
@@ -236,13 +240,7 @@ impl<P: Protocol> Mux<P> {
 
     fn closed(&mut self, status: &Status) {
         let wait = self.backoff.wait();
-        tracing::warn!(
-            cluster = self.source.target.cluster,
-            "{} gRPC config stream closed: {}, {}",
-            self.path,
-            status.code() as i32,
-            status.message()
-        );
+        self.closes.note(self.path, &self.source.target.cluster, status);
         self.stats.block.local().connected_state.set(0);
         self.link = Link::Waiting(Box::pin(tokio::time::sleep(wait)));
         let reason = FetchFailure::Connection(status.message().to_owned());
