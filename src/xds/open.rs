@@ -3,27 +3,24 @@
 use xds_protos::{
     check, dynamic,
     google::protobuf::Any,
-    pgv,
     prost::{Message, Name},
 };
 
-use crate::config::{BuildCx, ConfigError, ConfigResult, unpack};
+use crate::config::{BuildCx, ConfigResult, unpack};
 
-/// Opens a dynamic resource: decodes it, looks for fields the API does not have, and checks its validation rules and
-/// those of everything packed in it.
+/// Opens a dynamic resource, validates it, and looks for fields the API does not have.
 ///
 /// Unknown fields are warned about and counted as `server.dynamic_unknown_fields`, as Envoy does unless it is told to
 /// refuse them.
 pub fn open<P: Message + Name + Default>(any: &Any, cx: &BuildCx<'_>) -> ConfigResult<P> {
     let typed = unpack(any, cx)?;
-    // A type outside the API has no rules.
+    // A type outside the API cannot be looked into.
     if let Ok(message) = dynamic::from_any(any) {
         for finding in check::unknown(&message) {
             tracing::warn!("Unknown field: {finding}");
             let scope = cx.server.stats.scope("server.");
             scope.counter("dynamic_unknown_fields").inc();
         }
-        pgv::validate_with_anys(&message).map_err(|violation| ConfigError::new("", violation.to_string()))?;
     }
     Ok(typed)
 }

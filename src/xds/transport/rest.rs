@@ -148,7 +148,6 @@ async fn fetch(
 ) -> Result<DiscoveryResponse, Failure> {
     let body = to_json(request).map_err(Failure::Connection)?;
     let request = http::Request::post(path)
-        .header(header::HOST, &source.cluster)
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CONTENT_LENGTH, body.len())
         .body(Bytes::from(body))
