@@ -167,6 +167,12 @@ fn proxy(bootstrap: &str) -> Rc<Worker> {
     let (control, mailbox) = mpsc::unbounded_channel();
     server.mailboxes.open(vec![traffic, control]);
     let worker = Worker::new(1, server);
+    let server = &worker.server;
+    let resources = server.bootstrap.static_resources.iter();
+    for cluster in resources.flat_map(|r| &r.clusters) {
+        let resource = xds_protos::any::pack(cluster);
+        server.clusters.add_static(cluster.clone(), resource, server).unwrap();
+    }
     let serving = worker.clone();
     tokio::task::spawn_local(async move { serving.serve(mailbox).await });
     worker
@@ -191,6 +197,13 @@ static_resources:
       endpoints:
       - lb_endpoints:
         - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}
+  - name: plain
+    type: STATIC
+    load_assignment:
+      cluster_name: plain
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}
 dynamic_resources:
   ads_config:
     api_type: {api_type}
@@ -201,6 +214,8 @@ dynamic_resources:
         cluster_name: xds
         retry_policy: {{ retry_back_off: {{ base_interval: 0.001s, max_interval: 0.01s }} }}
 ",
+        address.ip(),
+        address.port(),
         address.ip(),
         address.port()
     ));
@@ -349,7 +364,7 @@ fn run<F: Future<Output = ()> + 'static>(test: F) {
         .enable_all()
         .build()
         .unwrap();
-    let limit = std::time::Duration::from_secs(30);
+    let limit = std::time::Duration::from_secs(10);
     let limited = async move { tokio::time::timeout(limit, test).await };
     runtime
         .block_on(LocalSet::new().run_until(limited))

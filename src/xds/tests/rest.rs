@@ -38,7 +38,7 @@ fn clusters_are_polled_and_the_version_is_told() {
             let _ = ads.read_to_end(&mut all).await;
         });
         let source = source(
-            "{ api_config_source: { api_type: REST, transport_api_version: V3, cluster_names: [xds], \
+            "{ api_config_source: { api_type: REST, transport_api_version: V3, cluster_names: [plain], \
              refresh_delay: 0.01s, request_timeout: 5s } }",
         );
         let mut watched = watch(&proxy, &clusters(), &source, Names::Wildcard);
