@@ -25,41 +25,141 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("matching", &["config", "http", "net"]),
     ("formatter", &["config", "http", "matching", "net", "upstream", "stats"]),
     ("access_log", &["config", "formatter", "http", "matching", "stats"]),
-    ("tls", &["config", "http", "matching", "net", "stats", "xds", "upstream"]),
-    ("route", &["config", "formatter", "http", "matching", "net", "stats", "upstream", "xds"]),
-    ("upstream", &["config", "http", "matching", "net", "stats", "tls", "xds"]),
+    (
+        "tls",
+        &["config", "http", "matching", "net", "stats", "xds", "upstream"],
+    ),
+    (
+        "route",
+        &[
+            "config",
+            "formatter",
+            "http",
+            "matching",
+            "net",
+            "stats",
+            "upstream",
+            "xds",
+        ],
+    ),
+    (
+        "upstream",
+        &["config", "http", "matching", "net", "stats", "tls", "xds"],
+    ),
     ("network_filter", &["config", "http", "listener", "net"]),
-    ("router", &["access_log", "config", "formatter", "http", "http::codec", "http::hcm", "net", "route", "stats", "upstream"]),
+    (
+        "router",
+        &[
+            "access_log",
+            "config",
+            "formatter",
+            "http",
+            "http::codec",
+            "http::hcm",
+            "net",
+            "route",
+            "stats",
+            "upstream",
+        ],
+    ),
     (
         "http::hcm",
-        &["access_log", "config", "formatter", "http", "http::codec", "net", "network_filter", "route", "router", "stats", "xds"],
+        &[
+            "access_log",
+            "config",
+            "formatter",
+            "http",
+            "http::codec",
+            "net",
+            "network_filter",
+            "route",
+            "router",
+            "stats",
+            "xds",
+        ],
     ),
-    ("listener", &["access_log", "config", "http", "net", "network_filter", "stats", "tls"]),
-    ("extensions", &["access_log", "config", "formatter", "http", "http::hcm", "matching", "net", "network_filter", "route", "stats", "upstream"]),
-    ("xds", &["config", "extensions", "http", "listener", "net", "route", "stats", "tls", "upstream"]),
-    ("admin", &["config", "listener", "net", "route", "stats", "tls", "upstream", "xds"]),
+    (
+        "listener",
+        &["access_log", "config", "http", "net", "network_filter", "stats", "tls"],
+    ),
+    (
+        "extensions",
+        &[
+            "access_log",
+            "config",
+            "formatter",
+            "http",
+            "http::hcm",
+            "matching",
+            "net",
+            "network_filter",
+            "route",
+            "stats",
+            "upstream",
+        ],
+    ),
+    (
+        "xds",
+        &[
+            "config",
+            "extensions",
+            "http",
+            "listener",
+            "net",
+            "route",
+            "stats",
+            "tls",
+            "upstream",
+        ],
+    ),
+    (
+        "admin",
+        &["config", "listener", "net", "route", "stats", "tls", "upstream", "xds"],
+    ),
     (
         "server",
-        &["access_log", "admin", "bootstrap", "cli", "config", "extensions", "listener", "net", "stats", "tls", "upstream", "xds"],
+        &[
+            "access_log",
+            "admin",
+            "bootstrap",
+            "cli",
+            "config",
+            "extensions",
+            "listener",
+            "net",
+            "stats",
+            "tls",
+            "upstream",
+            "xds",
+        ],
     ),
 ];
 
 #[test]
 fn dependencies_run_one_way() {
-    let allowed: BTreeMap<&str, BTreeSet<&str>> = MAY_USE.iter().map(|(m, uses)| (*m, uses.iter().copied().collect())).collect();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> = MAY_USE
+        .iter()
+        .map(|(m, uses)| (*m, uses.iter().copied().collect()))
+        .collect();
     let mut wrong = Vec::new();
-    visit(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut |path, text| {
-        let Some(from) = folder_of(path) else { return };
-        let Some(allowed) = allowed.get(from.as_str()) else {
-            panic!("{} belongs to no folder of the table: add '{from}' to it", path.display());
-        };
-        for to in used(text) {
-            let known = MAY_USE.iter().any(|(m, _)| *m == to);
-            if known && to != from && to != "server" && !allowed.contains(to.as_str()) {
-                wrong.push(format!("{}: {from} may not use {to}", path.display()));
+    visit(
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")),
+        &mut |path, text| {
+            let Some(from) = folder_of(path) else { return };
+            let Some(allowed) = allowed.get(from.as_str()) else {
+                panic!(
+                    "{} belongs to no folder of the table: add '{from}' to it",
+                    path.display()
+                );
+            };
+            for to in used(text) {
+                let known = MAY_USE.iter().any(|(m, _)| *m == to);
+                if known && to != from && to != "server" && !allowed.contains(to.as_str()) {
+                    wrong.push(format!("{}: {from} may not use {to}", path.display()));
+                }
             }
-        }
-    });
+        },
+    );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -80,10 +180,15 @@ fn visit(dir: &Path, f: &mut impl FnMut(&Path, &str)) {
 /// The folder a file belongs to; none for `main.rs` and `lib.rs`.
 fn folder_of(path: &Path) -> Option<String> {
     let relative = path.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap();
-    let parts: Vec<String> = relative.iter().map(|p| p.to_string_lossy().trim_end_matches(".rs").to_owned()).collect();
+    let parts: Vec<String> = relative
+        .iter()
+        .map(|p| p.to_string_lossy().trim_end_matches(".rs").to_owned())
+        .collect();
     match parts.first()?.as_str() {
         "main" | "lib" => None,
-        "http" if matches!(parts.get(1).map(String::as_str), Some("hcm" | "codec")) => Some(format!("http::{}", parts[1])),
+        "http" if matches!(parts.get(1).map(String::as_str), Some("hcm" | "codec")) => {
+            Some(format!("http::{}", parts[1]))
+        }
         first => Some(first.to_owned()),
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode};
 
-use super::{AdminRequest, Reply, lifecycle, listeners, logging, server_info, stats};
+use super::{AdminRequest, Reply, clusters, config_dump, home, lifecycle, listeners, logging, server_info, stats};
 
 /// One endpoint.
 pub(super) struct Endpoint {
@@ -47,6 +47,26 @@ const fn post(
 
 /// All endpoints.
 pub(super) static TABLE: &[Endpoint] = &[
+    get("/", "Admin home page", &[], home::home),
+    get(
+        "/clusters",
+        "upstream cluster status",
+        &[(
+            "filter",
+            "Regular expression (Google re2) for filtering clusters by name",
+        )],
+        clusters::clusters,
+    ),
+    get(
+        "/config_dump",
+        "dump current Envoy configs",
+        &[
+            ("resource", "The resource to dump"),
+            ("name_regex", "Only configurations whose names match"),
+            ("include_eds", "Dump endpoints too"),
+        ],
+        config_dump::config_dump,
+    ),
     post(
         "/drain_listeners",
         "drain listeners",

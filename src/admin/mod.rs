@@ -3,7 +3,10 @@
 //!
 //! Every endpoint is a row of [`endpoints::TABLE`]; `/help` and the home page are made from it.
 
+mod clusters;
+mod config_dump;
 mod endpoints;
+mod home;
 mod lifecycle;
 mod listeners;
 mod logging;

@@ -57,6 +57,17 @@ impl Inventory {
         self.lock().get(type_url).cloned().unwrap_or_default()
     }
 
+    /// The newest version of a type, as the head of its `/config_dump` section shows it; empty before the first.
+    pub fn version(&self, type_url: &str) -> String {
+        let newest = self.lock().get(type_url).and_then(|all| {
+            all.values()
+                .filter(|s| s.last_updated.is_some())
+                .max_by_key(|s| s.last_updated)
+                .map(|s| s.version.clone())
+        });
+        newest.unwrap_or_default()
+    }
+
     /// One resource.
     pub fn resource(&self, type_url: &str, name: &str) -> Option<ResourceState> {
         self.lock().get(type_url)?.get(name).cloned()
