@@ -20,6 +20,7 @@ use crate::{
     config::{BuildCx, ConfigError, InitTarget},
     server::{ServerContext, WorkerMsg},
     stats::{Stats, Store},
+    xds::Pause,
 };
 
 use discovery::Source;
@@ -54,6 +55,20 @@ struct State {
     active: BTreeMap<Arc<str>, Managed>,
     warming: BTreeMap<Arc<str>, Managed>,
     generation: u64,
+    /// Holds back the ACK of CDS while clusters are warming: it tells the control plane that they serve.
+    cds_pause: Option<Pause>,
+}
+
+impl State {
+    /// To be called after every change of `warming`.
+    fn warming_changed(&mut self, stats: &ClusterManagerStats, server: &Arc<ServerContext>) {
+        stats.warming_clusters.set(self.warming.len() as u64);
+        if self.warming.is_empty() {
+            self.cds_pause = None;
+        } else if self.cds_pause.is_none() {
+            self.cds_pause = Some(server.xds.pause(&xds_protos::type_url::<Proto>()));
+        }
+    }
 }
 
 /// All clusters. Every method may be called from any control-side thread; no worker takes its lock.
@@ -164,7 +179,7 @@ impl ClusterManager {
         }
         managed.snapshot.cluster.info.membership.local().warming_state.set(1);
         state.warming.insert(name.clone(), managed);
-        stats.warming_clusters.set(state.warming.len() as u64);
+        state.warming_changed(stats, server);
         drop(state);
         if targets.iter().all(|t| *t.ready.borrow()) {
             self.warmed(&name, generation, server);
@@ -188,7 +203,7 @@ impl ClusterManager {
             let cluster = managed.snapshot.cluster.clone();
             cluster.info.membership.local().warming_state.set(0);
             let replaced = state.active.insert(name, managed);
-            stats.warming_clusters.set(state.warming.len() as u64);
+            state.warming_changed(stats, server);
             stats.active_clusters.set(state.active.len() as u64);
             // Under the lock, so that two changes of one cluster reach the workers in their order.
             server
@@ -212,7 +227,7 @@ impl ClusterManager {
                 return false;
             }
             let gone = (state.active.remove_entry(name), state.warming.remove(name));
-            stats.warming_clusters.set(state.warming.len() as u64);
+            state.warming_changed(stats, server);
             stats.active_clusters.set(state.active.len() as u64);
             if let Some((name, _)) = &gone.0 {
                 server
