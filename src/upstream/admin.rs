@@ -14,7 +14,8 @@ use std::{
 use xds_protos::{
     envoy::{
         admin::v3::{
-            ClusterStatus, Clusters, ClustersConfigDump, EndpointsConfigDump, HostHealthStatus, HostStatus, SimpleMetric,
+            ClusterStatus, Clusters, ClustersConfigDump, EndpointsConfigDump, HostHealthStatus, HostStatus,
+            SimpleMetric,
             clusters_config_dump::{DynamicCluster, StaticCluster},
             endpoints_config_dump::{DynamicEndpointConfig, StaticEndpointConfig},
             simple_metric,
@@ -35,7 +36,7 @@ use xds_protos::{
     google::protobuf as pb,
 };
 
-use super::{Cluster, ClusterInfo, ClusterSnapshot, Host, HealthFlag, HostStats, Locality, ResourcePriority};
+use super::{Cluster, ClusterInfo, ClusterSnapshot, HealthFlag, Host, HostStats, Locality, ResourcePriority};
 use crate::{net::Address, server::ServerContext};
 
 type Stat = (&'static str, fn(&HostStats) -> &AtomicU64);
@@ -55,10 +56,8 @@ const GAUGES: [Stat; 3] = [
     ("rq_pending_active", |s| &s.rq_pending_active),
 ];
 
-const PRIORITIES: [(ResourcePriority, &str); 2] = [
-    (ResourcePriority::Default, "default"),
-    (ResourcePriority::High, "high"),
-];
+const PRIORITIES: [(ResourcePriority, &str); 2] =
+    [(ResourcePriority::Default, "default"), (ResourcePriority::High, "high")];
 
 /// `GET /clusters`
 pub fn text(server: &ServerContext) -> String {
@@ -76,8 +75,16 @@ fn cluster_text(cluster: &Cluster, out: &mut String) -> std::fmt::Result {
     writeln!(out, "{name}::observability_name::{}", info.observability_name)?;
     for (priority, text) in PRIORITIES {
         let limits = info.resources(priority);
-        writeln!(out, "{name}::{text}_priority::max_connections::{}", limits.connections.max())?;
-        writeln!(out, "{name}::{text}_priority::max_pending_requests::{}", limits.pending_requests.max())?;
+        writeln!(
+            out,
+            "{name}::{text}_priority::max_connections::{}",
+            limits.connections.max()
+        )?;
+        writeln!(
+            out,
+            "{name}::{text}_priority::max_pending_requests::{}",
+            limits.pending_requests.max()
+        )?;
         writeln!(out, "{name}::{text}_priority::max_requests::{}", limits.requests.max())?;
         writeln!(out, "{name}::{text}_priority::max_retries::{}", limits.max_retries())?;
     }
@@ -315,7 +322,11 @@ fn lb_endpoint(host: &Arc<Host>) -> LbEndpoint {
         })),
         health_status: eds_health(host) as i32,
         metadata: Some(ProtoMetadata {
-            filter_metadata: attributes.metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            filter_metadata: attributes
+                .metadata
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
             ..ProtoMetadata::default()
         }),
         load_balancing_weight: Some(pb::UInt32Value { value: host.weight() }),

@@ -1,0 +1,141 @@
+//! Every file in `config-samples/` is one that people start from: it must be accepted, and the quickstart must serve.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_nuncio");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn samples() -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(Path::new(ROOT).join("config-samples"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_sample_is_accepted() {
+    let samples = samples();
+    assert!(samples.len() >= 4, "{samples:?}");
+    for sample in samples {
+        let out = Command::new(BINARY)
+            .current_dir(ROOT)
+            .args([
+                "--mode",
+                "validate",
+                "--service-node",
+                "n",
+                "--service-cluster",
+                "c",
+                "-l",
+                "error",
+                "-c",
+            ])
+            .arg(&sample)
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}: {}",
+            sample.display(),
+            String::from_utf8_lossy(&out.stderr)
+        );
+    }
+}
+
+struct Proxy(Child);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Waits until `holds`, at most half a minute: slow machines are slow.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(30), "{what} did not come about");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The quickstart as the README has it, on free ports and with its own copy of the files: serves, and follows an edit.
+#[test]
+fn the_quickstart_serves_and_follows_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ingress, service, admin) = (free_port(), free_port(), free_port());
+    let place = |text: String| {
+        text.replace("config-samples/quickstart/", &format!("{}/", dir.path().display()))
+            .replace("port_value: 10000", &format!("port_value: {ingress}"))
+            .replace("port_value: 10001", &format!("port_value: {service}"))
+            .replace("port_value: 9901", &format!("port_value: {admin}"))
+    };
+    let from = Path::new(ROOT).join("config-samples");
+    for file in [
+        "quickstart.yaml",
+        "quickstart/clusters.yaml",
+        "quickstart/listeners.yaml",
+        "quickstart/routes.yaml",
+    ] {
+        let name = Path::new(file).file_name().unwrap();
+        fs::write(
+            dir.path().join(name),
+            place(fs::read_to_string(from.join(file)).unwrap()),
+        )
+        .unwrap();
+    }
+    let proxy = Command::new(BINARY)
+        .args(["--concurrency", "1", "-l", "error", "-c"])
+        .arg(dir.path().join("quickstart.yaml"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _proxy = Proxy(proxy);
+    eventually("the first answer", || {
+        get(ingress, "/").is_some_and(|a| a.contains("200 OK") && a.ends_with("hello from nuncio\n"))
+    });
+    assert!(get(admin, "/ready").unwrap().ends_with("LIVE\n"));
+    assert!(
+        get(ingress, "/docs/x")
+            .unwrap()
+            .contains("location: https://www.envoyproxy.io/docs/x")
+    );
+
+    let routes = dir.path().join("routes.yaml");
+    let edited = fs::read_to_string(&routes)
+        .unwrap()
+        .replace("an Envoy-compatible xDS data plane", "edited while it ran");
+    fs::write(&routes, edited).unwrap();
+    eventually("the edit", || {
+        get(ingress, "/about").is_some_and(|a| a.ends_with("edited while it ran\n"))
+    });
+}
