@@ -1,6 +1,6 @@
 //! Commands without arguments, in one table.
 
-use std::{io::Write, net::SocketAddr};
+use std::{io::Write, net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, Version};
 
@@ -25,7 +25,8 @@ const TABLE: &[(&str, Plain)] = &[
         put(out, version(cx.info.upstream.protocol?).as_bytes())
     }),
     ("RESPONSE_CODE", |cx, out| {
-        count(out, cx.info.response_code.map_or(0, |c| u64::from(c.as_u16())))
+        let status = cx.info.response_code.or(cx.response.map(|r| r.status));
+        count(out, status.map_or(0, |c| u64::from(c.as_u16())))
     }),
     ("RESPONSE_FLAGS", |cx, out| {
         let _ = write!(out, "{}", cx.info.flags);
@@ -164,24 +165,18 @@ const TABLE: &[(&str, Plain)] = &[
         kind
     }),
     ("UPSTREAM_HOSTS_ATTEMPTED", |cx, out| {
-        joined(
-            out,
-            cx.info.upstream.hosts_attempted.iter().map(|h| h.address.to_string()),
-        )
+        joined(out, attempted(cx).map(|h| h.address.to_string()))
     }),
     ("UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", |cx, out| {
-        joined(
-            out,
-            cx.info.upstream.hosts_attempted.iter().map(|h| plain_ip(&h.address)),
-        )
+        joined(out, attempted(cx).map(|h| plain_ip(&h.address)))
     }),
     ("UPSTREAM_HOST_NAMES_ATTEMPTED", |cx, out| {
-        joined(out, cx.info.upstream.hosts_attempted.iter().map(|h| name_of(h)))
+        joined(out, attempted(cx).map(|h| name_of(h)))
     }),
     ("UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", |cx, out| {
         joined(
             out,
-            cx.info.upstream.hosts_attempted.iter().map(|h| {
+            attempted(cx).map(|h| {
                 let mut name = name_of(h).into_bytes();
                 strip_port(0, &mut name);
                 String::from_utf8_lossy(&name).into_owned()
@@ -189,7 +184,14 @@ const TABLE: &[(&str, Plain)] = &[
         )
     }),
     ("UPSTREAM_CONNECTION_IDS_ATTEMPTED", |cx, out| {
-        joined(out, cx.info.upstream.connections_attempted.iter().map(u64::to_string))
+        joined(out, {
+            let upstream = &cx.info.upstream;
+            upstream
+                .earlier_connections
+                .iter()
+                .chain(&upstream.connection_id)
+                .map(u64::to_string)
+        })
     }),
     ("UPSTREAM_CONNECTION_ID", |cx, out| {
         count(out, cx.info.upstream.connection_id.unwrap_or(0))
@@ -380,6 +382,12 @@ const STATUS_BYTES: u64 = (":status".len() + 3) as u64;
 /// Resets that arrive with a close are not told apart.
 fn normal_close(_: &FormatCx<'_>, out: &mut Vec<u8>) -> Option<Kind> {
     put(out, b"Normal")
+}
+
+/// Every host tried, the last one last.
+fn attempted<'a>(cx: &FormatCx<'a>) -> impl Iterator<Item = &'a Arc<Host>> {
+    let upstream = &cx.info.upstream;
+    upstream.earlier_hosts.iter().chain(&upstream.host)
 }
 
 /// A fact that is not known here.

@@ -64,8 +64,17 @@ impl PathRewrite {
                 new.extend_from_slice(query);
             }
         }
-        PathAndQuery::from_maybe_shared(bytes::Bytes::from(new)).ok()
+        path_of(new)
     }
+}
+
+/// A path of these bytes; none when they cannot be one. Envoy would send a path without its first slash, which no
+/// server takes, so the slash is added.
+pub(super) fn path_of(mut bytes: Vec<u8>) -> Option<PathAndQuery> {
+    if bytes.first() != Some(&b'/') {
+        bytes.insert(0, b'/');
+    }
+    PathAndQuery::from_maybe_shared(bytes::Bytes::from(bytes)).ok()
 }
 
 fn request_cx<'a>(head: &'a RequestHead, info: &'a StreamInfo) -> FormatCx<'a> {

@@ -58,7 +58,9 @@ async fn send(
         upstream.remote_address = Some(conn.remote_address.clone());
         upstream.protocol = Some(conn.protocol);
         upstream.tls.clone_from(&conn.tls);
-        upstream.connection_id = Some(conn.id);
+        if let Some(previous) = upstream.connection_id.replace(conn.id).filter(|id| *id != conn.id) {
+            upstream.earlier_connections.push(previous);
+        }
         upstream.pool_ready = Some(conn.connect_time);
     };
     note(cx, lease.conn());

@@ -85,7 +85,9 @@ pub(super) async fn forward(
             ));
         };
         cx.info.upstream.attempts = attempts;
-        cx.info.upstream.host = Some(host.clone());
+        if let Some(previous) = cx.info.upstream.host.replace(host.clone()) {
+            cx.info.upstream.earlier_hosts.push(previous);
+        }
         if !finalized {
             finalized = true;
             route.finalize_request_headers(head, &cx.info, !config.suppress_envoy_headers);

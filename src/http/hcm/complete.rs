@@ -103,7 +103,10 @@ impl Active {
             self.cx.filter_name = name.clone();
             filter.on_complete(&mut self.cx);
         }
-        let info = &self.cx.info;
+        let info = &mut self.cx.info;
+        info.access_log_type = "DownstreamEnd";
+        // Only the formats of local replies see the body.
+        info.local_reply_body = None;
         let stats = self.hcm.stats();
         stats
             .downstream_rq_time

@@ -184,6 +184,7 @@ impl Handler for HcmConnection {
         }
         let mut info = StreamInfo::new(self.info.clone(), Some(self.version.get()));
         info.response_code = Some(status);
+        info.access_log_type = "DownstreamEnd";
         info.response_code_details = Some(details.into());
         if status != StatusCode::REQUEST_TIMEOUT {
             info.flags.set(Flag::DownstreamProtocolError);

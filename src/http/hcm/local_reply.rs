@@ -127,7 +127,6 @@ pub fn as_grpc(status: StatusCode, grpc_status: Option<u32>, body: &Bytes) -> Re
 /// The table of the gRPC specification.
 fn grpc_of_http(status: StatusCode) -> u32 {
     match status.as_u16() {
-        200 => 0,
         400 => 13,
         401 => 16,
         403 => 7,

@@ -84,10 +84,10 @@ pub struct UpstreamInfo {
     pub pool_ready: Option<std::time::Duration>,
     /// `Cluster.metadata`: `%CLUSTER_METADATA(..)%`.
     pub cluster_metadata: Option<Arc<Metadata>>,
-    /// Every host tried, in order: `%UPSTREAM_HOSTS_ATTEMPTED%`.
-    pub hosts_attempted: Vec<Arc<Host>>,
-    /// Every connection used, in order: `%UPSTREAM_CONNECTION_IDS_ATTEMPTED%`.
-    pub connections_attempted: Vec<u64>,
+    /// Hosts tried before `host`, in order: `%UPSTREAM_HOSTS_ATTEMPTED%`. A first attempt costs nothing.
+    pub earlier_hosts: Vec<Arc<Host>>,
+    /// Connections used before `connection_id`, in order: `%UPSTREAM_CONNECTION_IDS_ATTEMPTED%`.
+    pub earlier_connections: Vec<u64>,
 }
 
 /// Everything known of one stream.

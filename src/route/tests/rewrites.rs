@@ -53,6 +53,11 @@ fn path_rewrites() {
             "/any?c=d",
             "/v/GET?c=d",
         ),
+        (
+            "- {match: {prefix: /}, route: {cluster: c, prefix_rewrite: 'v2'}}",
+            "/any",
+            "/v2any",
+        ),
     ] {
         assert_eq!(path_after(route, path), expected);
     }

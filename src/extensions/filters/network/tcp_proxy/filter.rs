@@ -64,6 +64,7 @@ impl Drop for Session<'_> {
         progress.upstream_bytes_sent.set(received);
         progress.upstream_bytes_received.set(sent);
         self.info.end = Some(Instant::now());
+        self.info.access_log_type = "TcpConnectionEnd";
         if !self.config.access_log.is_empty() {
             self.config.access_log.log(&LogCx {
                 request: None,
@@ -90,7 +91,9 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
             session.info.flags.set(Flag::NoHealthyUpstream);
             return None;
         };
-        session.info.upstream.host = Some(host.clone());
+        if let Some(previous) = session.info.upstream.host.replace(host.clone()) {
+            session.info.upstream.earlier_hosts.push(previous);
+        }
         match cluster.tcp(&host, &PoolOptions::default()).await {
             Ok(lease) => {
                 let upstream = &mut session.info.upstream;
