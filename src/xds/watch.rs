@@ -108,8 +108,9 @@ impl Watch {
         let mut removed = Vec::new();
         if self.names == Names::Wildcard {
             let now: BTreeSet<String> = added.iter().map(|r| r.name.clone()).collect();
-            if complete {
-                removed.extend(self.known.difference(&now).cloned());
+            let gone: Vec<String> = self.known.difference(&now).cloned().collect();
+            if complete && (gone.is_empty() || added.iter().all(|r| self.handler.readable(r, server))) {
+                removed = gone;
                 self.known = now;
             } else {
                 self.known.extend(now);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::sync::watch;
-use xds_protos::{envoy::config::cluster::v3::Cluster as Proto, google::protobuf::Any};
+use xds_protos::{envoy::config::cluster::v3::Cluster as Proto, google::protobuf::Any, type_url};
 
 use super::{Cluster, ClusterMsg, config, host_store::HostStore, stats::ClusterManagerStats};
 use crate::{
@@ -48,6 +48,8 @@ struct Managed {
     secondary: bool,
     /// Keeps discovery going.
     _source: Source,
+    /// While it warms: the control plane is told that it serves when it does.
+    warming: Option<Pause>,
 }
 
 #[derive(Default)]
@@ -172,6 +174,7 @@ impl ClusterManager {
             generation,
             secondary,
             _source: source,
+            warming: Some(server.xds.pause(&type_url::<Proto>())),
         };
         match state.active.contains_key(&name) {
             true => stats.cluster_modified.inc(),
@@ -197,9 +200,10 @@ impl ClusterManager {
             if state.warming.get(name).is_none_or(|m| m.generation != generation) {
                 return;
             }
-            let Some((name, managed)) = state.warming.remove_entry(name) else {
+            let Some((name, mut managed)) = state.warming.remove_entry(name) else {
                 return;
             };
+            let pause = managed.warming.take();
             let cluster = managed.snapshot.cluster.clone();
             cluster.info.membership.local().warming_state.set(0);
             let replaced = state.active.insert(name, managed);
@@ -209,9 +213,9 @@ impl ClusterManager {
             server
                 .mailboxes
                 .broadcast(|| WorkerMsg::Cluster(ClusterMsg::Set(cluster.clone())));
-            replaced
+            (replaced, pause)
         };
-        // Ends the old one's discovery, which may lock: not under our lock.
+        // Ends the old one's discovery, which may lock, and lets CDS go on: not under our lock.
         drop(replaced);
         self.settled.send_replace(());
     }

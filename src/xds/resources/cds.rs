@@ -10,7 +10,7 @@ use crate::{
     server::ServerContext,
     stats::Stats,
     stats_block,
-    xds::{FetchFailure, Names, Rejected, ResourceHandler, Update, WatchGuard, open, stats::unix_millis},
+    xds::{FetchFailure, Names, Rejected, Resource, ResourceHandler, Update, WatchGuard, open, stats::unix_millis},
 };
 
 stats_block! {
@@ -48,6 +48,10 @@ struct Cds {
 impl ResourceHandler for Cds {
     fn stat_prefix(&self) -> String {
         PREFIX.to_owned()
+    }
+
+    fn readable(&self, resource: &Resource, server: &Arc<ServerContext>) -> bool {
+        open::<Cluster>(&resource.any, &BuildCx::new(server)).is_ok()
     }
 
     fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected> {

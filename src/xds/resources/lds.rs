@@ -8,7 +8,7 @@ use xds_protos::envoy::config::{core::v3::ConfigSource, listener::v3::Listener};
 use crate::{
     config::{BuildCx, InitTarget},
     server::ServerContext,
-    xds::{FetchFailure, Names, Rejected, ResourceHandler, Update, WatchGuard, open},
+    xds::{FetchFailure, Names, Rejected, Resource, ResourceHandler, Update, WatchGuard, open},
 };
 
 /// Subscribes to all listeners (`dynamic_resources.lds_config`). The target is ready after the first answer; the
@@ -34,6 +34,10 @@ struct Lds {
 impl ResourceHandler for Lds {
     fn stat_prefix(&self) -> String {
         "listener_manager.lds.".to_owned()
+    }
+
+    fn readable(&self, resource: &Resource, server: &Arc<ServerContext>) -> bool {
+        open::<Listener>(&resource.any, &BuildCx::new(server)).is_ok()
     }
 
     fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected> {
