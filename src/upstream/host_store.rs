@@ -33,13 +33,16 @@ pub struct Changed {
 pub struct HostStore {
     cluster: Arc<Cluster>,
     hosts: Mutex<HashMap<Address, Arc<Host>>>,
+    /// Hosts come from outside: `max_host_weight` is kept.
+    dynamic: bool,
 }
 
 impl HostStore {
     /// The store behind a cluster's snapshots.
-    pub fn new(cluster: Arc<Cluster>) -> Self {
+    pub fn new(cluster: Arc<Cluster>, dynamic: bool) -> Self {
         Self {
             cluster,
+            dynamic,
             hosts: Mutex::default(),
         }
     }
@@ -55,6 +58,7 @@ impl HostStore {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next: HashMap<Address, Arc<Host>> = HashMap::with_capacity(hosts.len());
         let mut changed = Changed::default();
+        let stats = self.cluster.info.membership.local();
         let mut priorities: BTreeMap<u32, Vec<LocalityHosts>> = BTreeMap::new();
         for group in assignment.localities {
             let localities = priorities.entry(group.priority).or_default();
@@ -81,6 +85,8 @@ impl HostStore {
                     }
                     None => {
                         changed.added += 1;
+                        // Every host chooses its transport socket once.
+                        stats.total_match_count.inc();
                         create(spec)
                     }
                 };
@@ -116,18 +122,6 @@ impl HostStore {
         changed
     }
 
-    /// Publishes the same hosts with the health they have now.
-    pub fn refresh_health(&self, server: &ServerContext) {
-        let before = self.cluster.hosts.load_full();
-        let sets = before
-            .priorities
-            .iter()
-            .map(|set| HostSet::new(set.localities.clone(), set.overprovisioning_factor, set.weighted_health))
-            .collect();
-        let sets = HostSets::new(sets, self.cluster.info.lb.panic_threshold, before.drop_overload);
-        self.publish(sets, Changed::default(), server);
-    }
-
     fn publish(&self, sets: HostSets, changed: Changed, server: &ServerContext) {
         let stats = self.cluster.info.membership.local();
         if changed.added + changed.removed > 0 {
@@ -137,6 +131,10 @@ impl HostStore {
         stats.membership_total.set(count(|p| p.hosts.len()));
         stats.membership_healthy.set(count(|p| p.healthy.len()));
         stats.membership_degraded.set(count(|p| p.degraded.len()));
+        if self.dynamic {
+            let heaviest = sets.hosts().map(|h| h.weight()).max().unwrap_or(0);
+            stats.max_host_weight.set(heaviest.into());
+        }
         self.cluster.hosts.store(Arc::new(sets));
         if changed.removed > 0 {
             let cluster = &self.cluster;

@@ -23,7 +23,7 @@ mod manager;
 pub mod pool;
 mod stats;
 #[cfg(test)]
-mod test_support;
+mod tests;
 mod transport_socket;
 mod worker;
 

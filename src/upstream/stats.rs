@@ -83,7 +83,6 @@ crate::stats_block! {
         counter lb_zone_routing_all_directly, "Zone routing: all to the own zone";
         counter lb_zone_routing_cross_zone, "Zone routing: to another zone";
         counter lb_zone_routing_sampled, "Zone routing: sampled";
-        counter total_match_count => "default.total_match_count", "Uses of the default transport socket";
         gauge(never_import) default_cx_open => "circuit_breakers.default.cx_open", "Connection breaker";
         gauge(never_import) default_cx_pool_open => "circuit_breakers.default.cx_pool_open", "Pool breaker";
         gauge(never_import) default_rq_open => "circuit_breakers.default.rq_open", "Request breaker";
@@ -100,6 +99,7 @@ crate::stats_block! {
 crate::stats_block! {
     /// What control counts of a cluster's hosts; apart, because an idle cluster has no traffic to count.
     pub struct MembershipStats {
+        counter total_match_count => "default.total_match_count", "Uses of the default transport socket";
         gauge max_host_weight, "Largest weight of a host";
         gauge membership_total, "Hosts";
         gauge membership_healthy, "Healthy hosts";
@@ -137,5 +137,15 @@ crate::stats_block! {
         counter update_merge_cancelled, "Merges cancelled by an update that cannot wait";
         counter update_out_of_merge_window, "Endpoint updates outside of a merge window";
         gauge warming_clusters, "Clusters that warm";
+    }
+}
+
+crate::stats_block! {
+    /// The HTTP/1 codec's, listed once a cluster has an HTTP/1 connection.
+    pub struct Http1CodecStats {
+        counter dropped_headers_with_underscores => "http1.dropped_headers_with_underscores", "Headers dropped";
+        counter metadata_not_supported_error => "http1.metadata_not_supported_error", "Metadata over HTTP/1";
+        counter requests_rejected_with_underscores_in_headers => "http1.requests_rejected_with_underscores_in_headers", "Requests rejected";
+        counter response_flood => "http1.response_flood", "Connections closed because of queued responses";
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::upstream::test_support::{add, local, running_server, static_cluster};
+use crate::upstream::tests::{add, local, running_server, static_cluster};
 
 #[test]
 fn clusters_as_envoy_prints_them() {

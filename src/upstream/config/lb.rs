@@ -77,8 +77,6 @@ pub enum LbPolicy {
         function: HashFunction,
         /// `use_hostname_for_hashing`
         use_hostname: bool,
-        /// `hash_balance_factor`, at least 100: bounded load.
-        balance_factor: Option<u32>,
     },
     /// Maglev.
     Maglev {
@@ -86,8 +84,6 @@ pub enum LbPolicy {
         table_size: u64,
         /// `use_hostname_for_hashing`
         use_hostname: bool,
-        /// `hash_balance_factor`, at least 100: bounded load.
-        balance_factor: Option<u32>,
     },
     /// The cluster type chooses (original destination).
     ClusterProvided,
@@ -203,12 +199,10 @@ fn legacy(policy: i32, config: Option<OldConfig>, cx: &mut BuildCx<'_>) -> Confi
             max: ring.1,
             function: ring.2,
             use_hostname: false,
-            balance_factor: None,
         },
         OldPolicy::Maglev => LbPolicy::Maglev {
             table_size,
             use_hostname: false,
-            balance_factor: None,
         },
         OldPolicy::ClusterProvided => LbPolicy::ClusterProvided,
         OldPolicy::LoadBalancingPolicyConfig => {
@@ -299,11 +293,14 @@ fn known_policy(any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Option<LbConfig
 fn ring_hash(proto: RingHash, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
     coverage!(cx, proto => RingHash {
         supported {
-            hash_function, minimum_ring_size, maximum_ring_size, use_hostname_for_hashing, hash_balance_factor,
-            consistent_hashing_lb_config, locality_weighted_lb_config
+            hash_function, minimum_ring_size, maximum_ring_size, use_hostname_for_hashing, consistent_hashing_lb_config
+        }
+        ignored {
+            hash_balance_factor: "the load of a host is not bounded",
+            locality_weighted_lb_config: "localities do not weigh in hashing"
         }
     });
-    let (use_hostname, balance_factor) = hashing(consistent_hashing_lb_config, cx)?;
+    let use_hostname = hashing(consistent_hashing_lb_config, cx)?;
     let (min, max) = (
         minimum_ring_size.map_or(1024, |v| v.value),
         maximum_ring_size.map_or(8 << 20, |v| v.value),
@@ -313,42 +310,36 @@ fn ring_hash(proto: RingHash, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
         true => HashFunction::Murmur2,
         false => HashFunction::XxHash,
     };
-    let mut config = LbConfig::new(LbPolicy::RingHash {
+    Ok(LbConfig::new(LbPolicy::RingHash {
         min,
         max,
         function,
         use_hostname: use_hostname || use_hostname_for_hashing,
-        balance_factor: balance_factor.or(hash_balance_factor.map(|v| v.value)),
-    });
-    if locality_weighted_lb_config.is_some() {
-        config.locality = LocalityLb::Weighted;
-    }
-    Ok(config)
+    }))
 }
 
 fn maglev(proto: Maglev, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
     coverage!(cx, proto => Maglev {
-        supported { table_size, consistent_hashing_lb_config, locality_weighted_lb_config }
+        supported { table_size, consistent_hashing_lb_config }
+        ignored { locality_weighted_lb_config: "localities do not weigh in hashing" }
     });
-    let (use_hostname, balance_factor) = hashing(consistent_hashing_lb_config, cx)?;
-    let mut config = LbConfig::new(LbPolicy::Maglev {
+    let use_hostname = hashing(consistent_hashing_lb_config, cx)?;
+    Ok(LbConfig::new(LbPolicy::Maglev {
         table_size: table_size.map_or(65537, |v| v.value),
         use_hostname,
-        balance_factor,
-    });
-    if locality_weighted_lb_config.is_some() {
-        config.locality = LocalityLb::Weighted;
-    }
-    Ok(config)
+    }))
 }
 
-fn hashing(proto: Option<ConsistentHashingLbConfig>, cx: &mut BuildCx<'_>) -> ConfigResult<(bool, Option<u32>)> {
-    let Some(proto) = proto else { return Ok((false, None)) };
+fn hashing(proto: Option<ConsistentHashingLbConfig>, cx: &mut BuildCx<'_>) -> ConfigResult<bool> {
+    let Some(proto) = proto else { return Ok(false) };
     coverage!(cx, proto => ConsistentHashingLbConfig {
-        supported { use_hostname_for_hashing, hash_balance_factor }
-        ignored { hash_policy: "the route's hash policy is used" }
+        supported { use_hostname_for_hashing }
+        ignored {
+            hash_balance_factor: "the load of a host is not bounded",
+            hash_policy: "the route's hash policy is used"
+        }
     });
-    Ok((use_hostname_for_hashing, hash_balance_factor.map(|v| v.value)))
+    Ok(use_hostname_for_hashing)
 }
 
 fn with_locality(policy: LbPolicy, locality: Option<LocalityLbConfig>, cx: &mut BuildCx<'_>) -> LbConfig {
@@ -390,21 +381,13 @@ fn common_config(
             .collect();
     }
     if let Some(proto) = consistent_hashing_lb_config {
-        coverage!(cx, proto => OldHashing { supported { use_hostname_for_hashing, hash_balance_factor } });
-        let factor = hash_balance_factor.map(|v| v.value);
+        coverage!(cx, proto => OldHashing {
+            supported { use_hostname_for_hashing }
+            ignored { hash_balance_factor: "the load of a host is not bounded" }
+        });
         match &mut config.policy {
-            LbPolicy::RingHash {
-                use_hostname,
-                balance_factor,
-                ..
-            }
-            | LbPolicy::Maglev {
-                use_hostname,
-                balance_factor,
-                ..
-            } => {
+            LbPolicy::RingHash { use_hostname, .. } | LbPolicy::Maglev { use_hostname, .. } => {
                 *use_hostname |= use_hostname_for_hashing;
-                *balance_factor = balance_factor.or(factor);
             }
             _ => {}
         }

@@ -21,7 +21,7 @@ use xds_protos::{
 };
 
 use super::*;
-use crate::upstream::test_support::{server, static_cluster};
+use crate::upstream::tests::{server, static_cluster};
 
 fn build_one(proto: Proto) -> ConfigResult<ClusterConfig> {
     build(proto, false, &mut BuildCx::new(&server()))

@@ -3,7 +3,7 @@ use crate::{
     config::BuildCx,
     upstream::{
         config::from_assignment,
-        test_support::{assignment, endpoint, server, static_cluster},
+        tests::{assignment, endpoint, server, static_cluster},
     },
 };
 
@@ -20,7 +20,7 @@ fn hosts_survive_updates() {
         info: Arc::new(built.info),
         hosts: Default::default(),
     });
-    let store = HostStore::new(cluster.clone());
+    let store = HostStore::new(cluster.clone(), true);
     let mut apply = |endpoints: Vec<xds_protos::envoy::config::endpoint::v3::LbEndpoint>| {
         let assignment = from_assignment(assignment(endpoints), &mut cx).unwrap();
         store.apply(assignment, &server)

@@ -4,6 +4,7 @@
 //! if localities are weighted; then a host of that set by the policy. A panicking priority offers all its hosts.
 
 mod edf;
+mod hashing;
 mod policy;
 mod priority;
 
@@ -19,7 +20,7 @@ use self::{
 };
 use super::{
     Health, Host, HostSet, HostSets,
-    config::{LbConfig, LocalityLb},
+    config::{LbConfig, LbPolicy, LocalityLb},
 };
 use crate::http::stream_info::Metadata;
 
@@ -110,8 +111,8 @@ impl Balancer {
         }
         let mut picked = Picked::default();
         let mut last = None;
-        for _ in 0..=cx.attempts {
-            last = self.pick_once(config, cx, &mut picked);
+        for attempt in 0..=cx.attempts {
+            last = self.pick_once(config, cx, attempt, &mut picked);
             match (&last, cx.rejects) {
                 (Some(host), Some(rejects)) if rejects(host) => {}
                 _ => break,
@@ -120,7 +121,13 @@ impl Balancer {
         (last, picked)
     }
 
-    fn pick_once(&mut self, config: &LbConfig, cx: &LbContext<'_>, picked: &mut Picked) -> Option<Arc<Host>> {
+    fn pick_once(
+        &mut self,
+        config: &LbConfig,
+        cx: &LbContext<'_>,
+        attempt: u32,
+        picked: &mut Picked,
+    ) -> Option<Arc<Host>> {
         let sets = &self.sets;
         let hash = cx.hash.unwrap_or_else(|| self.random.u64(..));
         let avoiding = match cx.avoid_priorities {
@@ -138,9 +145,11 @@ impl Balancer {
             if config.fail_traffic_on_panic {
                 return None;
             }
-            return policy::pick(&mut pickers.all, &set.hosts, &config.policy, hash, random);
+            return policy::pick(&mut pickers.all, &set.hosts, &config.policy, hash, attempt, random);
         }
+        let by_hash = matches!(config.policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. });
         if config.locality == LocalityLb::Weighted
+            && !by_hash
             && let Some(host) = pickers.by_locality(set, availability, config, hash, random)
         {
             return Some(host);
@@ -149,7 +158,7 @@ impl Balancer {
             Availability::Healthy => (&mut pickers.healthy, &set.healthy),
             Availability::Degraded => (&mut pickers.degraded, &set.degraded),
         };
-        policy::pick(picker, hosts, &config.policy, hash, random)
+        policy::pick(picker, hosts, &config.policy, hash, attempt, random)
     }
 
     fn find(&self, address: &str, config: &LbConfig) -> Option<Arc<Host>> {
@@ -188,7 +197,7 @@ impl PriorityPickers {
             Availability::Healthy => &locality.healthy,
             Availability::Degraded => &locality.degraded,
         };
-        policy::pick(pickers.get_mut(index)?, hosts, &config.policy, hash, random)
+        policy::pick(pickers.get_mut(index)?, hosts, &config.policy, hash, 0, random)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use super::edf::Edf;
+use super::{
+    edf::Edf,
+    hashing::{Maglev, Ring},
+};
 use crate::upstream::{Host, config::LbPolicy};
 
 /// The hosts a policy chooses from.
@@ -14,6 +17,10 @@ pub enum Picker {
     Next(usize),
     /// Weights differ.
     Weighted(Edf),
+    /// Ring hash.
+    Ring(Ring),
+    /// Maglev.
+    Maglev(Maglev),
     /// The policy has no state.
     Stateless,
 }
@@ -24,6 +31,7 @@ pub fn pick(
     hosts: &Pool,
     policy: &LbPolicy,
     hash: u64,
+    attempt: u32,
     random: &mut fastrand::Rng,
 ) -> Option<Arc<Host>> {
     match hosts.as_slice() {
@@ -40,10 +48,12 @@ pub fn pick(
         }
         (Picker::Weighted(edf), LbPolicy::LeastRequest { bias, .. }) => edf.pick(|i| load_weight(&hosts[i], *bias))?,
         (Picker::Weighted(edf), _) => edf.pick(|i| f64::from(hosts[i].weight()))?,
+        (Picker::Ring(ring), _) => ring.choose(hash, attempt)?,
+        (Picker::Maglev(table), _) => table.choose(hash, attempt)?,
         (Picker::Stateless, LbPolicy::LeastRequest { choices, full_scan, .. }) => {
             least_request(hosts, *choices, *full_scan, random)
         }
-        (Picker::Stateless, _) => usize::try_from(hash % hosts.len() as u64).unwrap_or(0),
+        (Picker::Stateless, _) => random.usize(..hosts.len()),
     };
     hosts.get(index).cloned()
 }
@@ -63,6 +73,16 @@ fn make(hosts: &Pool, policy: &LbPolicy, random: &mut fastrand::Rng) -> Picker {
         LbPolicy::RoundRobin | LbPolicy::ClusterProvided if equal => Picker::Next(random.usize(..hosts.len())),
         LbPolicy::RoundRobin | LbPolicy::ClusterProvided => weighted(&|i| f64::from(hosts[i].weight()), random),
         LbPolicy::LeastRequest { bias, .. } if !equal => weighted(&|i| load_weight(&hosts[i], *bias), random),
+        LbPolicy::RingHash {
+            min,
+            max,
+            function,
+            use_hostname,
+        } => Picker::Ring(Ring::new(hosts, *min, *max, *function, *use_hostname)),
+        LbPolicy::Maglev {
+            table_size,
+            use_hostname,
+        } => Picker::Maglev(Maglev::new(hosts, *table_size, *use_hostname)),
         _ => Picker::Stateless,
     }
 }

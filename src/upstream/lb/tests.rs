@@ -218,3 +218,44 @@ fn retries_pass_over_rejected_hosts_and_priorities() {
     let host = priorities.pick(&config(LbPolicy::RoundRobin), &cx).0.unwrap();
     assert_eq!(host.address.port(), Some(77));
 }
+
+// What Envoy 1.40 answers for the header values key-0, key-1, ... with `hash_policy: header`.
+#[test]
+fn keys_land_where_envoy_puts_them() {
+    use crate::upstream::config::HashFunction;
+    let hosts: Vec<Arc<Host>> = [(20001, 1), (20002, 2), (20003, 1), (20004, 5)]
+        .map(|(port, weight)| {
+            let address = Address::Ip(([127, 0, 0, 1], port).into());
+            Arc::new(Host::new(address, "", weight, HostAttributes::default()))
+        })
+        .into();
+    let ring = |function, min| LbPolicy::RingHash {
+        min,
+        max: 8 << 20,
+        function,
+        use_hostname: false,
+    };
+    let maglev = LbPolicy::Maglev {
+        table_size: 65537,
+        use_hostname: false,
+    };
+    for (policy, expected) in [
+        (ring(HashFunction::XxHash, 1024), "144244443244432424124424"),
+        (ring(HashFunction::Murmur2, 64), "342441413441443441422344"),
+        (maglev, "444442132444442233442243"),
+    ] {
+        let mut balancer = balancer(vec![of(hosts.clone())]);
+        let config = config(policy);
+        let landed: String = (0..24)
+            .map(|n| {
+                let cx = LbContext {
+                    hash: Some(twox_hash::XxHash64::oneshot(0, format!("key-{n}").as_bytes())),
+                    ..Default::default()
+                };
+                let host = balancer.pick(&config, &cx).0.unwrap();
+                (host.address.port().unwrap() - 20000).to_string()
+            })
+            .collect();
+        assert_eq!(landed, expected, "{:?}", config.policy);
+    }
+}

@@ -151,7 +151,8 @@ impl ClusterManager {
             info: Arc::new(built.info),
             hosts: Default::default(),
         });
-        let store = Arc::new(HostStore::new(cluster.clone()));
+        let dynamic = !matches!(built.discovery, config::Discovery::Static(_));
+        let store = Arc::new(HostStore::new(cluster.clone(), dynamic));
         let secondary = discovery::is_secondary(&built.discovery);
         let (source, target) = discovery::start(built.discovery, store, server);
         let mut targets = cx.init;

@@ -3,7 +3,7 @@ use std::rc::Rc;
 use xds_protos::any;
 
 use super::*;
-use crate::upstream::test_support::{assignment, endpoint, local, running_server, static_cluster};
+use crate::upstream::tests::{assignment, endpoint, local, running_server, static_cluster};
 
 #[test]
 fn adds_replaces_and_removes() {

@@ -75,10 +75,7 @@ async fn open(
     }
     let (stream, local, remote) = opened?;
     match cluster.sockets.for_host(host) {
-        TransportSocket::RawBuffer => {
-            cluster.stats.local().total_match_count.inc();
-            Ok((stream, local, remote, None))
-        }
+        TransportSocket::RawBuffer => Ok((stream, local, remote, None)),
         TransportSocket::Client(client) => {
             let cx = TransportCx { host, options, alpn };
             let (stream, tls) = client

@@ -542,7 +542,6 @@ impl Drop for OpenGuard {
             true => stats.upstream_cx_destroy_local.inc(),
             false => stats.upstream_cx_destroy_remote.inc(),
         }
-        stats.upstream_cx_length_ms.record(millis(self.started.elapsed()));
         pool.host.stats.cx_active.fetch_sub(1, Relaxed);
         pool.breakers().connections.dec();
         match &self.conn {
@@ -554,6 +553,7 @@ impl Drop for OpenGuard {
                         false => stats.upstream_cx_destroy_remote_with_active_rq.inc(),
                     }
                 }
+                stats.upstream_cx_length_ms.record(millis(self.started.elapsed()));
                 stats.upstream_rq_per_cx.record(conn.requests.get().into());
                 conn.retired.set(true);
                 pool.state.borrow_mut().open -= 1;

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     http::{Body, RequestHead},
     net::Stream,
-    upstream::{ConnectFailure, config::HttpOptions},
+    upstream::{ConnectFailure, config::HttpOptions, stats::Http1CodecStats},
 };
 
 /// A request as HTTP/1.1 has it: origin form (or the authority for CONNECT), and a `host` header.
@@ -53,6 +53,7 @@ pub(super) fn request(mut head: RequestHead, body: Body, options: &HttpOptions) 
 pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) -> Result<(), ConnectFailure> {
     let cluster = open.pool.cluster.clone();
     let http = &cluster.http;
+    let _: crate::stats::Stats<Http1CodecStats> = cluster.scope.block();
     let mut builder = http1::Builder::new();
     builder
         .max_headers(http.max_headers_count as usize)

@@ -29,7 +29,7 @@ use crate::{
     http::{Body, RequestHead, Scheme},
     upstream::{
         ConnectFailure, LbContext, UpstreamFailure, UpstreamResponse, WorkerCluster,
-        test_support::{add, local, server, static_cluster},
+        tests::{add, local, server, static_cluster},
     },
 };
 
