@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The value at a path of keys below `root`; none as soon as a key is missing or a step is no struct.
-pub fn struct_path<'s, K: AsRef<str>>(root: &'s Struct, path: impl IntoIterator<Item = K>) -> Option<&'s Value> {
+pub fn struct_path<K: AsRef<str>>(root: &Struct, path: impl IntoIterator<Item = K>) -> Option<&Value> {
     let mut path = path.into_iter();
     let mut value = root.fields.get(path.next()?.as_ref())?;
     for key in path {

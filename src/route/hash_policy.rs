@@ -34,7 +34,7 @@ struct Policy {
 enum Source {
     Header(HeaderName, Option<RegexSubstitution>),
     Cookie(Cookie),
-    SourceIp,
+    ClientIp,
     Query(String),
     FilterState(String),
     /// `connection_properties` that ask for nothing.
@@ -98,7 +98,7 @@ impl Policy {
             Some(PolicySpecifier::Cookie(c)) => cx.field("cookie", |cx| Cookie::build(c, cx).map(Source::Cookie))?,
             Some(PolicySpecifier::ConnectionProperties(c)) => {
                 coverage!(cx, c => ConnectionProperties { supported { source_ip } });
-                if source_ip { Source::SourceIp } else { Source::Nothing }
+                if source_ip { Source::ClientIp } else { Source::Nothing }
             }
             Some(PolicySpecifier::QueryParameter(q)) => {
                 coverage!(cx, q => QueryParameter { supported { name } });
@@ -125,7 +125,7 @@ impl Source {
         match self {
             Self::Header(name, rewrite) => hash_header(head, name, rewrite.as_ref()),
             Self::Cookie(c) => c.hash(head, info, make_cookies, set_cookies),
-            Self::SourceIp => info.remote_address().ip().map(|ip| xx_hash(ip.to_string().as_bytes())),
+            Self::ClientIp => info.remote_address().ip().map(|ip| xx_hash(ip.to_string().as_bytes())),
             Self::Query(name) => query_parameter(head.query()?, name).map(|v| xx_hash(v.as_bytes())),
             Self::FilterState(key) => match info.filter_state.get(key) {
                 Some(object) => object.hash(),

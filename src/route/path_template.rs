@@ -152,12 +152,16 @@ fn piece<'t>(text: &'t str, out: &mut String, text_glob: &mut bool) -> Result<&'
         if std::mem::replace(text_glob, text.starts_with("**")) {
             return Err("Glob after text glob.");
         }
-        if let Some(after) = text.strip_prefix("**") {
-            out.push_str(&format!("[{SEGMENT}/]*"));
-            return Ok(after);
-        }
-        out.push_str(&format!("[{SEGMENT}]+"));
-        return Ok(&text[1..]);
+        return Ok(match text.strip_prefix("**") {
+            Some(after) => {
+                out.push_str(&format!("[{SEGMENT}/]*"));
+                after
+            }
+            None => {
+                out.push_str(&format!("[{SEGMENT}]+"));
+                text.trim_start_matches('*')
+            }
+        });
     }
     let first = text.chars().next().ok_or("Invalid literal")?;
     if !(first.is_ascii_alphanumeric() || "-._~%!$&'()+,;:@/".contains(first)) {

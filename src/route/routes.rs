@@ -17,12 +17,14 @@ pub(super) struct Routes {
     index: Option<Index>,
 }
 
+type ByText = HashMap<Box<str>, Vec<u32>>;
+
 /// Which routes may match a path, by what they begin with. Every list is in route order.
 #[derive(Debug, Default)]
 struct Index {
-    exact: HashMap<Box<str>, Vec<u32>>,
+    exact: ByText,
     /// Prefixes by length.
-    prefixes: Vec<(usize, HashMap<Box<str>, Vec<u32>>)>,
+    prefixes: Vec<(usize, ByText)>,
     /// What can only be found by trying.
     others: Vec<u32>,
 }

@@ -90,7 +90,7 @@ impl RouteTable {
             }
             rejected { route_specifiers: "no route specifier extension is built in" }
         });
-        for plugin in cluster_specifier_plugins.into_iter().filter(|p| !p.is_optional) {
+        if let Some(plugin) = cluster_specifier_plugins.into_iter().find(|p| !p.is_optional) {
             let extension = plugin.extension.unwrap_or_default();
             return Err(cx.error_at(
                 "cluster_specifier_plugins",

@@ -1,6 +1,10 @@
 //! Requests and streams for the tests of routes, matchers and formats.
 
-use std::{rc::Rc, sync::Arc, time::SystemTime};
+use std::{
+    rc::Rc,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use xds_protos::envoy::config::bootstrap::v3::Bootstrap;
@@ -12,10 +16,14 @@ use crate::{
     server::ServerContext,
 };
 
-/// A server without configuration.
+/// A server without configuration; one for all tests, which only read it.
 pub(crate) fn server() -> Arc<ServerContext> {
-    let cli = Cli::read(["nuncio", "--concurrency", "1"].map(Into::into)).unwrap();
-    ServerContext::new(Bootstrap::default(), &cli).unwrap()
+    static SERVER: OnceLock<Arc<ServerContext>> = OnceLock::new();
+    let new = || {
+        let cli = Cli::read(["nuncio", "--concurrency", "1"].map(Into::into)).unwrap();
+        ServerContext::new(Bootstrap::default(), &cli).unwrap()
+    };
+    SERVER.get_or_init(new).clone()
 }
 
 /// A request of `GET path` to `host`, with headers.
