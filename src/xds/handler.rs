@@ -71,13 +71,6 @@ pub trait ResourceHandler {
     /// `update_attempt`, `update_success`, `update_rejected`, `version`, ... stand below it.
     fn stat_prefix(&self) -> String;
 
-    /// Whether the resource is a message of its type that keeps the API's rules. Asked only when a state of the world
-    /// lacks something: Envoy refuses the whole of a response with an unreadable resource, so nothing is removed on
-    /// the word of one.
-    fn readable(&self, _resource: &Resource, _server: &Arc<ServerContext>) -> bool {
-        true
-    }
-
     /// Applies what came, and names what it did not take. One bad resource never stops the others.
     fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected>;
 

@@ -1,12 +1,18 @@
 //! From an `Any` of a response to the typed message, checked.
 
+use std::sync::Arc;
+
 use xds_protos::{
     check, dynamic,
     google::protobuf::Any,
     prost::{Message, Name},
 };
 
-use crate::config::{BuildCx, ConfigResult, unpack};
+use super::Resource;
+use crate::{
+    config::{BuildCx, ConfigResult, unpack},
+    server::ServerContext,
+};
 
 /// Opens a dynamic resource, validates it, and looks for fields the API does not have.
 ///
@@ -23,4 +29,21 @@ pub fn open<P: Message + Name + Default>(any: &Any, cx: &BuildCx<'_>) -> ConfigR
         }
     }
     Ok(typed)
+}
+
+/// Opens all resources of an update, in their order. Whether all could be opened is said, too: a state of the world
+/// that cannot be read as a whole does not tell what is gone.
+pub(super) fn open_all<P: Message + Name + Default>(
+    resources: Vec<Resource>,
+    server: &Arc<ServerContext>,
+) -> (Vec<(Resource, ConfigResult<P>)>, bool) {
+    let opened: Vec<_> = resources
+        .into_iter()
+        .map(|resource| {
+            let message = open(&resource.any, &BuildCx::new(server));
+            (resource, message)
+        })
+        .collect();
+    let all = opened.iter().all(|(_, message)| message.is_ok());
+    (opened, all)
 }

@@ -106,15 +106,12 @@ impl Watch {
             Names::One(_) => resources.to_vec(),
         };
         let mut removed = Vec::new();
-        if self.names == Names::Wildcard {
-            let now: BTreeSet<String> = added.iter().map(|r| r.name.clone()).collect();
-            let gone: Vec<String> = self.known.difference(&now).cloned().collect();
-            if complete && (gone.is_empty() || added.iter().all(|r| self.handler.readable(r, server))) {
-                removed = gone;
-                self.known = now;
-            } else {
-                self.known.extend(now);
-            }
+        let now: BTreeSet<String> = match self.names {
+            Names::Wildcard => added.iter().map(|r| r.name.clone()).collect(),
+            Names::One(_) | Names::Namespace(_) => BTreeSet::new(),
+        };
+        if complete && self.names == Names::Wildcard {
+            removed.extend(self.known.difference(&now).cloned());
         }
         let update = Update {
             version: version.to_owned(),
@@ -122,7 +119,14 @@ impl Watch {
             removed,
             full: true,
         };
-        self.apply(update, complete, server)
+        let rejected = self.apply(update, complete, server);
+        if complete && rejected.is_empty() {
+            self.known = now;
+        } else {
+            // The handler may have kept what is missing; then the next response tells again.
+            self.known.extend(now);
+        }
+        rejected
     }
 
     /// Applies an update and counts it; a watch whose guard is gone takes nothing any more.

@@ -57,20 +57,6 @@ struct State {
     active: BTreeMap<Arc<str>, Managed>,
     warming: BTreeMap<Arc<str>, Managed>,
     generation: u64,
-    /// Holds back the ACK of CDS while clusters are warming: it tells the control plane that they serve.
-    cds_pause: Option<Pause>,
-}
-
-impl State {
-    /// To be called after every change of `warming`.
-    fn warming_changed(&mut self, stats: &ClusterManagerStats, server: &Arc<ServerContext>) {
-        stats.warming_clusters.set(self.warming.len() as u64);
-        if self.warming.is_empty() {
-            self.cds_pause = None;
-        } else if self.cds_pause.is_none() {
-            self.cds_pause = Some(server.xds.pause(&xds_protos::type_url::<Proto>()));
-        }
-    }
 }
 
 /// All clusters. Every method may be called from any control-side thread; no worker takes its lock.
@@ -183,7 +169,7 @@ impl ClusterManager {
         }
         managed.snapshot.cluster.info.membership.local().warming_state.set(1);
         state.warming.insert(name.clone(), managed);
-        state.warming_changed(stats, server);
+        stats.warming_clusters.set(state.warming.len() as u64);
         drop(state);
         if targets.iter().all(|t| *t.ready.borrow()) {
             self.warmed(&name, generation, server);
@@ -208,7 +194,7 @@ impl ClusterManager {
             let cluster = managed.snapshot.cluster.clone();
             cluster.info.membership.local().warming_state.set(0);
             let replaced = state.active.insert(name, managed);
-            state.warming_changed(stats, server);
+            stats.warming_clusters.set(state.warming.len() as u64);
             stats.active_clusters.set(state.active.len() as u64);
             // Under the lock, so that two changes of one cluster reach the workers in their order.
             server
@@ -232,7 +218,7 @@ impl ClusterManager {
                 return false;
             }
             let gone = (state.active.remove_entry(name), state.warming.remove(name));
-            state.warming_changed(stats, server);
+            stats.warming_clusters.set(state.warming.len() as u64);
             stats.active_clusters.set(state.active.len() as u64);
             if let Some((name, _)) = &gone.0 {
                 server

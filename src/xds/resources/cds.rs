@@ -6,11 +6,11 @@ use tokio::sync::watch;
 use xds_protos::envoy::config::{cluster::v3::Cluster, core::v3::ConfigSource};
 
 use crate::{
-    config::{BuildCx, InitTarget},
+    config::InitTarget,
     server::ServerContext,
     stats::Stats,
     stats_block,
-    xds::{FetchFailure, Names, Rejected, Resource, ResourceHandler, Update, WatchGuard, open, stats::unix_millis},
+    xds::{FetchFailure, Names, Rejected, ResourceHandler, Update, WatchGuard, open::open_all, stats::unix_millis},
 };
 
 stats_block! {
@@ -50,15 +50,12 @@ impl ResourceHandler for Cds {
         PREFIX.to_owned()
     }
 
-    fn readable(&self, resource: &Resource, server: &Arc<ServerContext>) -> bool {
-        open::<Cluster>(&resource.any, &BuildCx::new(server)).is_ok()
-    }
-
     fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected> {
         let mut rejected = Vec::new();
         let mut seen = HashSet::new();
         let (mut added, mut skipped, mut gone) = (0, 0, 0);
-        for resource in update.added {
+        let (opened, readable) = open_all::<Cluster>(update.added, server);
+        for (resource, cluster) in opened {
             if !seen.insert(resource.name.clone()) {
                 // The first of them stands.
                 rejected.push(Rejected {
@@ -67,7 +64,7 @@ impl ResourceHandler for Cds {
                 });
                 continue;
             }
-            let applied = open::<Cluster>(&resource.any, &BuildCx::new(server)).and_then(|cluster| {
+            let applied = cluster.and_then(|cluster| {
                 server
                     .clusters
                     .add_or_update(cluster, &resource.version, resource.any, server)
@@ -78,7 +75,12 @@ impl ResourceHandler for Cds {
                 Err(error) => rejected.push(Rejected::new(resource.name, &error)),
             }
         }
-        for name in update.removed {
+        let removed = if readable || !update.full {
+            update.removed
+        } else {
+            Vec::new()
+        };
+        for name in removed {
             if server.clusters.remove(&name, server) {
                 gone += 1;
             }

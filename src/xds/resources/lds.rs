@@ -6,9 +6,9 @@ use tokio::sync::watch;
 use xds_protos::envoy::config::{core::v3::ConfigSource, listener::v3::Listener};
 
 use crate::{
-    config::{BuildCx, InitTarget},
+    config::InitTarget,
     server::ServerContext,
-    xds::{FetchFailure, Names, Rejected, Resource, ResourceHandler, Update, WatchGuard, open},
+    xds::{FetchFailure, Names, Rejected, ResourceHandler, Update, WatchGuard, open::open_all},
 };
 
 /// Subscribes to all listeners (`dynamic_resources.lds_config`). The target is ready after the first answer; the
@@ -36,20 +36,22 @@ impl ResourceHandler for Lds {
         "listener_manager.lds.".to_owned()
     }
 
-    fn readable(&self, resource: &Resource, server: &Arc<ServerContext>) -> bool {
-        open::<Listener>(&resource.any, &BuildCx::new(server)).is_ok()
-    }
-
     fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected> {
+        let (opened, readable) = open_all::<Listener>(update.added, server);
         // Removed ones first: a new listener may want the address of one that is gone.
-        for name in update.removed {
+        let removed = if readable || !update.full {
+            update.removed
+        } else {
+            Vec::new()
+        };
+        for name in removed {
             if server.listeners.remove(&name, server) {
                 tracing::info!("lds: remove listener '{name}'");
             }
         }
         let mut rejected = Vec::new();
         let mut seen = HashSet::new();
-        for resource in update.added {
+        for (resource, listener) in opened {
             if !seen.insert(resource.name.clone()) {
                 rejected.push(Rejected {
                     reason: format!("duplicate listener {} found", resource.name),
@@ -57,7 +59,7 @@ impl ResourceHandler for Lds {
                 });
                 continue;
             }
-            let applied = open::<Listener>(&resource.any, &BuildCx::new(server)).and_then(|listener| {
+            let applied = listener.and_then(|listener| {
                 server
                     .listeners
                     .add_or_update(listener, &resource.version, resource.any, false, server)

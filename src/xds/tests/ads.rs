@@ -259,3 +259,30 @@ fn a_paused_type_is_acknowledged_when_it_is_resumed() {
         assert_eq!(stream.request().await.response_nonce, "n1");
     });
 }
+
+#[test]
+fn what_a_response_does_not_say_is_kept_when_it_cannot_be_read_as_a_whole() {
+    run(async {
+        let mut plane = ControlPlane::start().await;
+        let proxy = ads_proxy(plane.address, "GRPC");
+        let (_guard, mut target) = crate::xds::resources::cds::subscribe(&ads(), &proxy.server);
+        let mut stream = plane.sotw.recv().await.unwrap();
+        stream.request().await;
+        stream.respond(response(&clusters(), "1", "n1", vec![cluster("a"), cluster("b")]));
+        target.ready.wait_for(|ready| *ready).await.unwrap();
+        assert_eq!(stream.request().await.version_info, "1");
+        // Its name is there, its rules are broken.
+        let broken = xds_protos::any::pack(&Cluster {
+            name: "c".to_owned(),
+            connect_timeout: Some(xds_protos::google::protobuf::Duration { seconds: -1, nanos: 0 }),
+            ..Cluster::default()
+        });
+        stream.respond(response(&clusters(), "2", "n2", vec![cluster("b"), broken]));
+        assert!(error(&stream.request().await).contains("c: "));
+        assert!(proxy.server.clusters.contains("a"));
+        // The next that can be read removes what was missing all along.
+        stream.respond(response(&clusters(), "3", "n3", vec![cluster("b")]));
+        assert_eq!(stream.request().await.version_info, "3");
+        assert!(!proxy.server.clusters.contains("a") && proxy.server.clusters.contains("b"));
+    });
+}
