@@ -221,8 +221,12 @@ fn tls_facts() {
         cipher: "TLS_AES_128_GCM_SHA256",
         ..TlsInfo::default()
     };
-    tls.peer.uri_sans = vec!["spiffe://a".into(), "spiffe://b".into()];
-    tls.peer.subject = "CN=client".into();
+    tls.peer = CertInfo {
+        uri_sans: vec!["spiffe://a".into(), "spiffe://b".into()],
+        subject: "CN=client".into(),
+        ..CertInfo::default()
+    }
+    .into();
     Rc::get_mut(&mut info.connection).unwrap().tls = Some(Arc::new(tls));
     let cx = FormatCx {
         request: None,

@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    os::fd::AsFd,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Instant, SystemTime},
@@ -210,8 +209,12 @@ async fn handshake(accepted: Accepted, chain: &FilterChain) -> Result<(Stream, O
     match (&chain.transport, accepted) {
         (DownstreamTransport::RawBuffer, Accepted::Tcp(s, _)) => Ok((Stream::Tcp(s), None)),
         (DownstreamTransport::RawBuffer, Accepted::Unix(s, _)) => Ok((Stream::Unix(s), None)),
-        (DownstreamTransport::Tls(tls), Accepted::Tcp(s, _)) => {
-            let accepting = tls.accept(s);
+        (DownstreamTransport::Tls(tls), accepted) => {
+            let stream = match accepted {
+                Accepted::Tcp(s, _) => Stream::Tcp(s),
+                Accepted::Unix(s, _) => Stream::Unix(s),
+            };
+            let accepting = tls.accept(stream);
             let done = match chain.transport_timeout {
                 Some(limit) => timeout(limit, accepting).await.map_err(|_| HandshakeFailure {
                     reason: "transport socket timeout was reached".into(),
@@ -224,13 +227,6 @@ async fn handshake(accepted: Accepted, chain: &FilterChain) -> Result<(Stream, O
                     reason: e.0,
                     timed_out: false,
                 })
-        }
-        (DownstreamTransport::Tls(_), Accepted::Unix(s, _)) => {
-            drop(s.as_fd());
-            Err(HandshakeFailure {
-                reason: "TLS over unix sockets is not supported".into(),
-                timed_out: false,
-            })
         }
     }
 }

@@ -29,6 +29,18 @@ pub enum Stream {
     Other(Pin<Box<dyn ByteStream>>),
 }
 
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Self::Unix(stream)
+    }
+}
+
 impl Stream {
     /// Whether [`Self::readable`] is told by the kernel.
     pub fn can_wait(&self) -> bool {

@@ -18,6 +18,7 @@ use crate::{
     extensions::{self, Registry},
     listener::ListenerManager,
     stats::{Stats, StatsConfig, Store},
+    tls::Secrets,
     upstream::ClusterManager,
     xds,
 };
@@ -66,6 +67,8 @@ pub struct ServerContext {
     pub concurrency: usize,
     /// The xDS client.
     pub xds: xds::Handle,
+    /// Certificates, keys and validation contexts.
+    pub secrets: Secrets,
     /// All clusters.
     pub clusters: ClusterManager,
     /// `--drain-time-s`
@@ -116,6 +119,7 @@ impl ServerContext {
             clusters: ClusterManager::new(&stats),
             stats,
             xds: xds::Handle::default(),
+            secrets: Secrets::default(),
             mailboxes: Mailboxes::default(),
             concurrency,
             drain_time: cli.drain_time(),

@@ -17,6 +17,7 @@ use super::{ServerContext, State, Worker, WorkerMsg};
 use crate::{
     bootstrap,
     cli::{Cli, Mode},
+    config::BuildCx,
     stats, xds,
 };
 
@@ -195,6 +196,12 @@ fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::Co
     let Some(resources) = &bootstrap.static_resources else {
         return Ok(());
     };
+    for (index, secret) in resources.secrets.iter().enumerate() {
+        let mut cx = BuildCx::new(server);
+        cx.field("static_resources", |cx| {
+            cx.item("secrets", index, |cx| server.secrets.add_static(secret.clone(), cx))
+        })?;
+    }
     for cluster in &resources.clusters {
         server.clusters.add_static(cluster.clone(), pack(cluster), server)?;
     }

@@ -1,34 +1,35 @@
 //! TLS both ways: server and client contexts, secrets, peer validation.
+//!
+//! ```text
+//! DownstreamTlsContext, UpstreamTlsContext -> Common: parameters, and where certificates and CAs come from
+//! secrets (static, SDS, files) + Common -> a state of rustls configurations, swapped when a secret changes
+//! accept / connect: one handshake with the state of that moment -> Stream, TlsInfo or HandshakeError
+//! ```
+//!
+//! What rustls cannot do (TLS 1.0 and 1.1, renegotiation, suites without forward secrecy) is refused when it is
+//! configured, unless leaving it out of a list only makes the context stricter.
 
-use std::sync::Arc;
+mod admin;
+mod cert_info;
+mod certificate;
+mod client;
+mod common;
+mod failure;
+mod info;
+mod key_log;
+mod names;
+mod params;
+mod secrets;
+mod selection;
+mod server;
+mod stats;
+mod tickets;
+mod validation;
 
-use tokio::net::TcpStream;
-use xds_protos::google::protobuf::Any;
-
-use crate::{
-    config::{BuildCx, ConfigResult},
-    http::stream_info::TlsInfo,
-    net::Stream,
+pub use admin::{certificates, redact, secrets_config_dump};
+pub use client::{ClientOptions, ClientTls};
+pub use failure::HandshakeError;
+pub use secrets::{
+    AppliedSecret, Candidate, CertificateSecret, SecretKind, SecretSlot, SecretUser, SecretValue, Secrets,
 };
-
-/// Why a handshake failed, as `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%` and its upstream twin print it.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HandshakeError(pub String);
-
-/// A listener's TLS context (`DownstreamTlsContext`): rotates under its connections.
-pub struct ServerTls {}
-
-impl ServerTls {
-    /// Builds from a `DownstreamTlsContext`; secrets by SDS become init targets of `cx`.
-    pub fn build(any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<Self>> {
-        let _ = any;
-        Err(cx.error("TLS is not built yet"))
-    }
-
-    /// Takes the TLS handshake of a client.
-    pub async fn accept(&self, stream: TcpStream) -> Result<(Stream, TlsInfo), HandshakeError> {
-        drop(stream);
-        Err(HandshakeError("TLS is not built yet".into()))
-    }
-}
+pub use server::ServerTls;

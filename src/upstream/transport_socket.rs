@@ -11,12 +11,13 @@ use xds_protos::{
     google::protobuf::Struct,
 };
 
-use super::{Host, TransportOptions, config::HttpOptions};
+use super::{Host, TransportOptions};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult},
     http::stream_info::{Metadata, TlsInfo},
-    net::Stream,
-    tls::HandshakeError,
+    net::{Address, Stream},
+    stats::Scope,
+    tls::{ClientOptions, ClientTls, HandshakeError},
 };
 
 /// What a transport socket is given to connect with.
@@ -52,9 +53,8 @@ pub enum TransportSocket {
 }
 
 impl TransportSocket {
-    /// Builds by the type of the configuration; none is plain text.
-    pub fn build(proto: Option<Proto>, http: &HttpOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        let _ = http;
+    /// Builds by the type of the configuration; none is plain text. Statistics stand below `scope`, the cluster's.
+    pub fn build(proto: Option<Proto>, scope: &Scope, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let Some(Proto { name, config_type }) = proto else {
             return Ok(Self::RawBuffer);
         };
@@ -65,6 +65,10 @@ impl TransportSocket {
         match any.type_name() {
             "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" => Ok(Self::RawBuffer),
             "" if name == "envoy.transport_sockets.raw_buffer" => Ok(Self::RawBuffer),
+            "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
+                let tls = cx.field("typed_config", |cx| ClientTls::build(&any, scope, cx))?;
+                Ok(Self::Client(tls))
+            }
             _ => Err(cx.error(format!(
                 "Didn't find a registered implementation for '{name}' with type URL: '{}'",
                 any.type_name()
@@ -78,6 +82,34 @@ impl TransportSocket {
             Self::RawBuffer => false,
             Self::Client(client) => client.is_secure(),
         }
+    }
+}
+
+impl ClientTransport for ClientTls {
+    fn connect<'a>(
+        &'a self,
+        stream: Stream,
+        cx: TransportCx<'a>,
+    ) -> LocalBoxFuture<'a, Result<(Stream, Option<Arc<TlsInfo>>), HandshakeError>> {
+        let options = ClientOptions {
+            sni: cx.options.and_then(|o| o.sni.as_ref()),
+            verify_sans: cx.options.map_or(&[], |o| &o.verify_sans),
+            alpn: cx.options.map_or(&[], |o| &o.alpn),
+            default_alpn: cx.alpn,
+            hostname: &cx.host.hostname,
+            address: match &cx.host.address {
+                Address::Ip(address) => Some(address.ip()),
+                _ => None,
+            },
+        };
+        Box::pin(async move {
+            let (stream, tls) = ClientTls::connect(self, stream, options).await?;
+            Ok((stream, Some(Arc::new(tls))))
+        })
+    }
+
+    fn is_secure(&self) -> bool {
+        true
     }
 }
 
@@ -95,10 +127,10 @@ impl TransportSockets {
     pub fn build(
         default: Option<Proto>,
         matches: Vec<TransportSocketMatch>,
-        http: &HttpOptions,
+        scope: &Scope,
         cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Self> {
-        let default = cx.field("transport_socket", |cx| TransportSocket::build(default, http, cx))?;
+        let default = cx.field("transport_socket", |cx| TransportSocket::build(default, scope, cx))?;
         let matches = cx.each("transport_socket_matches", matches, |proto, cx| {
             let TransportSocketMatch {
                 name: _,
@@ -106,7 +138,7 @@ impl TransportSockets {
                 transport_socket,
             } = proto;
             let socket = cx.field("transport_socket", |cx| {
-                TransportSocket::build(transport_socket, http, cx)
+                TransportSocket::build(transport_socket, scope, cx)
             })?;
             Ok((r#match.unwrap_or_default(), socket))
         })?;

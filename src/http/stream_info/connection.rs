@@ -1,6 +1,14 @@
 //! What is known of a downstream connection.
 
-use std::{cell::RefCell, sync::Arc, time::SystemTime};
+use std::{
+    cell::RefCell,
+    fmt,
+    ops::Deref,
+    sync::{Arc, LazyLock, OnceLock},
+    time::SystemTime,
+};
+
+use rustls_pki_types::CertificateDer;
 
 use super::{FilterState, Metadata};
 use crate::net::Address;
@@ -52,10 +60,74 @@ pub struct TlsInfo {
     /// Whether it was validated.
     pub peer_validated: bool,
     /// The peer's certificate.
-    pub peer: CertInfo,
+    pub peer: Cert,
     /// The certificate shown to the peer.
-    pub local: CertInfo,
+    pub local: Cert,
 }
+
+/// A certificate as a connection keeps it: shared, and read from its DER only when somebody asks for a field.
+/// Without a certificate every field is empty.
+#[derive(Clone, Default)]
+pub struct Cert(Option<Arc<LazyCert>>);
+
+struct LazyCert {
+    chain: Vec<CertificateDer<'static>>,
+    read: fn(&[CertificateDer<'static>]) -> CertInfo,
+    info: OnceLock<CertInfo>,
+}
+
+static NO_CERT: LazyLock<CertInfo> = LazyLock::new(CertInfo::default);
+
+impl Cert {
+    /// The certificate at the head of `chain`, which `read` takes apart when it is first asked.
+    pub fn new(chain: Vec<CertificateDer<'static>>, read: fn(&[CertificateDer<'static>]) -> CertInfo) -> Self {
+        Self(Some(Arc::new(LazyCert {
+            chain,
+            read,
+            info: OnceLock::new(),
+        })))
+    }
+
+    /// The certificates as they came, the leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        self.0.as_deref().map_or(&[], |c| &c.chain)
+    }
+}
+
+impl Deref for Cert {
+    type Target = CertInfo;
+
+    fn deref(&self) -> &CertInfo {
+        match &self.0 {
+            Some(cert) => cert.info.get_or_init(|| (cert.read)(&cert.chain)),
+            None => &NO_CERT,
+        }
+    }
+}
+
+impl From<CertInfo> for Cert {
+    fn from(info: CertInfo) -> Self {
+        Self(Some(Arc::new(LazyCert {
+            chain: Vec::new(),
+            read: |_| CertInfo::default(),
+            info: info.into(),
+        })))
+    }
+}
+
+impl fmt::Debug for Cert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl PartialEq for Cert {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Cert {}
 
 /// One certificate in the forms that logs, XFCC and RBAC read.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::protobuf::Struct};
 
-pub use connection::{CertInfo, ConnectionInfo, TlsInfo};
+pub use connection::{Cert, CertInfo, ConnectionInfo, TlsInfo};
 pub use filter_state::{FilterState, FilterStateObject, Sharing, StringObject};
 pub use flags::{Flag, ResponseFlags};
 

@@ -103,7 +103,6 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     let http = protocol::build(typed_extension_protocol_options, legacy, cx)?;
     let lb = lb::build(lb_policy, lb_config, load_balancing_policy, common_lb_config, cx)?;
     let connect = connection::build(upstream_connection_options, upstream_bind_config, cx)?;
-    let sockets = TransportSockets::build(transport_socket, transport_socket_matches, &http, cx)?;
     let dns = DnsOptions::from_cluster(
         dns_refresh_rate,
         dns_failure_refresh_rate,
@@ -124,6 +123,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         &[("envoy.cluster_name", observability_name)],
         "cluster.",
     );
+    let sockets = TransportSockets::build(transport_socket, transport_socket_matches, &scope, cx)?;
     let stats = scope.block();
     let resources = circuit::build(circuit_breakers, &stats, &scope, cx)?;
     let info = ClusterInfo {

@@ -1,0 +1,328 @@
+//! The cluster's side: `UpstreamTlsContext`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Weak},
+};
+
+use arc_swap::ArcSwapOption;
+use rustls::{
+    ClientConfig, HandshakeKind, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{ServerName, UnixTime};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use xds_protos::{envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext as Proto, google::protobuf::Any};
+
+use super::{
+    HandshakeError,
+    common::{Common, Material},
+    info::tls_info,
+    params::Side,
+    secrets::{Candidate, SecretUser},
+    stats::{ClientFactoryStats, SslCounters},
+    validation::{ClientAuth, PeerVerifier, Purpose},
+};
+use crate::{
+    config::{BuildCx, ConfigResult, unpack},
+    http::stream_info::{Cert, TlsInfo},
+    net::Stream,
+    stats::{Scope, Stats},
+};
+
+/// A cluster's TLS context (`UpstreamTlsContext`): rotates under its connections.
+pub struct ClientTls {
+    common: Common,
+    sni: Option<Arc<str>>,
+    auto_host_sni: bool,
+    session_keys: usize,
+    counters: Arc<SslCounters>,
+    factory: Stats<ClientFactoryStats>,
+    state: ArcSwapOption<ClientState>,
+}
+
+/// What is built from the secrets of one moment.
+struct ClientState {
+    config: Arc<ClientConfig>,
+    local: Cert,
+    verifier: Arc<PeerVerifier>,
+}
+
+/// What one connection wants.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClientOptions<'a> {
+    /// Server name instead of the configured one.
+    pub sni: Option<&'a Arc<str>>,
+    /// SANs the peer must have instead of the configured matchers.
+    pub verify_sans: &'a [Arc<str>],
+    /// ALPN instead of the configured one; empty to keep that.
+    pub alpn: &'a [Arc<str>],
+    /// ALPN when neither the request nor the configuration names one.
+    pub default_alpn: &'a [&'a str],
+    /// The endpoint's host name, for `auto_host_sni`.
+    pub hostname: &'a str,
+    /// The endpoint's address: sessions are resumed with the same one only.
+    pub address: Option<IpAddr>,
+}
+
+/// Sessions are kept for this many names and addresses, unless `max_session_keys` asks for more.
+const SESSIONS: usize = 256;
+
+impl std::fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("common", &self.common)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientTls {
+    /// Builds from an `UpstreamTlsContext`; secrets by SDS become init targets of `cx`. Statistics stand below
+    /// `scope`, the cluster's.
+    pub fn build(any: &Any, scope: &Scope, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<Self>> {
+        let proto: Proto = unpack(any, cx)?;
+        coverage!(cx, proto => Proto {
+            supported { common_tls_context, sni, auto_host_sni, auto_sni_san_validation, max_session_keys }
+            ignored { enforce_rsa_key_usage: "the key usage of an RSA certificate is always enforced" }
+            rejected { allow_renegotiation: "renegotiation" }
+        });
+        let common = cx.field("common_tls_context", |cx| {
+            Common::build(
+                common_tls_context.unwrap_or_default(),
+                Side::Client,
+                auto_sni_san_validation,
+                cx,
+            )
+        })?;
+        if common.certificates.len() > 1 {
+            return Err(cx.error("Multiple TLS certificates are not supported for client contexts"));
+        }
+        if sni.contains('\0') {
+            return Err(cx.error_at("sni", "SNI names containing NULL-byte are not allowed"));
+        }
+        let context = Arc::new(Self {
+            common,
+            sni: Some(sni).filter(|s| !s.is_empty()).map(Into::into),
+            auto_host_sni,
+            session_keys: match max_session_keys {
+                Some(max) if max.value == 0 => 0,
+                Some(max) => SESSIONS.max(usize::try_from(max.value).unwrap_or(SESSIONS)),
+                None => SESSIONS,
+            },
+            counters: Arc::new(SslCounters::new(scope)),
+            factory: scope.scope("client_ssl_socket_factory").block(),
+            state: ArcSwapOption::empty(),
+        });
+        let user: Arc<dyn SecretUser> = context.clone();
+        let user: Weak<dyn SecretUser> = Arc::downgrade(&user);
+        let server = cx.server.clone();
+        let _building = server.secrets.building();
+        context.common.register(&user);
+        context.state.store(context.assemble(None, cx)?.map(Arc::new));
+        server.secrets.add_context(Arc::downgrade(&context) as _);
+        Ok(context)
+    }
+
+    /// Builds the state; none while a secret is missing.
+    fn assemble(&self, candidate: Option<&Candidate<'_>>, cx: &mut BuildCx<'_>) -> ConfigResult<Option<ClientState>> {
+        let Some(material) = self.common.material(candidate, cx)? else {
+            return Ok(None);
+        };
+        let validator = material.validator.filter(|v| v.verifies());
+        if validator.is_none() {
+            tracing::debug!("an upstream TLS context without a trusted CA accepts every certificate");
+        }
+        let params = &self.common.params;
+        let verifier = Arc::new(PeerVerifier {
+            validator,
+            auth: ClientAuth::None,
+            provider: params.provider.clone(),
+            counters: self.counters.clone(),
+            subjects: Vec::new(),
+            expected_sans: Vec::new(),
+        });
+        let identity = material.identities.first();
+        let key = identity.map(|i| i.key_for(&params.schemes));
+        let mut config = ClientConfig::builder_with_provider(params.provider.clone())
+            .with_protocol_versions(&params.versions)
+            .map_err(|e| cx.error(e.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone())
+            .with_client_cert_resolver(Arc::new(ClientIdentity(key)));
+        config.alpn_protocols = self.common.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+        config.resumption = match self.session_keys {
+            0 => Resumption::disabled(),
+            keys => Resumption::in_memory_sessions(keys),
+        };
+        if let Some(log) = &self.common.key_log {
+            config.key_log = log.clone();
+        }
+        Ok(Some(ClientState {
+            config: Arc::new(config),
+            local: identity.map(|i| i.info.clone()).unwrap_or_default(),
+            verifier,
+        }))
+    }
+
+    /// Does the handshake on a connected stream. The caller limits the time.
+    pub async fn connect(
+        &self,
+        stream: impl Into<Stream>,
+        options: ClientOptions<'_>,
+    ) -> Result<(Stream, TlsInfo), HandshakeError> {
+        let Some(state) = self.state.load_full() else {
+            self.factory.local().upstream_context_secrets_not_ready.inc();
+            return Err(HandshakeError::not_ready());
+        };
+        match stream.into() {
+            Stream::Tcp(tcp) => {
+                let (stream, info) = self.handshake(&state, tcp, options).await?;
+                Ok((Stream::ClientTls(Box::new(stream)), info))
+            }
+            other => {
+                let (stream, info) = self.handshake(&state, other, options).await?;
+                Ok((Stream::Other(Box::pin(stream)), info))
+            }
+        }
+    }
+
+    async fn handshake<S>(
+        &self,
+        state: &ClientState,
+        io: S,
+        options: ClientOptions<'_>,
+    ) -> Result<(TlsStream<S>, TlsInfo), HandshakeError>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let sni = self.server_name(&options);
+        let dns = sni
+            .as_ref()
+            .and_then(|name| ServerName::try_from(name.to_string()).ok());
+        // An address stands for "no server name": rustls does not send it, and keeps sessions by it.
+        let name = dns.unwrap_or_else(|| {
+            let address = options.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            ServerName::IpAddress(address.into())
+        });
+        let (config, verifier) = state.for_sans(options.verify_sans);
+        let connector = TlsConnector::from(config);
+        let failed = |e: std::io::Error| HandshakeError::new(&e, &self.counters);
+        let stream = match self.alpn(&options) {
+            Some(alpn) => Box::pin(connector.with_alpn(alpn).connect(name.clone(), io)).await,
+            None => Box::pin(connector.connect(name.clone(), io)).await,
+        };
+        let stream = stream.map_err(failed)?;
+        let conn = stream.get_ref().1;
+        let validated = self.check_peer(&verifier, conn, &name)?;
+        self.counters.handshake(conn);
+        let info = tls_info(conn, sni, state.local.clone(), validated, &self.common.alpn);
+        Ok((stream, info))
+    }
+
+    fn server_name(&self, options: &ClientOptions<'_>) -> Option<Arc<str>> {
+        if let Some(sni) = options.sni {
+            return Some(sni.clone());
+        }
+        let host = options.hostname;
+        if self.auto_host_sni && !host.is_empty() && host.parse::<IpAddr>().is_err() {
+            return Some(host.into());
+        }
+        self.sni.clone()
+    }
+
+    /// The protocols to offer, where they are not those of the configuration.
+    fn alpn(&self, options: &ClientOptions<'_>) -> Option<Vec<Vec<u8>>> {
+        if !options.alpn.is_empty() {
+            return Some(options.alpn.iter().map(|p| p.as_bytes().to_vec()).collect());
+        }
+        if self.common.alpn.is_empty() && !options.default_alpn.is_empty() {
+            return Some(options.default_alpn.iter().map(|p| p.as_bytes().to_vec()).collect());
+        }
+        None
+    }
+
+    /// Whether the server's certificate counts as validated. One of a resumed session is verified again, as in
+    /// Envoy: it may have expired since.
+    fn check_peer(
+        &self,
+        verifier: &PeerVerifier,
+        conn: &rustls::ClientConnection,
+        name: &ServerName<'_>,
+    ) -> Result<bool, HandshakeError> {
+        let Some([leaf, intermediates @ ..]) = conn.peer_certificates() else {
+            return Ok(false);
+        };
+        let Some(validator) = &verifier.validator else {
+            return Ok(false);
+        };
+        if conn.handshake_kind() != Some(HandshakeKind::Resumed) && !validator.accepts_untrusted() {
+            return Ok(true);
+        }
+        let sni = match name {
+            ServerName::DnsName(name) => Some(name.as_ref()),
+            _ => None,
+        };
+        verifier
+            .verify(Purpose::Server, (leaf, intermediates), sni, UnixTime::now())
+            .map_err(|failure| HandshakeError::tls(&failure.into(), &self.counters))
+    }
+
+    /// Whether all secrets are there.
+    pub fn is_ready(&self) -> bool {
+        self.state.load().is_some()
+    }
+}
+
+impl ClientState {
+    /// The configuration for a peer that must have one of these SANs. A verifier of its own also keeps sessions
+    /// apart: rustls resumes none that another verifier let through.
+    fn for_sans(&self, sans: &[Arc<str>]) -> (Arc<ClientConfig>, Arc<PeerVerifier>) {
+        if sans.is_empty() {
+            return (self.config.clone(), self.verifier.clone());
+        }
+        let verifier = Arc::new(PeerVerifier {
+            validator: self.verifier.validator.clone(),
+            auth: ClientAuth::None,
+            provider: self.verifier.provider.clone(),
+            counters: self.verifier.counters.clone(),
+            subjects: Vec::new(),
+            expected_sans: sans.to_vec(),
+        });
+        let mut config = ClientConfig::clone(&self.config);
+        config.dangerous().set_certificate_verifier(verifier.clone());
+        (Arc::new(config), verifier)
+    }
+}
+
+impl SecretUser for ClientTls {
+    fn prepare(&self, candidate: &Candidate<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Box<dyn FnOnce() + '_>> {
+        let state = self.assemble(Some(candidate), cx)?.map(Arc::new);
+        Ok(Box::new(move || {
+            if state.is_some() {
+                self.factory.local().ssl_context_update_by_sds.inc();
+            }
+            self.state.store(state);
+        }))
+    }
+}
+
+impl super::admin::TlsContext for ClientTls {
+    fn material(&self, cx: &mut BuildCx<'_>) -> Option<Material> {
+        self.common.material(None, cx).ok().flatten()
+    }
+}
+
+/// The certificate for servers that ask for one, whatever CAs they name.
+#[derive(Debug)]
+struct ClientIdentity(Option<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for ClientIdentity {
+    fn resolve(&self, _root_hint_subjects: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.clone().filter(|key| key.key.choose_scheme(schemes).is_some())
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.is_some()
+    }
+}
