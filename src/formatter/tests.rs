@@ -17,7 +17,7 @@ use super::*;
 use crate::{
     http::{
         Flag,
-        stream_info::{Sharing, StringObject, TlsInfo},
+        stream_info::{CertInfo, Sharing, StringObject, TlsInfo},
     },
     net::Address,
     route::test_support::{request, server, stream},
