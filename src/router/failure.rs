@@ -47,7 +47,7 @@ impl Failure {
                 return LocalReply::new(
                     StatusCode::GATEWAY_TIMEOUT,
                     "upstream request timeout",
-                    "upstream_response_timeout",
+                    "response_timeout",
                 )
                 .flag(self.flag());
             }
@@ -66,14 +66,13 @@ impl Failure {
             Self::Upstream(UpstreamFailure::ProtocolError(_)) => StatusCode::BAD_GATEWAY,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let mut body = format!(
+        let body = format!(
             "upstream connect error or disconnect/reset before headers. {}reset reason: {reason}",
             if retried { "retried and the latest " } else { "" }
         );
         let mut details = format!("upstream_reset_before_response_started{{{reason}");
         if let Some(transport) = transport {
-            body.push_str(", transport failure reason: ");
-            body.push_str(transport);
+            // The client is not told why; the log is.
             details.push('|');
             details.push_str(transport);
         }

@@ -238,9 +238,11 @@ impl Request<'_> {
                 .headers
                 .insert(ATTEMPT_COUNT, HeaderValue::from(cx.info.upstream.attempts));
         }
+        // Mutations may print both.
+        cx.info.response_code = Some(response.status);
+        cx.info.response_code_details = Some("via_upstream".into());
         self.route
             .finalize_response_headers(&mut response, Some(head), &cx.info);
-        cx.info.response_code_details = Some("via_upstream".into());
         let tunnel = match (upgrade, upstream) {
             (Some(downstream), Some(upstream)) => Some(Tunnel { downstream, upstream }),
             _ => None,

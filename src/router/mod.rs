@@ -94,8 +94,19 @@ fn direct_response(route: &RouteMatch, direct: &DirectResponse, head: &RequestHe
             reply.headers.insert(header::CONTENT_TYPE, kind);
         }
     }
+    if (direct.status == StatusCode::CREATED || direct.status.is_redirection())
+        && let Some(location) = own_location(head)
+    {
+        reply.headers.insert(header::LOCATION, location);
+    }
     finalize(route, &mut reply, head, cx);
     reply
+}
+
+/// Where the request itself went: what a direct response of 201 or 3xx names as its location.
+fn own_location(head: &RequestHead) -> Option<HeaderValue> {
+    let path = head.path.as_ref()?.as_str();
+    HeaderValue::try_from(format!("{}://{}{path}", head.scheme.as_str(), head.host())).ok()
 }
 
 /// Lets the route's response mutations at the reply's headers.

@@ -29,12 +29,11 @@ pub async fn read(proxy: &Proxy, patterns: &[Regex], prefix: Option<&str>, norma
         if value == "0" || !patterns.iter().any(|p| p.is_match(&name)) {
             continue;
         }
-        let value = match value.parse::<u64>() {
-            Ok(number) => number.into(),
-            Err(_) if value == "No recorded values" => continue,
-            Err(_) if value.starts_with("P0(") => "histogram".into(),
-            Err(_) => Value::from(value),
-        };
+        // A histogram is filled at the next flush, whenever that is.
+        if value == "No recorded values" || value.starts_with("P0(") {
+            continue;
+        }
+        let value = value.parse::<u64>().map_or_else(|_| Value::from(value), Value::from);
         values.insert(name, value);
     }
     Ok(Value::Object(values))

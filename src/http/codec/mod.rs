@@ -5,6 +5,7 @@
 //! out by what Envoy answers.
 
 mod io;
+mod reason;
 mod server;
 mod upgrade;
 

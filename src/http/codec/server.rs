@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{
     CloseReason, CodecOptions, CodecRequest, CodecType, Handler, Upgrade,
     io::{CodecIo, IoState, error_reply},
+    reason,
 };
 use crate::{
     http::{Body, RequestHead, Scheme},
@@ -89,6 +90,9 @@ pub async fn serve<H: Handler + 'static>(
                 let mut response = Response::new(body);
                 *response.status_mut() = head.status;
                 *response.headers_mut() = head.headers;
+                if let Some(reason) = reason::differing(head.status) {
+                    response.extensions_mut().insert(reason);
+                }
                 Ok::<_, Infallible>(response)
             }
         })
@@ -369,7 +373,20 @@ fn into_request(mut request: Request<Incoming>, scheme: Scheme) -> CodecRequest 
     let (parts, incoming) = request.into_parts();
     let mut headers = parts.headers;
     let uri = parts.uri.into_parts();
-    let host = headers.remove(header::HOST);
+    // Several become one, which then matches no virtual host by accident.
+    let host = match headers.get_all(header::HOST).iter().nth(1) {
+        None => headers.remove(header::HOST),
+        Some(_) => {
+            let all: Vec<&[u8]> = headers
+                .get_all(header::HOST)
+                .iter()
+                .map(HeaderValue::as_bytes)
+                .collect();
+            let joined = HeaderValue::from_bytes(&all.join(&b','));
+            headers.remove(header::HOST);
+            joined.ok()
+        }
+    };
     let authority = match uri.authority {
         // An absolute target's authority wins over `host` (RFC 9112, 3.2.2).
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),

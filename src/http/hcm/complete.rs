@@ -271,7 +271,7 @@ impl HttpBody for EdgeBody {
             Some(Err(error)) => {
                 this.active.hcm.stats().downstream_rq_tx_reset.inc();
                 let (flag, details) = match error {
-                    BodyError::UpstreamTimeout => (Flag::UpstreamRequestTimeout, "upstream_response_timeout"),
+                    BodyError::UpstreamTimeout => (Flag::UpstreamRequestTimeout, "response_timeout"),
                     BodyError::Codec(e) if e.is_parse() => (
                         Flag::UpstreamProtocolError,
                         "upstream_reset_after_response_started{protocol_error}",

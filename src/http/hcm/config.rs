@@ -1,6 +1,10 @@
 //! `HttpConnectionManager` -> [`HcmConfig`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -117,6 +121,8 @@ pub struct HcmConfig {
     pub trusted_hops: u32,
     /// `skip_xff_append`
     pub skip_xff_append: bool,
+    /// What `x-forwarded-for` gets instead of a loopback address.
+    pub local_address: IpAddr,
     /// `append_x_forwarded_port`
     pub append_x_forwarded_port: bool,
     /// `internal_address_config`: ranges; empty: none is internal.
@@ -285,6 +291,7 @@ impl HcmConfig {
             use_remote_address: flag(use_remote_address, false),
             trusted_hops: xff_num_trusted_hops,
             skip_xff_append,
+            local_address: local_address(),
             append_x_forwarded_port,
             internal_ranges,
             internal_unix,
@@ -449,4 +456,15 @@ fn internal_addresses(proto: InternalAddressConfig, cx: &mut BuildCx<'_>) -> Con
             .map_err(|e| cx.error_at("prefix_len", e.to_string()))
     })?;
     Ok((ranges, unix_sockets))
+}
+
+/// The machine's address as others see it: that of the interface packets leave by; loopback when there is none.
+fn local_address() -> IpAddr {
+    // Connecting a datagram socket sends nothing; it only picks the route (to a documentation network).
+    let route = || {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    };
+    route().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |a: std::net::SocketAddr| a.ip())
 }

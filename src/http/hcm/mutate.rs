@@ -107,6 +107,11 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 /// Sets and removes headers as the connection manager is configured.
 pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &HcmConfig, upgrade: bool) {
     strip_hop_by_hop(&mut head.headers, upgrade);
+    join(&mut head.headers, &X_FORWARDED_FOR);
+    if !config.proxy_100_continue {
+        // Answered here already.
+        head.headers.remove(header::EXPECT);
+    }
     let connection = info.connection.clone();
     let edge = config.use_remote_address;
     let remote = remote_address(head, info, config, &connection);
@@ -117,6 +122,10 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
             X_FORWARDED_PROTO,
             HeaderValue::from_static(if connection.tls.is_some() { "https" } else { "http" }),
         );
+    }
+    if let Some(scheme) = config.scheme_overwrite {
+        head.headers
+            .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
     }
     head.scheme = match (
         config.scheme_overwrite,
@@ -166,7 +175,7 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
     request_id(head, info, config, edge && !internal);
     xfcc::request(head, &connection, config);
     if let Some(via) = &config.via {
-        append(&mut head.headers, header::VIA, via);
+        append(&mut head.headers, header::VIA, b", ", via);
     }
 }
 
@@ -185,9 +194,11 @@ fn remote_address(
             hops => forwarded_for(&head.headers, hops as usize - 1),
         };
         if !config.skip_xff_append {
-            let text = peer.ip().map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string());
+            // A loopback address means nothing to the next hop: Envoy gives the machine's own.
+            let ip = peer.ip().filter(|ip| !ip.is_loopback()).unwrap_or(config.local_address);
+            let text = ip.to_string();
             if let Ok(value) = HeaderValue::from_str(&text) {
-                append(&mut head.headers, X_FORWARDED_FOR, &value);
+                append(&mut head.headers, X_FORWARDED_FOR, b",", &value);
             }
         }
         return remote.map_or(peer, |ip| Address::Ip((ip, 0).into()));
@@ -232,10 +243,10 @@ fn new_uuid() -> uuid::Uuid {
 }
 
 /// Appends to a comma-separated header.
-pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, delimiter: &[u8], value: &HeaderValue) {
     match headers.get(&name) {
         Some(old) if !old.is_empty() => {
-            let joined = [old.as_bytes(), b",", value.as_bytes()].concat();
+            let joined = [old.as_bytes(), delimiter, value.as_bytes()].concat();
             if let Ok(joined) = HeaderValue::from_bytes(&joined) {
                 headers.insert(name, joined);
             }
@@ -243,5 +254,36 @@ pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderVa
         _ => {
             headers.insert(name, value.clone());
         }
+    }
+}
+
+/// Whether [`request`] found the request to be internal.
+pub(super) fn is_marked_internal(headers: &HeaderMap) -> bool {
+    headers.contains_key(X_ENVOY_INTERNAL)
+}
+
+/// Whether the body is not transfer-encoded, or only chunked: another coding would be lost on the way.
+pub(super) fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(one), None) => one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    }
+}
+
+/// Several headers of one name become one, as Envoy's codecs make them.
+fn join(headers: &mut HeaderMap, name: &HeaderName) {
+    let mut values = headers.get_all(name).iter();
+    let (Some(first), Some(second)) = (values.next(), values.next()) else {
+        return;
+    };
+    let mut joined = [first.as_bytes(), b",", second.as_bytes()].concat();
+    for value in values {
+        joined.push(b',');
+        joined.extend_from_slice(value.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(name, joined);
     }
 }

@@ -97,6 +97,17 @@ fn admit(active: &mut Active) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>
             head.authority.clone_from(&config.default_host);
         }
     }
+    if head.version < Version::HTTP_2 && !mutate::is_plainly_chunked(&head.headers) {
+        active.close = true;
+        return Err(Box::new(
+            LocalReply::new(
+                StatusCode::NOT_IMPLEMENTED,
+                "Not Implemented",
+                "http1.invalid_transfer_encoding",
+            )
+            .flag(Flag::DownstreamProtocolError),
+        ));
+    }
     if head.authority.as_ref().is_none_or(|a| a.is_empty()) {
         active.close = head.version < Version::HTTP_2;
         return Err(Box::new(LocalReply::new(
@@ -146,6 +157,13 @@ fn admit(active: &mut Active) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>
         );
     }
     mutate::request(head, &mut active.cx.info, config, active.upgrade.is_some());
+    if !mutate::is_marked_internal(&head.headers)
+        && let Some(table) = &table
+    {
+        for name in &table.internal_only_headers {
+            head.headers.remove(name);
+        }
+    }
     active.grpc = head.is_grpc();
     Ok(table)
 }

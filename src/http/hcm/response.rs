@@ -126,7 +126,7 @@ impl Active {
             head.headers.insert(mutate::X_REQUEST_ID, id.clone());
         }
         if let Some(via) = &config.via {
-            mutate::append(&mut head.headers, header::VIA, via);
+            mutate::append(&mut head.headers, header::VIA, b", ", via);
         }
         if self.head.version < Version::HTTP_2 && !tunnel && (self.close || self.hcm.should_close()) {
             head.headers

@@ -27,7 +27,7 @@ pub(super) fn request(head: &mut RequestHead, connection: &ConnectionInfo, confi
         return;
     };
     match config.forward_cert {
-        Mode::AppendForward => append(&mut head.headers, XFCC, &element),
+        Mode::AppendForward => append(&mut head.headers, XFCC, b",", &element),
         Mode::SanitizeSet => {
             head.headers.insert(XFCC, element);
         }

@@ -114,9 +114,12 @@ impl ResponseFlags {
         self.0 == 0
     }
 
-    /// The flags of the set, in order.
+    /// The flags of the set, in order. Envoy lists them as they were set: the end of the retries is noted before
+    /// the failure that is answered, so `URX` comes first.
     pub fn iter(self) -> impl Iterator<Item = Flag> {
-        Flag::ALL.iter().copied().filter(move |f| self.has(*f))
+        let retries = Flag::UpstreamRetryLimitExceeded;
+        let others = Flag::ALL.iter().copied().filter(move |f| *f != retries);
+        std::iter::once(retries).chain(others).filter(move |f| self.has(*f))
     }
 }
 
