@@ -99,6 +99,8 @@ crate::stats_block! {
 crate::stats_block! {
     /// What control counts of a cluster's hosts; apart, because an idle cluster has no traffic to count.
     pub struct MembershipStats {
+        counter update_empty, "Updates without hosts";
+        counter update_no_rebuild, "Updates that changed nothing";
         counter total_match_count => "default.total_match_count", "Uses of the default transport socket";
         gauge max_host_weight, "Largest weight of a host";
         gauge membership_total, "Hosts";
@@ -117,9 +119,7 @@ crate::stats_block! {
     /// Discovery of clusters without xDS; where there is a subscription, it counts these itself.
     pub struct UpdateStats {
         counter update_attempt, "Attempts to refresh the hosts";
-        counter update_empty, "Updates without hosts";
         counter update_failure, "Failed updates";
-        counter update_no_rebuild, "Updates that changed nothing";
         counter update_success, "Successful updates";
         gauge version, "Hash of the last version";
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
-use xds_protos::envoy::config::{core::v3::config_source::ConfigSourceSpecifier, endpoint::v3::ClusterLoadAssignment};
+use xds_protos::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
 use super::dns;
 use crate::{
@@ -27,15 +27,10 @@ pub enum Source {
     Dns { _stop: oneshot::Sender<()> },
 }
 
-/// Whether the endpoints come from a control plane behind another cluster.
+/// Whether the endpoints come through the xDS client, which starts when all other clusters are initialised. Files
+/// too: a cluster of the control plane itself may use them, and is then retried until it is warm.
 pub fn is_secondary(discovery: &Discovery) -> bool {
-    match discovery {
-        Discovery::Eds(eds) => !matches!(
-            eds.source.config_source_specifier,
-            Some(ConfigSourceSpecifier::Path(_) | ConfigSourceSpecifier::PathConfigSource(_))
-        ),
-        _ => false,
-    }
+    matches!(discovery, Discovery::Eds(_))
 }
 
 /// Starts it. The target is ready with the first answer.
@@ -64,8 +59,9 @@ pub fn start(discovery: Discovery, store: Arc<HostStore>, server: &Arc<ServerCon
                         for ignored in &cx.ignored {
                             tracing::debug!(field = %ignored.path, "field has no effect: {}", ignored.why);
                         }
-                        if store.apply(assignment, server).published {
-                            server.clusters.stats.local().cluster_updated.inc();
+                        match store.apply(assignment, server).published {
+                            true => server.clusters.stats.local().cluster_updated.inc(),
+                            false => store.cluster().info.membership.local().update_no_rebuild.inc(),
                         }
                     }
                     Ok(())

@@ -83,7 +83,7 @@ impl Resolving {
                 Ok(addresses) => {
                     stats.local().update_success.inc();
                     if addresses.is_empty() {
-                        stats.local().update_empty.inc();
+                        self.store.cluster().info.membership.local().update_empty.inc();
                     }
                     let known = self.known.entry(target.placeholder.clone()).or_default();
                     *known = match self.logical {
@@ -100,7 +100,7 @@ impl Resolving {
             }
         }
         if !self.store.apply(self.expanded(), server).published {
-            stats.local().update_no_rebuild.inc();
+            self.store.cluster().info.membership.local().update_no_rebuild.inc();
         }
         failed > 0 && failed == self.targets.len()
     }
