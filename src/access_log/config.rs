@@ -19,7 +19,7 @@ use xds_protos::{
     google::protobuf::Any,
 };
 
-use super::{LogCx, file::LogFile, filter::LogFilter};
+use super::{AccessLogger, LogCx, file::LogFile, filter::LogFilter};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, plain, unpack},
     formatter::{Format, FormatCx},
@@ -37,8 +37,12 @@ pub struct AccessLogs(Vec<Logger>);
 
 struct Logger {
     filter: Option<LogFilter>,
-    format: Format,
-    file: Arc<LogFile>,
+    sink: Sink,
+}
+
+enum Sink {
+    File { format: Format, file: Arc<LogFile> },
+    Extension(Arc<dyn AccessLogger>),
 }
 
 thread_local! {
@@ -71,9 +75,16 @@ impl AccessLogs {
             {
                 continue;
             }
+            let (format, file) = match &logger.sink {
+                Sink::File { format, file } => (format, file),
+                Sink::Extension(extension) => {
+                    extension.log(cx);
+                    continue;
+                }
+            };
             LINE.with_borrow_mut(|line| {
                 line.clear();
-                logger.format.write(
+                format.write(
                     line,
                     &FormatCx {
                         request: cx.request,
@@ -81,7 +92,7 @@ impl AccessLogs {
                         info: cx.info,
                     },
                 );
-                logger.file.write(line);
+                file.write(line);
             });
         }
     }
@@ -96,13 +107,24 @@ fn logger(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Logger> {
         )));
     };
     let any = plain(any, cx)?;
+    let server = cx.server.clone();
+    if let Some(factory) = server.registry.find_access_logger(&any) {
+        let extension = cx.field("typed_config", |cx| factory.build(&any, cx))?;
+        return Ok(Logger {
+            filter,
+            sink: Sink::Extension(extension),
+        });
+    }
     let (format, path) = cx.field("typed_config", |cx| sink(&any, &name, cx))?;
     let file = cx
         .server
         .log_files
         .open(&path)
         .map_err(|e| cx.error(format!("unable to open file '{path}': {e}")))?;
-    Ok(Logger { filter, format, file })
+    Ok(Logger {
+        filter,
+        sink: Sink::File { format, file },
+    })
 }
 
 fn sink(any: &Any, name: &str, cx: &mut BuildCx<'_>) -> ConfigResult<(Format, String)> {

@@ -1,5 +1,6 @@
 //! The extensions: one folder each, at the paths of Envoy's `source/extensions`.
 
+pub mod access_loggers;
 pub mod filters;
 mod registry;
 
@@ -10,5 +11,7 @@ pub fn register_all() -> Registry {
     let mut registry = Registry::default();
     registry.network_filter(crate::http::hcm::Factory);
     registry.network_filter(filters::network::tcp_proxy::Factory);
+    registry.access_logger(access_loggers::grpc::HttpFactory);
+    registry.access_logger(access_loggers::grpc::TcpFactory);
     registry
 }

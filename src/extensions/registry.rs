@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use xds_protos::{google::protobuf::Any, prost::Name};
 
 use crate::{
+    access_log::{AccessLogger, AccessLoggerFactory},
     config::{AnyExt, BuildCx, ConfigResult, unpack},
     http::filter::{HttpFilterConfig, HttpFilterFactory, RouteConfig},
     network_filter::{NetworkFilter, NetworkFilterFactory},
@@ -55,12 +56,26 @@ impl<F: NetworkFilterFactory> ErasedNetworkFilter for F {
     }
 }
 
+/// An [`AccessLoggerFactory`] with its type erased.
+pub trait ErasedAccessLogger: Send + Sync {
+    /// Opens and builds the logger's configuration.
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn AccessLogger>>;
+}
+
+impl<F: AccessLoggerFactory> ErasedAccessLogger for F {
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn AccessLogger>> {
+        let proto = unpack::<F::Proto>(any, cx)?;
+        AccessLoggerFactory::build(self, proto, cx)
+    }
+}
+
 /// All extensions by type name. Built once at start, never changed.
 #[derive(Default)]
 pub struct Registry {
     http_filters: HashMap<String, Arc<dyn ErasedHttpFilter>>,
     http_route_configs: HashMap<String, Arc<dyn ErasedHttpFilter>>,
     network_filters: HashMap<String, Arc<dyn ErasedNetworkFilter>>,
+    access_loggers: HashMap<String, Arc<dyn ErasedAccessLogger>>,
 }
 
 impl Registry {
@@ -74,6 +89,16 @@ impl Registry {
     /// Adds a network filter under its message type.
     pub fn network_filter<F: NetworkFilterFactory>(&mut self, factory: F) {
         self.network_filters.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// Adds an access logger under its message type.
+    pub fn access_logger<F: AccessLoggerFactory>(&mut self, factory: F) {
+        self.access_loggers.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// The access logger whose configuration `any` holds.
+    pub fn find_access_logger(&self, any: &Any) -> Option<&Arc<dyn ErasedAccessLogger>> {
+        self.access_loggers.get(any.type_name())
     }
 
     /// The network filter whose configuration `any` holds.
