@@ -2,7 +2,7 @@
 //! and CSDS.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     time::SystemTime,
 };
@@ -73,18 +73,21 @@ impl Inventory {
         self.lock().get(type_url)?.get(name).cloned()
     }
 
-    /// Notes what became of an update.
+    /// Notes what became of an update; `full` when what is not in it is gone.
     pub(super) fn note<'a>(
         &self,
         type_url: &str,
         added: impl Iterator<Item = &'a Resource>,
         removed: &[String],
         rejected: &[Rejected],
+        full: bool,
     ) {
         let now = SystemTime::now();
         let mut all = self.lock();
         let of_type = all.entry(type_url.to_owned()).or_default();
+        let mut seen = BTreeSet::new();
         for resource in added {
+            seen.insert(resource.name.as_str());
             let state = of_type.entry(resource.name.clone()).or_default();
             match rejected.iter().find(|r| r.name == resource.name) {
                 Some(rejection) => {
@@ -106,6 +109,10 @@ impl Inventory {
         }
         for name in removed {
             of_type.remove(name);
+        }
+        // On the word of a response that was refused nothing is taken to be gone.
+        if full && rejected.is_empty() {
+            of_type.retain(|name, _| seen.contains(name.as_str()));
         }
     }
 

@@ -177,7 +177,7 @@ impl Delta {
         server
             .xds
             .inventory
-            .note(&map.type_url, decoded.resources.iter(), &removed, &rejected);
+            .note(&map.type_url, decoded.resources.iter(), &removed, &rejected, false);
         map.set_expiry(&decoded.resources, &decoded.heartbeats);
         let refused: HashSet<&str> = rejected.iter().map(|r| r.name.as_str()).collect();
         for resource in decoded.resources {

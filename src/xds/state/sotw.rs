@@ -109,7 +109,10 @@ impl Protocol for Sotw {
             map.failed(&FetchFailure::Rejected(wire::error_detail(&map.type_url, &rejected)));
         }
         let wanted = decoded.resources.iter().filter(|r| map.wants(&r.name));
-        server.xds.inventory.note(&map.type_url, wanted, &[], &rejected);
+        server
+            .xds
+            .inventory
+            .note(&map.type_url, wanted, &[], &rejected, map.wants(WILDCARD));
         if rejected.is_empty() {
             self.version = version;
         } else {

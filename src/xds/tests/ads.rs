@@ -57,6 +57,9 @@ fn good_resources_of_a_bad_response_are_applied_and_the_bad_are_named() {
             "{detail}"
         );
 
+        let refused = proxy.server.xds.inventory.resource(&clusters(), "bad1").unwrap();
+        assert_eq!(refused.error.unwrap().details, "it is bad");
+
         // What was seen at "1" and is missing now is gone.
         stream.respond(response(&clusters(), "2", "n2", vec![cluster("b"), cluster("c")]));
         watched.next().await;
@@ -70,8 +73,6 @@ fn good_resources_of_a_bad_response_are_applied_and_the_bad_are_named() {
         assert_eq!(stats.counter_value("test.update_rejected"), Some(1));
         assert_eq!(stats.counter_value("test.update_success"), Some(2));
         assert_eq!(stats.gauge_value("control_plane.connected_state"), Some(1));
-        let refused = proxy.server.xds.inventory.resource(&clusters(), "bad1").unwrap();
-        assert_eq!(refused.error.unwrap().details, "it is bad");
     });
 }
 
@@ -284,5 +285,7 @@ fn what_a_response_does_not_say_is_kept_when_it_cannot_be_read_as_a_whole() {
         stream.respond(response(&clusters(), "3", "n3", vec![cluster("b")]));
         assert_eq!(stream.request().await.version_info, "3");
         assert!(!proxy.server.clusters.contains("a") && proxy.server.clusters.contains("b"));
+        let known = proxy.server.xds.inventory.resources(&clusters());
+        assert_eq!(known.keys().collect::<Vec<_>>(), ["b"]);
     });
 }

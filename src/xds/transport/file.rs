@@ -20,6 +20,7 @@ use xds_protos::{
 use crate::{
     server::ServerContext,
     xds::{
+        Names,
         source::FileSource,
         watch::{Attempts, Command, NewWatch, Watch, ended},
         wire,
@@ -192,10 +193,13 @@ fn refresh(source: &FileSource, type_url: &str, watch: &mut Watch, server: &Arc<
     let mut rejected = decoded.rejected;
     let complete = rejected.is_empty();
     rejected.extend(watch.state_of_the_world(&version, &decoded.resources, complete, server));
-    server
-        .xds
-        .inventory
-        .note(type_url, decoded.resources.iter(), &[], &rejected);
+    server.xds.inventory.note(
+        type_url,
+        decoded.resources.iter(),
+        &[],
+        &rejected,
+        watch.names == Names::Wildcard,
+    );
     if !rejected.is_empty() {
         let detail = wire::error_detail(type_url, &rejected);
         tracing::warn!("Filesystem config update rejected: {detail}");

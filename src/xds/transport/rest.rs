@@ -123,10 +123,13 @@ fn apply(
     let mut rejected = decoded.rejected;
     let complete = rejected.is_empty();
     rejected.extend(watch.state_of_the_world(&version, &decoded.resources, complete, server));
-    server
-        .xds
-        .inventory
-        .note(&request.type_url, decoded.resources.iter(), &[], &rejected);
+    server.xds.inventory.note(
+        &request.type_url,
+        decoded.resources.iter(),
+        &[],
+        &rejected,
+        watch.names == Names::Wildcard,
+    );
     if rejected.is_empty() {
         request.version_info = version;
         return;
