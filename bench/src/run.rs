@@ -55,8 +55,8 @@ pub fn run(options: &Options) -> Result<()> {
         http_backend: backend.http,
         echo_backend: backend.echo,
         certs: &certs,
-        tls: rows.iter().any(|row| row.needs_tls()),
-        tcp: rows.iter().any(|row| matches!(row.work, Work::Tcp { .. })),
+        tls: false,
+        tcp: false,
         log,
         scratch: scratch.path(),
     };
@@ -107,7 +107,7 @@ fn chosen_rows(names: &[String]) -> Result<Vec<&'static Row>> {
         .collect())
 }
 
-/// One set of rows with the proxies that serve it. A proxy is started when a row first needs it.
+/// One set of rows with the proxies that serve it.
 struct Bench<'a> {
     setup: Setup<'a>,
     load_core: usize,
@@ -122,6 +122,11 @@ impl Bench<'_> {
         // Memory and start-up hardly vary: one round is enough.
         let rounds = if row.under_load() { rounds } else { 1 };
         let mut failed = vec![false; self.proxies.len()];
+        // Fresh processes for each row: none carries the memory of the rows before, and none fails for a feature
+        // that its row does not need.
+        self.running.iter_mut().for_each(|running| drop(running.take()));
+        self.setup.tls = row.needs_tls();
+        self.setup.tcp = matches!(row.work, Work::Tcp { .. });
         for round in 0..rounds {
             for (index, proxy) in self.proxies.iter().enumerate() {
                 let fails = failed.get(index).copied().unwrap_or(true);
@@ -150,10 +155,6 @@ impl Bench<'_> {
     }
 
     fn measure(&mut self, row: &Row, index: usize, proxy: &Proxy, raw: &Raw) -> Result<BTreeMap<Metric, f64>> {
-        if !row.under_load() {
-            // Pages that several processes map count less in each: only one may live.
-            self.running.iter_mut().for_each(|running| drop(running.take()));
-        }
         match row.work {
             Work::MemoryAtStart => {
                 let mb = memory::at_start(&proxy.start(&self.setup)?)?;

@@ -2,13 +2,17 @@
 
 use std::{
     cell::Cell,
+    future::poll_fn,
     io,
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Stream;
+use super::{Deadline, Stream};
 
 /// Buffers grow with what is read at once, so that ten thousand quiet connections stay small and one busy
 /// connection moves much per system call.
@@ -56,21 +60,27 @@ pub async fn copy_both_ways(a: Stream, b: Stream, idle: Option<Duration>) -> (u6
 }
 
 /// Like [`copy_both_ways`], with its progress to look at.
-pub async fn copy(a: Stream, b: Stream, idle: Option<Duration>, progress: &CopyProgress) -> CopyEnd {
+pub async fn copy(mut a: Stream, mut b: Stream, idle: Option<Duration>, progress: &CopyProgress) -> CopyEnd {
     progress.last.set(Instant::now());
-    let (mut a_read, mut a_write) = tokio::io::split(a);
-    let (mut b_read, mut b_write) = tokio::io::split(b);
-    let forward = one_way(&mut a_read, &mut b_write, &progress.forward, &progress.last);
-    let back = one_way(&mut b_read, &mut a_write, &progress.back, &progress.last);
+    let (mut forward, mut back) = (OneWay::new(), OneWay::new());
+    let both = poll_fn(|cx| {
+        let there = forward.poll(cx, &mut a, &mut b, &progress.forward, &progress.last);
+        if let Poll::Ready(Err(side)) = there {
+            return Poll::Ready(match side {
+                Side::Read => CopyEnd::FirstFailed,
+                Side::Write => CopyEnd::SecondFailed,
+            });
+        }
+        match back.poll(cx, &mut b, &mut a, &progress.back, &progress.last) {
+            Poll::Ready(Err(Side::Read)) => Poll::Ready(CopyEnd::SecondFailed),
+            Poll::Ready(Err(Side::Write)) => Poll::Ready(CopyEnd::FirstFailed),
+            Poll::Ready(Ok(())) if there.is_ready() => Poll::Ready(CopyEnd::Finished),
+            _ => Poll::Pending,
+        }
+    });
     tokio::select! {
         biased;
-        end = async {
-            let (forward, back) = tokio::join!(
-                async { forward.await.map_err(|side| match side { Side::Read => CopyEnd::FirstFailed, Side::Write => CopyEnd::SecondFailed }) },
-                async { back.await.map_err(|side| match side { Side::Read => CopyEnd::SecondFailed, Side::Write => CopyEnd::FirstFailed }) },
-            );
-            forward.and(back).err().unwrap_or(CopyEnd::Finished)
-        } => end,
+        end = both => end,
         () = idle_for(idle, &progress.last) => CopyEnd::Idle,
     }
 }
@@ -80,29 +90,73 @@ enum Side {
     Write,
 }
 
-async fn one_way(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    count: &Cell<u64>,
-    last: &Cell<Instant>,
-) -> Result<(), Side> {
-    let mut step = 0;
-    let mut buffer = vec![0_u8; SIZES[step]];
-    loop {
-        let n = from.read(&mut buffer).await.map_err(|_| Side::Read)?;
-        last.set(Instant::now());
-        if n == 0 {
-            // Half-close goes on; the other direction may still have something to say.
-            let _: io::Result<()> = to.shutdown().await;
-            return Ok(());
+/// One direction: what was read and is not yet written. Polled by hand, because halves that own the streams would
+/// take a lock for each call.
+struct OneWay {
+    buffer: Vec<u8>,
+    step: usize,
+    waiting: Range<usize>,
+    ended: bool,
+    closed: bool,
+}
+
+impl OneWay {
+    fn new() -> Self {
+        Self {
+            buffer: vec![0; SIZES[0]],
+            step: 0,
+            waiting: 0..0,
+            ended: false,
+            closed: false,
         }
-        to.write_all(buffer.get(..n).unwrap_or_default())
-            .await
-            .map_err(|_| Side::Write)?;
-        count.set(count.get() + n as u64);
-        if n == buffer.len() && step + 1 < SIZES.len() {
-            step += 1;
-            buffer = vec![0_u8; SIZES[step]];
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+        count: &Cell<u64>,
+        last: &Cell<Instant>,
+    ) -> Poll<Result<(), Side>> {
+        loop {
+            while !self.waiting.is_empty() {
+                let bytes = self.buffer.get(self.waiting.clone()).unwrap_or_default();
+                match ready!(Pin::new(&mut *to).poll_write(cx, bytes)) {
+                    Ok(n) if n > 0 => {
+                        self.waiting.start += n;
+                        count.set(count.get() + n as u64);
+                    }
+                    _ => return Poll::Ready(Err(Side::Write)),
+                }
+            }
+            if self.closed {
+                return Poll::Ready(Ok(()));
+            }
+            if self.ended {
+                // Half-close goes on; the other direction may still have something to say.
+                let _: io::Result<()> = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                self.closed = true;
+                continue;
+            }
+            let mut room = ReadBuf::new(&mut self.buffer);
+            let read = Pin::new(&mut *from).poll_read(cx, &mut room).map_err(|_| Side::Read);
+            let n = room.filled().len();
+            match read {
+                // What TLS has taken but not sent would wait for ever.
+                Poll::Pending => {
+                    let _ = Pin::new(&mut *to).poll_flush(cx).map_err(|_| Side::Write)?;
+                    return Poll::Pending;
+                }
+                Poll::Ready(read) => read?,
+            }
+            last.set(Instant::now());
+            self.waiting = 0..n;
+            self.ended = n == 0;
+            if n == self.buffer.len() && self.step + 1 < SIZES.len() {
+                self.step += 1;
+                self.buffer.resize(SIZES[self.step], 0);
+            }
         }
     }
 }
@@ -116,6 +170,6 @@ async fn idle_for(idle: Option<Duration>, last: &Cell<Instant>) {
         if due <= Instant::now() {
             return;
         }
-        tokio::time::sleep_until(due.into()).await;
+        Deadline::at(due).await;
     }
 }

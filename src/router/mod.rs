@@ -44,8 +44,7 @@ pub async fn run(
     body: Body,
     upgrade: Option<Upgrade>,
 ) -> Result<Routed, Box<LocalReply>> {
-    let stats = config.stats.clone();
-    let stats = stats.local();
+    let stats = config.stats.local();
     stats.rq_total.inc();
     let Some(route) = cx.route.clone() else {
         stats.no_route.inc();

@@ -1,7 +1,7 @@
 //! The way back: local replies, encoder filters, response headers, and the body's last wrapper.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::ServerHeaderTransformation as ServerHeader;
 
 use super::{
@@ -60,7 +60,16 @@ impl Active {
             .iter()
             .map(|(n, v)| n.as_str().len() + v.len() + 4)
             .sum::<usize>() as u64;
-        self.response = Some(head.clone());
+        // Only logs and filters look at the response once it is on its way.
+        let headers = match self.hcm.config.access_log.is_empty() && self.filters.is_empty() {
+            true => HeaderMap::new(),
+            false => head.headers.clone(),
+        };
+        self.response = Some(ResponseHead {
+            status: head.status,
+            version: head.version,
+            headers,
+        });
         match tunnel {
             Some(tunnel) => {
                 self.run_tunnel(tunnel);
