@@ -1,6 +1,6 @@
 //! Forwarding to a cluster: attempts, until one counts.
 
-use std::{rc::Rc, sync::Arc};
+use std::{pin::pin, rc::Rc, sync::Arc};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -98,11 +98,14 @@ pub(super) async fn forward(
         }
         route.rewrite_host(head, &host.hostname, !config.suppress_envoy_headers);
 
-        let running = attempt::run(&request, cx, head, &host, bodies.next());
-        let result = tokio::select! {
-            biased;
-            result = running => result,
-            () = expired.as_mut() => Err(Failure::Timeout),
+        let result = {
+            // Pinned where it is made: `select!` would move kilobytes of it.
+            let mut running = pin!(attempt::run(&request, cx, head, &host, bodies.next()));
+            tokio::select! {
+                biased;
+                result = running.as_mut() => result,
+                () = expired.as_mut() => Err(Failure::Timeout),
+            }
         };
         drop(held.take());
         let verdict = match &result {

@@ -43,11 +43,18 @@ pub(super) struct Retry {
     next: Duration,
 }
 
+/// Whether any header of the request is about retries: one walk instead of four look-ups.
+fn steers(head: &RequestHead) -> bool {
+    let about = |n: &str| n.starts_with("x-envoy-retr") || n == "x-envoy-max-retries";
+    head.headers.keys().any(|n| about(n.as_str()))
+}
+
 impl Retry {
     /// From the route's policy and the request's headers, which are taken off.
     pub(super) fn new(policy: Option<&Arc<RetryPolicy>>, head: &mut RequestHead) -> Self {
         let mut on = policy.map_or(RetryOn::NONE, |p| p.retry_on);
-        if head.headers.contains_key(&RETRY_ON) || head.headers.contains_key(&RETRY_GRPC_ON) {
+        let steered = steers(head);
+        if steered && (head.headers.contains_key(&RETRY_ON) || head.headers.contains_key(&RETRY_GRPC_ON)) {
             let take = |head: &mut RequestHead, name| {
                 head.headers
                     .remove(name)
@@ -58,7 +65,7 @@ impl Retry {
             on = on | RetryOn::parse_http(&http).0 | RetryOn::parse_grpc(&grpc).0;
         }
         let mut codes = policy.map(|p| p.retriable_status_codes.clone()).unwrap_or_default();
-        if let Some(more) = head.headers.remove(&STATUS_CODES) {
+        if steered && let Some(more) = head.headers.remove(&STATUS_CODES) {
             codes.extend(
                 more.to_str()
                     .unwrap_or_default()
@@ -67,10 +74,11 @@ impl Retry {
             );
         }
         let mut left = policy.map_or(1, |p| p.num_retries);
-        if let Some(asked) = head
-            .headers
-            .remove(&MAX_RETRIES)
-            .and_then(|v| v.to_str().ok().and_then(|v| v.parse().ok()))
+        if steered
+            && let Some(asked) = head
+                .headers
+                .remove(&MAX_RETRIES)
+                .and_then(|v| v.to_str().ok().and_then(|v| v.parse().ok()))
         {
             left = asked;
         }

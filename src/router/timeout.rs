@@ -54,12 +54,14 @@ pub(super) fn limits(head: &mut RequestHead, action: &RouteAction, config: &Rout
         let asked = asked.saturating_sub(duration.grpc_offset.unwrap_or_default());
         global = if max.is_zero() { asked } else { asked.min(max) };
     }
-    if config.respect_expected_rq_timeout
+    let steered = steers(head);
+    if steered
+        && config.respect_expected_rq_timeout
         && let Some(expected) = take_millis(head, &EXPECTED)
     {
         global = expected;
     }
-    if let Some(asked) = take_millis(head, &RQ_TIMEOUT) {
+    if steered && let Some(asked) = take_millis(head, &RQ_TIMEOUT) {
         global = asked;
     }
     let mut per_try = action
@@ -67,7 +69,7 @@ pub(super) fn limits(head: &mut RequestHead, action: &RouteAction, config: &Rout
         .as_ref()
         .and_then(|p| p.per_try_timeout)
         .unwrap_or_default();
-    if let Some(asked) = take_millis(head, &PER_TRY_TIMEOUT) {
+    if steered && let Some(asked) = take_millis(head, &PER_TRY_TIMEOUT) {
         per_try = asked;
     }
     if !global.is_zero() && per_try >= global {
@@ -84,6 +86,11 @@ pub(super) fn limits(head: &mut RequestHead, action: &RouteAction, config: &Rout
         global: non_zero(global),
         per_try: non_zero(per_try),
     }
+}
+
+/// Whether any header of the request steers the router: one walk instead of three look-ups.
+fn steers(head: &RequestHead) -> bool {
+    head.headers.keys().any(|n| n.as_str().starts_with("x-envoy-"))
 }
 
 fn non_zero(d: Duration) -> Option<Duration> {

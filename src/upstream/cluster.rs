@@ -30,7 +30,7 @@ pub struct WorkerCluster {
     server: Arc<ServerContext>,
     balancer: RefCell<Balancer>,
     /// By address of the host in memory, which the pools keep alive.
-    pools: RefCell<HashMap<*const Host, Pools>>,
+    pools: RefCell<HashMap<*const Host, Pools, foldhash::fast::RandomState>>,
     /// Hosts of an original destination cluster, with the time of their last use.
     original: RefCell<HashMap<SocketAddr, (Arc<Host>, Instant)>>,
 }

@@ -2,6 +2,8 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
+use foldhash::fast::RandomState;
+
 use super::{Cluster, WorkerCluster};
 use crate::server::ServerContext;
 
@@ -23,7 +25,7 @@ struct Entry {
 /// A worker's clusters by name. A cluster costs a map entry until the first request to it.
 pub struct WorkerClusters {
     server: Arc<ServerContext>,
-    map: RefCell<HashMap<Arc<str>, Entry>>,
+    map: RefCell<HashMap<Arc<str>, Entry, RandomState>>,
 }
 
 impl WorkerClusters {

@@ -1,6 +1,7 @@
 //! One request, in Envoy's documented order.
 
 use std::{
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -63,11 +64,13 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
                 start,
                 progress,
             };
-            let running = run(&mut active, table, body, upgrade);
+            // Pinned where it is made: `select!` would move kilobytes of it.
+            let mut running = pin!(run(&mut active, table, body, upgrade));
+            let mut expired = pin!(timers.expire());
             tokio::select! {
                 biased;
-                outcome = running => outcome,
-                reply = timers.expire() => Outcome::Reply(reply),
+                outcome = running.as_mut() => outcome,
+                reply = expired.as_mut() => Outcome::Reply(reply),
             }
         }
         Err(reply) => {

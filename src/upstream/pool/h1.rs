@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::Pin,
     rc::Rc,
     task::Poll,
 };
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     http::{Body, RequestHead},
-    net::Stream,
+    net::{Deadline, Stream},
     upstream::{ConnectFailure, config::HttpOptions, stats::Http1CodecStats},
 };
 
@@ -56,10 +56,13 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
     let _: crate::stats::Stats<Http1CodecStats> = cluster.scope.block();
     let mut builder = http1::Builder::new();
     builder
-        .max_headers(http.max_headers_count as usize)
         .title_case_headers(http.http1.proper_case)
         .preserve_header_case(http.http1.preserve_case)
         .max_header_size(http.max_response_headers_kb as usize * 1024);
+    // Set, it costs hyper 7 KiB of copying for each message; 100 is what it has room for anyway.
+    if http.max_headers_count != 100 {
+        builder.max_headers(http.max_headers_count as usize);
+    }
     let io = TokioIo::new(Counted::new(stream, cluster.clone()));
     let (sender, connection) = builder.handshake(io).await.map_err(|e| ConnectFailure::Local {
         reason: e.to_string().into(),
@@ -67,24 +70,13 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
     open.ready(Sender::H1(sender), conn.clone());
 
     let mut connection = connection;
-    let far = std::time::Duration::from_secs(86400);
-    let mut sleep = pin!(tokio::time::sleep(far));
-    let mut timed = match open.check_timers(&conn) {
-        Some(at) => {
-            sleep.as_mut().reset(at.into());
-            true
-        }
-        None => false,
-    };
+    let mut timer = open.check_timers(&conn).map(Deadline::at);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
             return Poll::Ready(ended);
         }
-        while timed && sleep.as_mut().poll(cx).is_ready() {
-            match open.check_timers(&conn) {
-                Some(at) => sleep.as_mut().reset(at.into()),
-                None => timed = false,
-            }
+        while timer.as_mut().is_some_and(|t| Pin::new(t).poll(cx).is_ready()) {
+            timer = open.check_timers(&conn).map(Deadline::at);
         }
         Poll::Pending
     })

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     http::{Body, RequestHead},
-    net::Stream,
+    net::{Deadline, Stream},
     upstream::ConnectFailure,
 };
 
@@ -89,25 +89,14 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
     open.ready(Sender::H2(sender), conn.clone());
 
     let mut connection = pin!(connection);
-    let far = std::time::Duration::from_secs(86400);
-    let mut sleep = pin!(tokio::time::sleep(far));
-    let mut timed = match open.check_timers(&conn) {
-        Some(at) => {
-            sleep.as_mut().reset(at.into());
-            true
-        }
-        None => false,
-    };
+    let mut timer = open.check_timers(&conn).map(Deadline::at);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = Pin::as_mut(&mut connection).poll(cx) {
             return Poll::Ready(ended);
         }
         open.streams_allowed(&conn, connection.current_max_send_streams());
-        while timed && sleep.as_mut().poll(cx).is_ready() {
-            match open.check_timers(&conn) {
-                Some(at) => sleep.as_mut().reset(at.into()),
-                None => timed = false,
-            }
+        while timer.as_mut().is_some_and(|t| Pin::new(t).poll(cx).is_ready()) {
+            timer = open.check_timers(&conn).map(Deadline::at);
         }
         Poll::Pending
     })
