@@ -5,13 +5,7 @@ use std::{fmt::Write, net::IpAddr};
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::CertificateDer;
-use x509_parser::{
-    certificate::X509Certificate,
-    extensions::GeneralName,
-    objects::{oid_registry, oid2sn},
-    prelude::FromDer,
-    x509::X509Name,
-};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, x509::X509Name};
 
 use crate::http::stream_info::{Cert, CertInfo};
 
@@ -127,12 +121,12 @@ pub(super) fn rfc2253(name: &X509Name<'_>) -> String {
                 .iter()
                 .map(|attribute| {
                     let value = attribute.attr_value();
-                    match oid2sn(attribute.attr_type(), oid_registry()) {
-                        Ok(key) => match attribute.as_str() {
+                    match short_name(&attribute.attr_type().to_id_string()) {
+                        Some(key) => match attribute.as_str() {
                             Ok(text) => format!("{key}={}", escape(text)),
                             Err(_) => format!("{key}={}", escape(&String::from_utf8_lossy(value.data))),
                         },
-                        Err(_) => format!("{}=#{}", attribute.attr_type(), hex(value.data).to_uppercase()),
+                        None => format!("{}=#{}", attribute.attr_type(), hex(value.data).to_uppercase()),
                     }
                 })
                 .collect();
@@ -141,6 +135,33 @@ pub(super) fn rfc2253(name: &X509Name<'_>) -> String {
         .collect();
     parts.reverse();
     parts.join(",")
+}
+
+/// OpenSSL's short name of an attribute.
+fn short_name(oid: &str) -> Option<&'static str> {
+    Some(match oid {
+        "2.5.4.3" => "CN",
+        "2.5.4.4" => "SN",
+        "2.5.4.5" => "serialNumber",
+        "2.5.4.6" => "C",
+        "2.5.4.7" => "L",
+        "2.5.4.8" => "ST",
+        "2.5.4.9" => "street",
+        "2.5.4.10" => "O",
+        "2.5.4.11" => "OU",
+        "2.5.4.12" => "title",
+        "2.5.4.13" => "description",
+        "2.5.4.17" => "postalCode",
+        "2.5.4.41" => "name",
+        "2.5.4.42" => "GN",
+        "2.5.4.43" => "initials",
+        "2.5.4.46" => "dnQualifier",
+        "2.5.4.65" => "pseudonym",
+        "0.9.2342.19200300.100.1.1" => "UID",
+        "0.9.2342.19200300.100.1.25" => "DC",
+        "1.2.840.113549.1.9.1" => "emailAddress",
+        _ => return None,
+    })
 }
 
 fn escape(text: &str) -> String {

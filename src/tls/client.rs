@@ -207,7 +207,7 @@ impl ClientTls {
         });
         let (config, verifier) = state.for_sans(options.verify_sans);
         let connector = TlsConnector::from(config);
-        let failed = |e: std::io::Error| HandshakeError::new(&e, &self.counters);
+        let failed = |e: std::io::Error| HandshakeError::new(&e, Side::Client, &self.counters);
         let stream = match self.alpn(&options) {
             Some(alpn) => Box::pin(connector.with_alpn(alpn).connect(name.clone(), io)).await,
             None => Box::pin(connector.connect(name.clone(), io)).await,
@@ -265,7 +265,7 @@ impl ClientTls {
         };
         verifier
             .verify(Purpose::Server, (leaf, intermediates), sni, UnixTime::now())
-            .map_err(|failure| HandshakeError::tls(&failure.into(), &self.counters))
+            .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Client, &self.counters))
     }
 
     /// Whether all secrets are there.

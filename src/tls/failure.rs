@@ -6,6 +6,7 @@ use std::io;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 use super::{
+    params::Side,
     stats::SslCounters,
     validation::{VerifyFailure, describe_error},
 };
@@ -31,9 +32,9 @@ impl HandshakeError {
     }
 
     /// Puts an I/O error of a handshake into words, and counts it.
-    pub(super) fn new(error: &io::Error, counters: &SslCounters) -> Self {
+    pub(super) fn new(error: &io::Error, side: Side, counters: &SslCounters) -> Self {
         match error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
-            Some(error) => Self::tls(error, counters),
+            Some(error) => Self::tls(error, side, counters),
             // Errors of the socket are counted where sockets are.
             None if error.kind() == io::ErrorKind::UnexpectedEof => Self(String::new()),
             None => Self(format!("TLS_error:|{}:TLS_error_end", text(error))),
@@ -41,7 +42,7 @@ impl HandshakeError {
     }
 
     /// The same for an error of rustls.
-    pub(super) fn tls(error: &Error, counters: &SslCounters) -> Self {
+    pub(super) fn tls(error: &Error, side: Side, counters: &SslCounters) -> Self {
         let stats = counters.block.local();
         let ((code, reason), detail) = match error {
             Error::InvalidCertificate(e) => (VERIFY_FAILED, detail(e)),
@@ -49,6 +50,11 @@ impl HandshakeError {
                 stats.fail_verify_no_cert.inc();
                 let detail = "peer did not provide required client certificate";
                 (NO_CERTIFICATE, Some(detail.to_owned()))
+            }
+            // Plain HTTP is what speaks to a TLS port by mistake.
+            Error::InvalidMessage(InvalidMessage::InvalidContentType) if side == Side::Server => {
+                stats.connection_error.inc();
+                ((156, "HTTP_REQUEST"), None)
             }
             other => {
                 stats.connection_error.inc();

@@ -33,3 +33,6 @@ pub use secrets::{
     AppliedSecret, Candidate, CertificateSecret, SecretKind, SecretSlot, SecretUser, SecretValue, Secrets,
 };
 pub use server::ServerTls;
+
+#[cfg(test)]
+mod tests;

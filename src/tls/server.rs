@@ -232,7 +232,7 @@ impl ServerTls {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     {
         let counters = &*self.counters;
-        let failed = |e: std::io::Error| HandshakeError::new(&e, counters);
+        let failed = |e: std::io::Error| HandshakeError::new(&e, Side::Server, counters);
         // Boxed: the handshake's state is large, and the connection's task would keep room for it all its life.
         let (stream, local) = match state.certificates.as_slice() {
             [(config, local)] if !self.require_sni => {
@@ -259,9 +259,6 @@ impl ServerTls {
         let conn = stream.get_ref().1;
         let validated = self.check_peer(state, conn)?;
         counters.handshake(conn);
-        if conn.peer_certificates().is_some() {
-            counters.block.local().client_certificate_presented.inc();
-        }
         let sni = conn.server_name().map(Arc::from);
         let info = tls_info(conn, sni, local.clone(), validated, &self.common.alpn);
         Ok((stream, info))
@@ -282,7 +279,7 @@ impl ServerTls {
         state
             .verifier
             .verify(Purpose::Client, (leaf, intermediates), None, UnixTime::now())
-            .map_err(|failure| HandshakeError::tls(&failure.into(), &self.counters))
+            .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Server, &self.counters))
     }
 
     /// Whether all secrets are there.

@@ -17,7 +17,6 @@ stats_block! {
         counter handshake, "Handshakes that succeeded";
         counter session_reused, "Handshakes that resumed a session";
         counter no_certificate, "Handshakes without a certificate of the peer";
-        counter client_certificate_presented, "Handshakes with a certificate of the client";
         counter fail_verify_no_cert, "Handshakes that failed because the client gave no certificate";
         counter fail_verify_error, "Certificates that no trusted CA stands for";
         counter fail_verify_san, "Certificates without an accepted subject alternative name";

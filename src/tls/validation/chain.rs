@@ -124,6 +124,10 @@ impl TrustStore {
             Err(e) if self.allow_expired && is_about_time(&e) => self
                 .verify_expired(purpose, &cert, leaf, intermediates, now)
                 .map_err(|e| failure(&e)),
+            Err(Error::UnknownIssuer) if cert.issuer() == cert.subject() => Err(VerifyFailure::chain(
+                describe(0, "self signed certificate"),
+                CertificateError::UnknownIssuer,
+            )),
             Err(e) => Err(failure(&e)),
         }
     }
