@@ -1,1 +1,3 @@
 //! HTTP filters, one folder each.
+
+pub mod local_ratelimit;
