@@ -10,6 +10,7 @@ pub use registry::Registry;
 pub fn register_all() -> Registry {
     let mut registry = Registry::default();
     registry.http_filter(filters::http::local_ratelimit::Factory);
+    registry.http_filter(filters::http::ratelimit::Factory);
     registry.network_filter(crate::http::hcm::Factory);
     registry.network_filter(filters::network::tcp_proxy::Factory);
     registry.access_logger(access_loggers::grpc::HttpFactory);

@@ -1,0 +1,242 @@
+//! `RateLimit` and `RateLimitPerRoute`.
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use xds_protos::envoy::{
+    config::{
+        core::v3::{
+            GrpcService, HeaderValue,
+            grpc_service::{EnvoyGrpc, TargetSpecifier},
+        },
+        ratelimit::v3::RateLimitServiceConfig,
+    },
+    extensions::filters::http::ratelimit::v3::{
+        RateLimit as Proto, RateLimitPerRoute,
+        rate_limit::XRateLimitHeadersRfcVersion,
+        rate_limit_per_route::{OverrideOptions, VhRateLimitsOptions},
+    },
+    r#type::v3::HttpStatus,
+};
+
+use crate::{
+    config::{BuildCx, ConfigResult, FractionalPercent, duration},
+    extensions::filters::http::local_ratelimit::config::{own_limits, refusal, share},
+    route::{HeaderMutations, rate_limit::RateLimitPolicy},
+};
+
+/// Envoy's default for the service's answer.
+const TIMEOUT: Duration = Duration::from_millis(20);
+
+/// The filter's configuration.
+pub(super) struct Config {
+    pub domain: String,
+    pub stage: u32,
+    /// Whether requests from inside and from outside are looked at.
+    pub requests: (bool, bool),
+    pub timeout: Duration,
+    pub service: Service,
+    pub deny_on_failure: FractionalPercent,
+    pub resource_exhausted: bool,
+    pub x_ratelimit_headers: bool,
+    pub x_envoy_ratelimited: bool,
+    pub retry_after: bool,
+    pub limited_status: StatusCode,
+    pub error_status: StatusCode,
+    pub response_headers: HeaderMutations,
+    pub enabled: FractionalPercent,
+    pub enforced: FractionalPercent,
+    pub rate_limits: RateLimitPolicy,
+    pub metadata_namespace: String,
+    pub stats: StatNames,
+}
+
+/// Names below `cluster.<route's cluster>.`
+pub(super) struct StatNames {
+    pub ok: String,
+    pub error: String,
+    pub over_limit: String,
+    pub failure_mode_allowed: String,
+}
+
+/// Where the service is.
+pub(super) struct Service {
+    pub cluster: Arc<str>,
+    pub authority: Option<String>,
+    pub metadata: Vec<(AsciiMetadataKey, AsciiMetadataValue)>,
+    pub max_message: Option<usize>,
+}
+
+/// Which rate limits of the virtual host count beside the route's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OfVirtualHost {
+    /// Only when the route has none.
+    Override,
+    Include,
+    Ignore,
+}
+
+/// What a route says.
+pub(super) struct PerRoute {
+    pub of_virtual_host: OfVirtualHost,
+    pub rate_limits: RateLimitPolicy,
+    pub domain: String,
+}
+
+impl Config {
+    /// Builds the filter's configuration.
+    pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let x_headers = proto.enable_x_ratelimit_headers();
+        coverage!(cx, proto => Proto {
+            supported {
+                domain, stage, request_type, timeout, failure_mode_deny, rate_limited_as_resource_exhausted,
+                rate_limit_service, enable_x_ratelimit_headers, disable_x_envoy_ratelimited_header,
+                rate_limited_status, response_headers_to_add, status_on_error, stat_prefix, filter_enabled,
+                filter_enforced, failure_mode_deny_percent, rate_limits, metadata_namespace,
+                enable_retry_after_header,
+            }
+        });
+        // Read by its accessor.
+        let _ = enable_x_ratelimit_headers;
+        own_limits(&rate_limits, cx)?;
+        let deny = if failure_mode_deny {
+            FractionalPercent::FULL
+        } else {
+            FractionalPercent::ZERO
+        };
+        Ok(Self {
+            domain,
+            stage,
+            requests: (request_type != "external", request_type != "internal"),
+            timeout: timeout.as_ref().map_or(TIMEOUT, duration),
+            service: cx.required("rate_limit_service", rate_limit_service, Service::build)?,
+            deny_on_failure: cx.field("failure_mode_deny_percent", |cx| share(failure_mode_deny_percent, deny, cx))?,
+            resource_exhausted: rate_limited_as_resource_exhausted,
+            x_ratelimit_headers: x_headers == XRateLimitHeadersRfcVersion::DraftVersion03,
+            x_envoy_ratelimited: !disable_x_envoy_ratelimited_header,
+            retry_after: enable_retry_after_header,
+            limited_status: cx
+                .opt("rate_limited_status", rate_limited_status, refusal)?
+                .unwrap_or(StatusCode::TOO_MANY_REQUESTS),
+            error_status: cx
+                .opt("status_on_error", status_on_error, any_status)?
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            response_headers: HeaderMutations::build(
+                ("response_headers_to_add", ""),
+                response_headers_to_add,
+                Vec::new(),
+                cx,
+            )?,
+            enabled: cx.field("filter_enabled", |cx| share(filter_enabled, FractionalPercent::FULL, cx))?,
+            enforced: cx.field("filter_enforced", |cx| share(filter_enforced, FractionalPercent::FULL, cx))?,
+            rate_limits: RateLimitPolicy::build(rate_limits, cx)?,
+            metadata_namespace: Some(metadata_namespace)
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| "envoy.filters.http.ratelimit".into()),
+            stats: StatNames::new(&stat_prefix),
+        })
+    }
+}
+
+impl StatNames {
+    fn new(prefix: &str) -> Self {
+        let name = |what: &str| match prefix {
+            "" => format!("ratelimit.{what}"),
+            _ => format!("ratelimit.{prefix}.{what}"),
+        };
+        Self {
+            ok: name("ok"),
+            error: name("error"),
+            over_limit: name("over_limit"),
+            failure_mode_allowed: name("failure_mode_allowed"),
+        }
+    }
+}
+
+impl Service {
+    fn build(proto: RateLimitServiceConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => RateLimitServiceConfig {
+            supported { grpc_service }
+            ignored { transport_api_version: "there is only V3" }
+        });
+        cx.required("grpc_service", grpc_service, |proto, cx| {
+            coverage!(cx, proto => GrpcService {
+                supported { target_specifier, initial_metadata }
+                ignored {
+                    timeout: "the filter's own timeout stands",
+                    retry_policy: "a question to the service is asked once",
+                }
+            });
+            let metadata = cx.each("initial_metadata", initial_metadata, metadata)?;
+            match target_specifier {
+                Some(TargetSpecifier::EnvoyGrpc(grpc)) => cx.field("envoy_grpc", |cx| {
+                    coverage!(cx, grpc => EnvoyGrpc {
+                        supported { cluster_name, authority, max_receive_message_length }
+                        ignored {
+                            retry_policy: "a question to the service is asked once",
+                            skip_envoy_headers: "no x-envoy headers are sent to the service",
+                        }
+                    });
+                    Ok(Self {
+                        cluster: cluster_name.into(),
+                        authority: Some(authority).filter(|a| !a.is_empty()),
+                        metadata,
+                        max_message: max_receive_message_length.map(|v| v.value as usize),
+                    })
+                }),
+                Some(TargetSpecifier::GoogleGrpc(_)) => {
+                    Err(cx.error_at("google_grpc", "not supported: use envoy_grpc with a cluster"))
+                }
+                None => Err(cx.error_at("target_specifier", "value is required")),
+            }
+        })
+    }
+}
+
+fn metadata(proto: HeaderValue, cx: &mut BuildCx<'_>) -> ConfigResult<(AsciiMetadataKey, AsciiMetadataValue)> {
+    coverage!(cx, proto => HeaderValue { supported { key, value, raw_value } });
+    let bytes = if value.is_empty() { raw_value } else { value.into_bytes() };
+    let name = AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes())
+        .map_err(|_| cx.error_at("key", "invalid metadata key"))?;
+    let value =
+        AsciiMetadataValue::try_from(bytes.as_slice()).map_err(|_| cx.error_at("value", "invalid metadata value"))?;
+    Ok((name, value))
+}
+
+fn any_status(proto: HttpStatus, cx: &mut BuildCx<'_>) -> ConfigResult<StatusCode> {
+    coverage!(cx, proto => HttpStatus { supported { code } });
+    Ok(u16::try_from(code)
+        .ok()
+        .filter(|code| (100..=511).contains(code))
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+impl PerRoute {
+    /// Builds a route's configuration.
+    pub fn build(proto: RateLimitPerRoute, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let (of_host, over) = (proto.vh_rate_limits(), proto.override_option());
+        coverage!(cx, proto => RateLimitPerRoute {
+            supported { vh_rate_limits, override_option, rate_limits, domain }
+        });
+        // Read by their accessors.
+        let _ = (vh_rate_limits, override_option);
+        own_limits(&rate_limits, cx)?;
+        Ok(Self {
+            of_virtual_host: match (over, of_host) {
+                (OverrideOptions::IncludePolicy, _) | (OverrideOptions::Default, VhRateLimitsOptions::Include) => {
+                    OfVirtualHost::Include
+                }
+                (OverrideOptions::IgnorePolicy, _) | (OverrideOptions::Default, VhRateLimitsOptions::Ignore) => {
+                    OfVirtualHost::Ignore
+                }
+                (OverrideOptions::OverridePolicy, _) | (OverrideOptions::Default, VhRateLimitsOptions::Override) => {
+                    OfVirtualHost::Override
+                }
+            },
+            rate_limits: RateLimitPolicy::build(rate_limits, cx)?,
+            domain,
+        })
+    }
+}
