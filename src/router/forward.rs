@@ -261,7 +261,7 @@ impl Request<'_> {
 
 fn note_failure(failure: &Failure, cx: &mut FilterCx, cluster: &WorkerCluster, host: &Host) {
     use std::sync::atomic::Ordering::Relaxed;
-    cx.info.flags.set(failure.flag());
+    // The flag comes with the reply: an attempt that is made again leaves none.
     cx.info.upstream.transport_failure = failure.transport_failure().map(str::to_owned);
     let stats = cluster.info.stats.local();
     match failure {

@@ -67,6 +67,19 @@ impl Active {
         })
     }
 
+    /// `max_stream_duration`, which a route may replace; its zero means none.
+    pub(super) fn longest(&self) -> Option<Duration> {
+        let of_route = self
+            .cx
+            .route
+            .as_ref()
+            .and_then(|r| r.forward()?.timeouts.max_stream_duration.as_ref()?.max);
+        match of_route {
+            Some(duration) => Some(duration).filter(|d| !d.is_zero()),
+            None => self.hcm.config.max_stream_duration,
+        }
+    }
+
     /// `stream_idle_timeout`, which a route may replace.
     pub(super) fn idle_timeout(&self) -> Option<Duration> {
         match self

@@ -50,11 +50,13 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
     let body = CountedBody::wrap(body, &active.cx.info);
     let outcome = match admit(&mut active) {
         Ok(table) => {
+            // A route may replace the timers.
+            choose_route(&mut active, table.as_ref());
             let progress = active.cx.info.progress.clone();
             let (idle, request, longest) = (
                 active.idle_timeout(),
                 active.hcm.config.request_timeout,
-                active.hcm.config.max_stream_duration,
+                active.longest(),
             );
             let start = active.cx.info.start;
             let timers = Timers {
@@ -64,14 +66,20 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
                 start,
                 progress,
             };
-            // Pinned where it is made: `select!` would move kilobytes of it.
-            let mut running = pin!(run(&mut active, table, body, upgrade));
-            let mut expired = pin!(timers.expire());
-            tokio::select! {
-                biased;
-                outcome = running.as_mut() => outcome,
-                reply = expired.as_mut() => Outcome::Reply(reply),
-            }
+            let ended = {
+                // Pinned where it is made: `select!` would move kilobytes of it.
+                let mut running = pin!(run(&mut active, table, body, upgrade));
+                let mut expired = pin!(timers.expire());
+                tokio::select! {
+                    biased;
+                    outcome = running.as_mut() => Ok(outcome),
+                    reply = expired.as_mut() => Err(reply),
+                }
+            };
+            ended.unwrap_or_else(|reply| {
+                note_expiry(&mut active, &reply);
+                Outcome::Reply(reply)
+            })
         }
         Err(reply) => {
             // What is left of the request is read and dropped by the codec, or ends the connection.
@@ -79,6 +87,19 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
         }
     };
     active.respond(outcome).await
+}
+
+/// Counts a timer that ran out; a request that did not come whole leaves nothing to go on with.
+fn note_expiry(active: &mut Active, reply: &LocalReply) {
+    let stats = active.hcm.stats();
+    match &*reply.details {
+        "stream_idle_timeout" => stats.downstream_rq_idle_timeout.inc(),
+        "request_overall_timeout" => stats.downstream_rq_timeout.inc(),
+        _ => stats.downstream_rq_max_duration_reached.inc(),
+    }
+    if active.head.version < Version::HTTP_2 && !active.cx.info.progress.request_complete.get() {
+        active.close = true;
+    }
 }
 
 /// Steps 1 to 8: what must hold before a route is looked for. Returns the route table of the stream's life.
@@ -195,7 +216,6 @@ fn underscores(active: &mut Active) -> Result<(), Box<LocalReply>> {
 
 /// Steps 9 to 12: route, filter chain, filters, router.
 async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body, upgrade: Option<Upgrade>) -> Outcome {
-    choose_route(active, table.as_ref());
     let config = active.hcm.config.clone();
     let chain: &FilterChainConfig = match active.upgrade.clone() {
         None => &config.chain,
