@@ -381,15 +381,16 @@ impl Timers {
                 .map(|d| self.start + d);
             let longest = self.longest.map(|d| self.start + d);
             let next = [idle, request, longest].into_iter().flatten().min();
+            // Whose fault it is: the upstream's once the request is whole.
+            let status = if self.progress.request_complete.get() {
+                StatusCode::GATEWAY_TIMEOUT
+            } else {
+                StatusCode::REQUEST_TIMEOUT
+            };
             match next {
                 None => std::future::pending::<()>().await,
                 Some(next) if next > now => Deadline::at(next).await,
                 Some(next) if Some(next) == idle => {
-                    let status = if self.progress.request_complete.get() {
-                        StatusCode::GATEWAY_TIMEOUT
-                    } else {
-                        StatusCode::REQUEST_TIMEOUT
-                    };
                     return Box::new(
                         LocalReply::new(status, "stream timeout", "stream_idle_timeout").flag(Flag::StreamIdleTimeout),
                     );
@@ -403,7 +404,7 @@ impl Timers {
                 }
                 Some(_) => {
                     return Box::new(LocalReply::new(
-                        StatusCode::REQUEST_TIMEOUT,
+                        status,
                         "downstream duration timeout",
                         "max_duration_timeout",
                     ));
