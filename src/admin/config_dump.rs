@@ -6,29 +6,24 @@ use xds_protos::{
     dynamic,
     envoy::{
         admin::v3::{
-            BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, ConfigDump, EndpointsConfigDump,
-            ListenersConfigDump, RoutesConfigDump, clusters_config_dump as clusters,
-            endpoints_config_dump as endpoints, listeners_config_dump as listeners, routes_config_dump as routes,
+            BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, ConfigDump, ListenersConfigDump,
+            RoutesConfigDump, clusters_config_dump as clusters, listeners_config_dump as listeners,
+            routes_config_dump as routes,
         },
         config::{
-            cluster::v3::Cluster,
-            core::v3::{self as core, address::Address as AddressKind, socket_address::PortSpecifier},
-            endpoint::v3::{
-                ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
-            },
-            listener::v3::Listener,
+            cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
             route::v3::RouteConfiguration,
         },
     },
-    google::protobuf::{Any, UInt32Value},
+    google::protobuf::Any,
     print::{self, PrintOptions},
     prost::{Message, Name},
 };
 
 use super::{AdminRequest, Reply};
 use crate::{
-    net::Address,
     server::ServerContext,
+    upstream::admin,
     xds::{rds::RouteConfigs, timestamp},
 };
 
@@ -39,26 +34,22 @@ pub(super) fn to_json<T: Message + Name>(message: &T) -> String {
         .unwrap_or_default()
 }
 
-/// An address as the API writes it.
-pub(super) fn address(address: &Address) -> core::Address {
-    let kind = match address {
-        Address::Ip(a) => AddressKind::SocketAddress(core::SocketAddress {
-            address: a.ip().to_string(),
-            port_specifier: Some(PortSpecifier::PortValue(a.port().into())),
-            ..Default::default()
-        }),
-        Address::Pipe(path) => AddressKind::Pipe(core::Pipe {
-            path: path.to_string(),
-            mode: 0,
-        }),
-        Address::Internal { listener, endpoint } => AddressKind::EnvoyInternalAddress(core::EnvoyInternalAddress {
-            endpoint_id: endpoint.to_string(),
-            address_name_specifier: Some(core::envoy_internal_address::AddressNameSpecifier::ServerListenerName(
-                listener.to_string(),
-            )),
-        }),
+/// The same with fields that are not set, as `/certs` prints them.
+pub(super) fn to_json_with_defaults<T: Message + Name>(message: &T) -> String {
+    let options = PrintOptions {
+        always_print_defaults: true,
+        ..PrintOptions::default()
     };
-    core::Address { address: Some(kind) }
+    dynamic::from_typed(message)
+        .map(|m| print::json(&m, options))
+        .unwrap_or_default()
+}
+
+/// The name of the assignment in an `Any`.
+fn assignment_name(any: Option<&Any>) -> String {
+    any.and_then(|a| ClusterLoadAssignment::decode(a.value.as_slice()).ok())
+        .map(|a| a.cluster_name)
+        .unwrap_or_default()
 }
 
 /// `/config_dump?resource=FIELD&name_regex=REGEX&include_eds`
@@ -85,7 +76,13 @@ pub(super) fn config_dump(request: &AdminRequest) -> Reply {
     let listeners = listeners_dump(server, &keep);
     let clusters = clusters_dump(server, &keep);
     let routes = routes_dump(server, &keep);
-    let endpoints = endpoints_dump(server, &keep);
+    let mut endpoints = admin::endpoints_dump(server);
+    endpoints
+        .static_endpoint_configs
+        .retain(|e| keep(&assignment_name(e.endpoint_config.as_ref())));
+    endpoints
+        .dynamic_endpoint_configs
+        .retain(|e| keep(&assignment_name(e.endpoint_config.as_ref())));
     if let Some(resource) = request.param("resource").filter(|r| !r.is_empty()) {
         let configs = match resource.as_str() {
             "static_listeners" => pack_all(&listeners.static_listeners),
@@ -114,6 +111,7 @@ pub(super) fn config_dump(request: &AdminRequest) -> Reply {
     }
     configs.push(xds_protos::any::pack(&listeners));
     configs.push(xds_protos::any::pack(&routes));
+    configs.push(xds_protos::any::pack(&crate::tls::secrets_config_dump(server)));
     Reply::json(to_json(&ConfigDump { configs }) + "\n")
 }
 
@@ -165,41 +163,28 @@ fn listeners_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> Listen
 }
 
 fn clusters_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> ClustersConfigDump {
-    let known = server.xds.inventory.resources(&xds_protos::type_url::<Cluster>());
-    let (active, warming) = server.clusters.snapshots();
-    let mut dump = ClustersConfigDump {
-        version_info: server.xds.inventory.version(&xds_protos::type_url::<Cluster>()),
-        ..Default::default()
+    let type_url = xds_protos::type_url::<Cluster>();
+    let known = server.xds.inventory.resources(&type_url);
+    let mut dump = admin::config_dump(server, &server.xds.inventory.version(&type_url));
+    let name = |any: Option<&Any>| {
+        any.and_then(|a| Cluster::decode(a.value.as_slice()).ok())
+            .map(|c| c.name)
+            .unwrap_or_default()
     };
-    let dynamic = |c: &crate::upstream::ClusterSnapshot| clusters::DynamicCluster {
-        version_info: c.version.to_string(),
-        cluster: Some(c.resource.clone()),
-        last_updated: Some(timestamp(c.last_updated)),
-        error_state: known
-            .get(&*c.cluster.info.name)
-            .and_then(|k| k.error.as_ref())
-            .map(|f| f.to_proto()),
-        client_status: ClientResourceStatus::Unknown as i32,
-    };
-    for cluster in active.iter().filter(|c| keep(&c.cluster.info.name)) {
-        if cluster.is_static {
-            dump.static_clusters.push(clusters::StaticCluster {
-                cluster: Some(cluster.resource.clone()),
-                last_updated: Some(timestamp(cluster.last_updated)),
-            });
-        } else {
-            dump.dynamic_active_clusters.push(dynamic(cluster));
-        }
+    dump.static_clusters.retain(|c| keep(&name(c.cluster.as_ref())));
+    let mut shown = Vec::new();
+    for list in [&mut dump.dynamic_active_clusters, &mut dump.dynamic_warming_clusters] {
+        list.retain_mut(|c| {
+            let name = name(c.cluster.as_ref());
+            c.error_state = known.get(&name).and_then(|k| k.error.as_ref()).map(|f| f.to_proto());
+            let kept = keep(&name);
+            shown.push(name);
+            kept
+        });
     }
-    dump.dynamic_warming_clusters = warming
-        .iter()
-        .filter(|c| keep(&c.cluster.info.name))
-        .map(dynamic)
-        .collect();
     // What was refused and has no predecessor is listed too, or nobody would see it.
     for (name, state) in &known {
-        let shown = active.iter().chain(&warming).any(|c| *c.cluster.info.name == **name);
-        if let Some(failure) = state.error.as_ref().filter(|_| !shown && keep(name)) {
+        if let Some(failure) = state.error.as_ref().filter(|_| !shown.contains(name) && keep(name)) {
             dump.dynamic_warming_clusters.push(clusters::DynamicCluster {
                 error_state: Some(failure.to_proto()),
                 ..Default::default()
@@ -242,60 +227,4 @@ fn routes_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> RoutesCon
         static_route_configs: Vec::new(),
         dynamic_route_configs: dynamic,
     }
-}
-
-fn endpoints_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> EndpointsConfigDump {
-    let mut dump = EndpointsConfigDump::default();
-    for cluster in server.clusters.active().iter().filter(|c| keep(&c.info.name)) {
-        let endpoints: Vec<_> = cluster
-            .hosts
-            .load()
-            .priorities
-            .iter()
-            .enumerate()
-            .flat_map(|(priority, set)| {
-                set.localities.iter().map(move |locality| LocalityLbEndpoints {
-                    locality: Some(core::Locality {
-                        region: locality.locality.region.clone(),
-                        zone: locality.locality.zone.clone(),
-                        sub_zone: locality.locality.sub_zone.clone(),
-                    }),
-                    lb_endpoints: locality
-                        .hosts
-                        .iter()
-                        .map(|host| LbEndpoint {
-                            health_status: core::HealthStatus::Healthy as i32,
-                            load_balancing_weight: Some(UInt32Value { value: host.weight() }),
-                            host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
-                                address: Some(address(&host.address)),
-                                hostname: host.hostname.to_string(),
-                                ..Default::default()
-                            })),
-                            ..Default::default()
-                        })
-                        .collect(),
-                    priority: u32::try_from(priority).unwrap_or(u32::MAX),
-                    ..Default::default()
-                })
-            })
-            .collect();
-        let assignment = ClusterLoadAssignment {
-            cluster_name: cluster.info.name.to_string(),
-            endpoints,
-            ..Default::default()
-        };
-        let packed = Some(xds_protos::any::pack(&assignment));
-        if cluster.info.added_via_api {
-            dump.dynamic_endpoint_configs.push(endpoints::DynamicEndpointConfig {
-                endpoint_config: packed,
-                ..Default::default()
-            });
-        } else {
-            dump.static_endpoint_configs.push(endpoints::StaticEndpointConfig {
-                endpoint_config: packed,
-                ..Default::default()
-            });
-        }
-    }
-    dump
 }

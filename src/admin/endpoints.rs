@@ -48,6 +48,7 @@ const fn post(
 /// All endpoints.
 pub(super) static TABLE: &[Endpoint] = &[
     get("/", "Admin home page", &[], home::home),
+    get("/certs", "print certs on machine", &[], certs),
     get(
         "/clusters",
         "upstream cluster status",
@@ -201,6 +202,10 @@ pub(super) fn dispatch(path: &str, request: &AdminRequest) -> Reply {
         Some(endpoint) => (endpoint.run)(request),
         None => Reply::error(StatusCode::NOT_FOUND, format!("invalid path. {}", help_text())),
     }
+}
+
+fn certs(request: &AdminRequest) -> Reply {
+    Reply::json(config_dump::to_json_with_defaults(&crate::tls::certificates(&request.server)) + "\n")
 }
 
 fn help(_: &AdminRequest) -> Reply {

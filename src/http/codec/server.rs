@@ -133,8 +133,8 @@ pub async fn serve<H: Handler + 'static>(
                 }
                 () = Deadline::after(supervisor.next_tick(false)) => match supervisor.tick() {
                     Tick::Fine | Tick::Park => {}
-                    Tick::Shutdown(_) if draining => {}
-                    Tick::Shutdown(_) | Tick::HeadersTimeout => {
+                    Tick::Shutdown if draining => {}
+                    Tick::Shutdown | Tick::HeadersTimeout => {
                         draining = true;
                         connection.as_mut().graceful_shutdown();
                     }
@@ -210,8 +210,8 @@ async fn http1_until_closed<H: Handler, S>(
                     }
                     Tick::Park if draining => {}
                     Tick::Park => break,
-                    Tick::Shutdown(_) if draining => {}
-                    Tick::Shutdown(_) => {
+                    Tick::Shutdown if draining => {}
+                    Tick::Shutdown => {
                         draining = true;
                         connection.as_mut().graceful_shutdown();
                     }
@@ -249,7 +249,7 @@ async fn parked<H: Handler>(stream: &Stream, drain: &mut Drain, supervisor: &Sup
                 return false;
             }
             () = Deadline::after(supervisor.next_tick(false)) => {
-                if let Tick::Shutdown(_) = supervisor.tick() {
+                if let Tick::Shutdown = supervisor.tick() {
                     return false;
                 }
             }
@@ -287,7 +287,7 @@ enum Tick {
     Fine,
     /// Nothing of it is in the codec's buffers, and nothing has happened for a while.
     Park,
-    Shutdown(CloseReason),
+    Shutdown,
     HeadersTimeout,
 }
 
@@ -311,7 +311,7 @@ impl<H: Handler> Supervisor<'_, H> {
         }
         if active == 0 && self.options.idle_timeout.is_some_and(|limit| idle >= limit) {
             self.handler.closing(CloseReason::Idle);
-            return Tick::Shutdown(CloseReason::Idle);
+            return Tick::Shutdown;
         }
         if self
             .options
@@ -319,7 +319,7 @@ impl<H: Handler> Supervisor<'_, H> {
             .is_some_and(|limit| self.started.elapsed() >= limit)
         {
             self.handler.closing(CloseReason::MaxDuration);
-            return Tick::Shutdown(CloseReason::MaxDuration);
+            return Tick::Shutdown;
         }
         if active == 0 && idle >= PARK_AFTER && self.state.at_rest() {
             return Tick::Park;
