@@ -56,20 +56,22 @@ fn visit(dir: &Path, f: &mut impl FnMut(&Path, &str)) {
 /// Finds the lists of a file. The message's name is the type as imported there; `use .. as Proto` is followed.
 fn collect(file: &str, text: &str, messages: &mut BTreeMap<String, Message>) {
     let call = Regex::new(r"coverage!\(\s*[^,]+,\s*(?s:.{1,60}?)=>\s*([\w:]+)\s*\{").unwrap();
+    let pair = Regex::new(r#"(\w+)\s*:\s*"((?:[^"\\]|\\.)*)""#).unwrap();
+    let lists: Vec<(&str, Regex)> = ["supported", "ignored", "rejected"]
+        .into_iter()
+        .map(|list| (list, Regex::new(&format!(r"\b{list}\s*\{{")).unwrap()))
+        .collect();
     for found in call.captures_iter(text) {
         let name = original_name(text, &found[1]);
         let body = braces(&text[found.get(0).unwrap().end() - 1..]);
         let message = messages.entry(format!("{name} ({file})")).or_default();
         message.file = file.to_owned();
-        for (list, with_reason) in [("supported", false), ("ignored", true), ("rejected", true)] {
-            let Some(at) = Regex::new(&format!(r"\b{list}\s*\{{")).unwrap().find(body) else {
-                continue;
-            };
+        for (list, start) in &lists {
+            let Some(at) = start.find(body) else { continue };
             let inner = braces(&body[at.end() - 1..]);
-            if with_reason {
-                let pair = Regex::new(r#"(\w+)\s*:\s*"((?:[^"\\]|\\.)*)""#).unwrap();
+            if *list != "supported" {
                 let pairs = pair.captures_iter(inner).map(|c| (c[1].to_owned(), c[2].to_owned()));
-                if list == "ignored" {
+                if *list == "ignored" {
                     message.ignored.extend(pairs)
                 } else {
                     message.rejected.extend(pairs)

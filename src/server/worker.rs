@@ -56,6 +56,9 @@ impl Worker {
     }
 }
 
+/// Something to run on a worker's thread.
+pub type Task = Box<dyn FnOnce(&Rc<Worker>) + Send>;
+
 /// What control tells a worker; kept in order, so that make-before-break holds.
 pub enum WorkerMsg {
     /// About listeners.
@@ -63,7 +66,7 @@ pub enum WorkerMsg {
     /// A cluster came, changed or went.
     Cluster(ClusterMsg),
     /// Runs on the worker, for what has no message of its own.
-    Run(Box<dyn FnOnce(&Rc<Worker>) + Send>),
+    Run(Task),
 }
 
 /// The mailboxes of all workers, the control thread's last.

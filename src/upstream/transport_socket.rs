@@ -30,14 +30,13 @@ pub struct TransportCx<'a> {
     pub alpn: &'static [&'static str],
 }
 
+/// A stream behind its transport socket, with the TLS facts where there is TLS.
+pub type Connected = Result<(Stream, Option<Arc<TlsInfo>>), HandshakeError>;
+
 /// A transport socket that does more than pass bytes on.
 pub trait ClientTransport: Send + Sync + fmt::Debug {
     /// Wraps a connected stream. The caller limits the time.
-    fn connect<'a>(
-        &'a self,
-        stream: Stream,
-        cx: TransportCx<'a>,
-    ) -> LocalBoxFuture<'a, Result<(Stream, Option<Arc<TlsInfo>>), HandshakeError>>;
+    fn connect<'a>(&'a self, stream: Stream, cx: TransportCx<'a>) -> LocalBoxFuture<'a, Connected>;
 
     /// Whether bytes are protected: decides `:scheme` and the ALPN.
     fn is_secure(&self) -> bool;

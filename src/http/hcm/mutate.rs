@@ -159,10 +159,8 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
                 head.headers.remove(name);
             }
         }
-        if edge {
-            if let Some(value) = remote.ip().and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok()) {
-                head.headers.insert(X_ENVOY_EXTERNAL_ADDRESS, value);
-            }
+        if edge && let Some(value) = remote.ip().and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok()) {
+            head.headers.insert(X_ENVOY_EXTERNAL_ADDRESS, value);
         }
     }
     if let Some(agent) = &config.user_agent {
@@ -226,7 +224,7 @@ fn is_internal(remote: &Address, head: &RequestHead, config: &HcmConfig, edge: b
 }
 
 fn request_id(head: &mut RequestHead, info: &mut StreamInfo, config: &HcmConfig, external_edge: bool) {
-    let keep = head.headers.contains_key(X_REQUEST_ID) && !(external_edge && !config.preserve_external_request_id);
+    let keep = head.headers.contains_key(X_REQUEST_ID) && (!external_edge || config.preserve_external_request_id);
     if config.generate_request_id && !keep {
         let mut buffer = uuid::Uuid::encode_buffer();
         let text = new_uuid().hyphenated().encode_lower(&mut buffer);

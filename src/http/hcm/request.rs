@@ -344,10 +344,10 @@ async fn buffered(active: &mut Active, index: usize, mut body: Body, limit: u64)
         }
     }
     let mut whole: Bytes = whole.freeze();
-    if let Some((_, filter)) = active.filters.get_mut(index) {
-        if let Some(reply) = settle(filter.request_buffered(&mut active.cx, &mut active.head, &mut whole)).await {
-            return Err(reply);
-        }
+    if let Some((_, filter)) = active.filters.get_mut(index)
+        && let Some(reply) = settle(filter.request_buffered(&mut active.cx, &mut active.head, &mut whole)).await
+    {
+        return Err(reply);
     }
     Ok(match trailers {
         None => Body::full(whole),

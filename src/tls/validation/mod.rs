@@ -323,18 +323,16 @@ impl Validator {
         if !expected.sans.is_empty() || sni.is_some() || !self.sans.is_empty() {
             let parsed = X509Certificate::from_der(leaf);
             let names = parsed.as_ref().map_or(&[][..], |(_, c)| cert_info::general_names(c));
-            if !expected.sans.is_empty() {
-                if !expected
-                    .sans
-                    .iter()
-                    .any(|want| names.iter().any(|have| san::equals(have, want)))
-                {
-                    let list = expected.sans.join(", ");
-                    return Err(san_failure(format!(
-                        "verify SAN list, expected SANs: [{list}], certificate SANs: [{}]",
-                        san::list(names)
-                    )));
-                }
+            let expected_found = expected
+                .sans
+                .iter()
+                .any(|want| names.iter().any(|have| san::equals(have, want)));
+            if !expected.sans.is_empty() && !expected_found {
+                let list = expected.sans.join(", ");
+                return Err(san_failure(format!(
+                    "verify SAN list, expected SANs: [{list}], certificate SANs: [{}]",
+                    san::list(names)
+                )));
             }
             let accepted = match sni {
                 Some(name) if expected.sans.is_empty() => names.iter().any(|have| san::is_dns(have, name)),

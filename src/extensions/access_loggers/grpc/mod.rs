@@ -43,7 +43,7 @@ struct GrpcLog {
 }
 
 impl GrpcLog {
-    fn new(http: Option<Headers>, service: Service, cx: &BuildCx<'_>) -> Arc<dyn AccessLogger> {
+    fn start(http: Option<Headers>, service: Service, cx: &BuildCx<'_>) -> Arc<dyn AccessLogger> {
         let (queue, entries) = mpsc::channel(QUEUE);
         let stats: Stats<GrpcLogStats> = cx.server.stats.scope("access_logs.grpc_access_log.").block();
         let of_task = stats.clone();
@@ -87,7 +87,7 @@ impl AccessLoggerFactory for HttpFactory {
             additional_response_trailers_to_log,
         );
         let service = config::common(common_config, cx)?;
-        Ok(GrpcLog::new(Some(headers), service, cx))
+        Ok(GrpcLog::start(Some(headers), service, cx))
     }
 }
 
@@ -101,6 +101,6 @@ impl AccessLoggerFactory for TcpFactory {
     fn build(&self, proto: Self::Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn AccessLogger>> {
         coverage!(cx, proto => TcpGrpcAccessLogConfig { supported { common_config } });
         let service = config::common(common_config, cx)?;
-        Ok(GrpcLog::new(None, service, cx))
+        Ok(GrpcLog::start(None, service, cx))
     }
 }
