@@ -155,10 +155,11 @@ impl Handle {
                 }
                 None => tracing::error!(type_url, "ADS must be configured to support an ADS config source"),
             },
-            Ok(Source::File(source)) => self.spawn(Box::new(move |worker| {
+            // At once: a cluster of the bootstrap may wait for a certificate, and the client for that cluster.
+            Ok(Source::File(source)) => server.mailboxes.run_on_control(move |worker: &Rc<Worker>| {
                 let server = worker.server.clone();
                 tokio::task::spawn_local(file::run(source, watch, commands, server));
-            })),
+            }),
             Ok(Source::Grpc(source)) => {
                 let prefix = watch.handler.stat_prefix();
                 let own = Some((watch.type_url.clone(), prefix));
