@@ -8,6 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// What sums of seconds lose by rounding must not cost a token of a full bucket.
+const ROUNDING: f64 = 1e-6;
+
 /// A bucket of tokens.
 #[derive(Debug)]
 pub(super) struct Bucket {
@@ -37,7 +40,7 @@ impl Bucket {
         let fullest = now - self.max / self.rate;
         let taken = self.empty_at.fetch_update(Relaxed, Relaxed, |bits| {
             let empty_at = f64::from_bits(bits).max(fullest);
-            ((now - empty_at) * self.rate >= tokens).then(|| (empty_at + tokens / self.rate).to_bits())
+            ((now - empty_at) * self.rate + ROUNDING >= tokens).then(|| (empty_at + tokens / self.rate).to_bits())
         });
         taken.is_ok() && tokens > 0.0
     }
@@ -68,7 +71,7 @@ impl Bucket {
 
     fn level(&self, now: Instant) -> f64 {
         let passed = self.seconds(now) - f64::from_bits(self.empty_at.load(Relaxed));
-        (passed * self.rate).clamp(0.0, self.max)
+        (passed * self.rate + ROUNDING).clamp(0.0, self.max)
     }
 
     fn seconds(&self, now: Instant) -> f64 {

@@ -81,7 +81,9 @@ impl Config {
                 .stats
                 .scope(&format!("{stat_prefix}.http_local_rate_limit"))
                 .block(),
-            status: cx.opt("status", status, refusal)?.unwrap_or(StatusCode::TOO_MANY_REQUESTS),
+            status: cx
+                .opt("status", status, refusal)?
+                .unwrap_or(StatusCode::TOO_MANY_REQUESTS),
             enabled: share(filter_enabled, FractionalPercent::ZERO, cx)?,
             enforced: share(filter_enforced, FractionalPercent::ZERO, cx)?,
             limiter: Limiter::new(&limits),

@@ -138,8 +138,7 @@ impl Filter {
 }
 
 fn refusal(config: &Config, verdict: &Verdict, cx: &FilterCx, head: &RequestHead) -> LocalReply {
-    let mut reply =
-        LocalReply::new(config.status, "local_rate_limited", "local_rate_limited").flag(Flag::RateLimited);
+    let mut reply = LocalReply::new(config.status, "local_rate_limited", "local_rate_limited").flag(Flag::RateLimited);
     reply.grpc_status = config.resource_exhausted.then_some(RESOURCE_EXHAUSTED);
     let format = FormatCx {
         request: Some(head),

@@ -20,7 +20,12 @@ const FULL: &str = "{max_tokens: 50, tokens_per_fill: 50, fill_interval: 600s}";
 
 fn build(yaml: &str) -> ConfigResult<Config> {
     let server = server();
-    let proto = typed(&format!("stat_prefix: s\n{yaml}"), Syntax::Yaml, &LoadOptions::default()).unwrap();
+    let proto = typed(
+        &format!("stat_prefix: s\n{yaml}"),
+        Syntax::Yaml,
+        &LoadOptions::default(),
+    )
+    .unwrap();
     Config::build(proto, &mut BuildCx::new(&server))
 }
 
@@ -87,7 +92,10 @@ descriptors:
         .map(|v| (v.allowed, shown(&v, now)))
         .collect();
     // Shown after all of them.
-    assert_eq!(answers.iter().map(|a| a.0).collect::<Vec<_>>(), [true, true, false, false]);
+    assert_eq!(
+        answers.iter().map(|a| a.0).collect::<Vec<_>>(),
+        [true, true, false, false]
+    );
     assert_eq!(answers.iter().map(|a| a.1.0).collect::<Vec<_>>(), [3, 3, 2, 3]);
     assert_eq!(answers[2].1.2, 30);
     assert_eq!(answers[3].1, (3, 0, 200));
@@ -169,17 +177,35 @@ descriptors: [{entries: [{key: u, value: b}], shadow_mode: true, token_bucket: {
 #[test]
 fn configurations_are_refused_in_envoys_words() {
     let short = "{max_tokens: 1, fill_interval: 0.01s}";
-    assert!(reason(&format!("token_bucket: {short}")).contains("local rate limit token bucket fill timer must be >= 50ms"));
+    assert!(
+        reason(&format!("token_bucket: {short}")).contains("local rate limit token bucket fill timer must be >= 50ms")
+    );
     let descriptor = |bucket: &str| format!("- {{entries: [{{key: a, value: b}}], token_bucket: {bucket}}}");
     let text = reason(&format!("token_bucket: {FULL}\ndescriptors:\n{}", descriptor(short)));
-    assert!(text.contains("local rate limit descriptor token bucket fill timer must be >= 50ms"), "{text}");
+    assert!(
+        text.contains("local rate limit descriptor token bucket fill timer must be >= 50ms"),
+        "{text}"
+    );
     let twice = format!("{0}\n{0}", descriptor(FULL));
     let text = reason(&format!("token_bucket: {FULL}\ndescriptors:\n{twice}"));
-    assert!(text.contains("duplicate descriptor in the local rate descriptor: a=b"), "{text}");
+    assert!(
+        text.contains("duplicate descriptor in the local rate descriptor: a=b"),
+        "{text}"
+    );
     let text = reason("rate_limits: [{stage: 1, actions: [{remote_address: {}}]}]");
-    assert!(text.contains("'stage' field and 'disable_key' field are not supported"), "{text}");
+    assert!(
+        text.contains("'stage' field and 'disable_key' field are not supported"),
+        "{text}"
+    );
     let server = server();
     let proto = typed("stat_prefix: s", Syntax::Yaml, &LoadOptions::default()).unwrap();
-    let text = Factory.build_route(proto, &mut BuildCx::new(&server)).err().unwrap().to_string();
-    assert!(text.contains("token bucket must be set for per filter configs"), "{text}");
+    let text = Factory
+        .build_route(proto, &mut BuildCx::new(&server))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        text.contains("token bucket must be set for per filter configs"),
+        "{text}"
+    );
 }

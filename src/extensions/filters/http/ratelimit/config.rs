@@ -111,7 +111,9 @@ impl Config {
             requests: (request_type != "external", request_type != "internal"),
             timeout: timeout.as_ref().map_or(TIMEOUT, duration),
             service: cx.required("rate_limit_service", rate_limit_service, Service::build)?,
-            deny_on_failure: cx.field("failure_mode_deny_percent", |cx| share(failure_mode_deny_percent, deny, cx))?,
+            deny_on_failure: cx.field("failure_mode_deny_percent", |cx| {
+                share(failure_mode_deny_percent, deny, cx)
+            })?,
             resource_exhausted: rate_limited_as_resource_exhausted,
             x_ratelimit_headers: x_headers == XRateLimitHeadersRfcVersion::DraftVersion03,
             x_envoy_ratelimited: !disable_x_envoy_ratelimited_header,
@@ -128,8 +130,12 @@ impl Config {
                 Vec::new(),
                 cx,
             )?,
-            enabled: cx.field("filter_enabled", |cx| share(filter_enabled, FractionalPercent::FULL, cx))?,
-            enforced: cx.field("filter_enforced", |cx| share(filter_enforced, FractionalPercent::FULL, cx))?,
+            enabled: cx.field("filter_enabled", |cx| {
+                share(filter_enabled, FractionalPercent::FULL, cx)
+            })?,
+            enforced: cx.field("filter_enforced", |cx| {
+                share(filter_enforced, FractionalPercent::FULL, cx)
+            })?,
             rate_limits: RateLimitPolicy::build(rate_limits, cx)?,
             metadata_namespace: Some(metadata_namespace)
                 .filter(|name| !name.is_empty())
@@ -196,7 +202,11 @@ impl Service {
 
 fn metadata(proto: HeaderValue, cx: &mut BuildCx<'_>) -> ConfigResult<(AsciiMetadataKey, AsciiMetadataValue)> {
     coverage!(cx, proto => HeaderValue { supported { key, value, raw_value } });
-    let bytes = if value.is_empty() { raw_value } else { value.into_bytes() };
+    let bytes = if value.is_empty() {
+        raw_value
+    } else {
+        value.into_bytes()
+    };
     let name = AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes())
         .map_err(|_| cx.error_at("key", "invalid metadata key"))?;
     let value =

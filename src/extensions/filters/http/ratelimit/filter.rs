@@ -164,8 +164,8 @@ impl Filter {
         headers::x_ratelimit(&shown, &mut response);
 
         if over_limit && config.enforced.hit(fastrand::u64(..)) {
-            let mut reply = LocalReply::new(config.limited_status, answer.raw_body, "request_rate_limited")
-                .flag(Flag::RateLimited);
+            let mut reply =
+                LocalReply::new(config.limited_status, answer.raw_body, "request_rate_limited").flag(Flag::RateLimited);
             reply.grpc_status = config.resource_exhausted.then_some(RESOURCE_EXHAUSTED);
             reply.headers = response;
             let format = FormatCx {
@@ -186,7 +186,11 @@ impl Filter {
 impl Question {
     fn new(config: &Config, cx: &FilterCx, head: &RequestHead, at_end: bool) -> Self {
         let of_route = cx.route_config::<PerRoute>();
-        let hits = cx.info.filter_state.get(HITS_ADDEND).and_then(|o| o.as_text()?.parse().ok());
+        let hits = cx
+            .info
+            .filter_state
+            .get(HITS_ADDEND)
+            .and_then(|o| o.as_text()?.parse().ok());
         let descriptor_cx = DescriptorCx {
             head,
             info: &cx.info,
@@ -307,7 +311,11 @@ fn counts_at_end(config: &Config, cx: &FilterCx) -> bool {
 fn add_all(headers: &mut HeaderMap, protos: Vec<ProtoHeader>) {
     for proto in protos {
         let ProtoHeader { key, value, raw_value } = proto;
-        let bytes = if value.is_empty() { raw_value } else { value.into_bytes() };
+        let bytes = if value.is_empty() {
+            raw_value
+        } else {
+            value.into_bytes()
+        };
         if let (Ok(name), Ok(value)) = (
             HeaderName::try_from(key.to_ascii_lowercase()),
             HeaderValue::from_bytes(&bytes),

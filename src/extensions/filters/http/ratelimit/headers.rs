@@ -2,7 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use xds_protos::envoy::service::ratelimit::v3::{
-    RateLimitResponse, rate_limit_response::{DescriptorStatus, RateLimit, rate_limit::Unit},
+    RateLimitResponse,
+    rate_limit_response::{DescriptorStatus, RateLimit, rate_limit::Unit},
 };
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");

@@ -13,7 +13,8 @@ use crate::{
     route::test_support::server,
 };
 
-const SERVICE: &str = "rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}";
+const SERVICE: &str =
+    "rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}";
 
 fn build(yaml: &str) -> ConfigResult<Config> {
     let server = server();
@@ -40,7 +41,10 @@ fn statuses(yaml: &str) -> Vec<DescriptorStatus> {
 fn defaults_are_envoys() {
     let config = build("").unwrap();
     assert_eq!(config.timeout.as_millis(), 20);
-    assert_eq!((config.limited_status.as_u16(), config.error_status.as_u16()), (429, 500));
+    assert_eq!(
+        (config.limited_status.as_u16(), config.error_status.as_u16()),
+        (429, 500)
+    );
     assert_eq!(config.requests, (true, true));
     assert_eq!(config.stats.over_limit, "ratelimit.over_limit");
     assert!(!config.deny_on_failure.hit(0) && config.enforced.hit(999_999) && config.enabled.hit(999_999));
@@ -59,7 +63,10 @@ status_on_error: {code: 302}",
     .unwrap();
     assert_eq!(config.requests, (true, false));
     assert_eq!(config.stats.ok, "ratelimit.p.ok");
-    assert_eq!((config.limited_status.as_u16(), config.error_status.as_u16()), (429, 302));
+    assert_eq!(
+        (config.limited_status.as_u16(), config.error_status.as_u16()),
+        (429, 302)
+    );
     assert!(config.deny_on_failure.hit(999_999));
     // The share of a percentage replaces the switch.
     let config = build("failure_mode_deny: true\nfailure_mode_deny_percent: {default_value: {numerator: 0}}").unwrap();
@@ -72,13 +79,19 @@ fn own_limits_have_no_stage() {
         .err()
         .unwrap()
         .to_string();
-    assert!(text.contains("'stage' field and 'disable_key' field are not supported"), "{text}");
+    assert!(
+        text.contains("'stage' field and 'disable_key' field are not supported"),
+        "{text}"
+    );
 }
 
 #[test]
 fn the_override_option_comes_before_the_virtual_host_option() {
     assert_eq!(per_route("{}").of_virtual_host, OfVirtualHost::Override);
-    assert_eq!(per_route("vh_rate_limits: INCLUDE").of_virtual_host, OfVirtualHost::Include);
+    assert_eq!(
+        per_route("vh_rate_limits: INCLUDE").of_virtual_host,
+        OfVirtualHost::Include
+    );
     assert_eq!(
         per_route("{vh_rate_limits: INCLUDE, override_option: IGNORE_POLICY}").of_virtual_host,
         OfVirtualHost::Ignore
@@ -96,7 +109,10 @@ fn headers_tell_of_the_tightest_limit_and_all_policies() {
     );
     headers::x_ratelimit(&all, &mut map);
     assert_eq!(map["x-ratelimit-limit"], "2, 5;w=86400, 2;w=60;name=\"m\"");
-    assert_eq!((&map["x-ratelimit-remaining"], &map["x-ratelimit-reset"]), (&"1".parse().unwrap(), &"7".parse().unwrap()));
+    assert_eq!(
+        (&map["x-ratelimit-remaining"], &map["x-ratelimit-reset"]),
+        (&"1".parse().unwrap(), &"7".parse().unwrap())
+    );
     let mut none = HeaderMap::new();
     headers::x_ratelimit(&all[2..], &mut none);
     assert!(none.is_empty());
