@@ -271,6 +271,12 @@ fn choose_route(active: &mut Active, table: Option<&Arc<RouteTable>>) {
             active.cx.info.route_name = (!found.name.is_empty()).then(|| found.name.clone());
             active.cx.info.route_metadata = found.metadata.clone();
             active.cx.info.virtual_host_metadata = found.virtual_host().metadata.clone();
+            // Known from here on, so that a request a filter answers is logged with the cluster it was meant for.
+            if let Some(cluster) = active.cx.worker.clusters.get(found.cluster_name()) {
+                let upstream = &mut active.cx.info.upstream;
+                upstream.cluster = Some(cluster.info.name.clone());
+                upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
+            }
             active.cx.route = Some(found);
         }
     }
