@@ -1,5 +1,5 @@
 //! Every file in `config-samples/` is one that people start from: it must be accepted, and the quickstart must serve.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::{
     fs,
