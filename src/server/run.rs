@@ -105,9 +105,7 @@ fn start(cli: &Cli) -> Result<(), StartError> {
             tokio::task::spawn_local(async move { control.serve(control_mailbox).await })
         };
 
-        static_resources(&server)
-            .and_then(|()| xds::start::configure(&server))
-            .map_err(|source| StartError::Config { path, source })?;
+        static_resources(&server).map_err(|source| StartError::Config { path, source })?;
         if cli.mode == Mode::Validate {
             println!(
                 "configuration '{}' OK",
@@ -193,9 +191,8 @@ fn local_runtime() -> std::io::Result<LocalRuntime> {
 /// Builds what the bootstrap holds: the first error ends the start, as in Envoy.
 fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::ConfigError> {
     let bootstrap: &Bootstrap = &server.bootstrap;
-    let Some(resources) = &bootstrap.static_resources else {
-        return Ok(());
-    };
+    let none = Default::default();
+    let resources = bootstrap.static_resources.as_ref().unwrap_or(&none);
     for (index, secret) in resources.secrets.iter().enumerate() {
         let mut cx = BuildCx::new(server);
         cx.field("static_resources", |cx| {
@@ -205,6 +202,8 @@ fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::Co
     for cluster in &resources.clusters {
         server.clusters.add_static(cluster.clone(), pack(cluster), server)?;
     }
+    // Listeners may name ADS for routes and secrets, and ADS names a cluster.
+    xds::start::configure(server)?;
     for listener in &resources.listeners {
         server
             .listeners
