@@ -151,7 +151,8 @@ fn refusal(config: &Config, verdict: &Verdict, cx: &FilterCx, head: &RequestHead
         .evaluate(&empty, &format)
         .apply(&mut reply.headers);
     if let Some(bucket) = verdict.bucket.as_ref().filter(|_| config.retry_after) {
-        let seconds = bucket.reset_seconds(Instant::now());
+        // A request of several hits may be refused while tokens are left; Envoy never says 0.
+        let seconds = bucket.reset_seconds(Instant::now()).max(1);
         reply.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     reply
