@@ -34,7 +34,9 @@ pub enum LogFilter {
     All(Vec<LogFilter>),
     /// `or_filter`
     Any(Vec<LogFilter>),
-    /// `not_health_check_filter`, `traceable_filter`, `log_type_filter`: constant here.
+    /// `not_health_check_filter`
+    NotHealthCheck,
+    /// `traceable_filter`, `log_type_filter`: constant here.
     Always(bool),
 }
 
@@ -120,7 +122,7 @@ impl LogFilter {
             FilterSpecifier::OrFilter(OrFilter { filters }) => {
                 cx.each("or_filter.filters", filters, Self::build).map(Self::Any)
             }
-            FilterSpecifier::NotHealthCheckFilter(_) => Ok(Self::Always(true)),
+            FilterSpecifier::NotHealthCheckFilter(_) => Ok(Self::NotHealthCheck),
             // Nothing is traced, so a filter for traced requests lets none through.
             FilterSpecifier::TraceableFilter(_) => Ok(Self::Always(false)),
             FilterSpecifier::LogTypeFilter(filter) => {
@@ -156,6 +158,7 @@ impl LogFilter {
                     matcher.matches_dynamic(info)
                 }
             }
+            Self::NotHealthCheck => !info.health_check,
             Self::All(all) => all.iter().all(|f| f.passes(request, response, info)),
             Self::Any(any) => any.iter().any(|f| f.passes(request, response, info)),
             Self::Always(constant) => *constant,

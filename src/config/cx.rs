@@ -38,6 +38,8 @@ pub struct BuildCx<'a> {
     pub ignored: Vec<Ignored>,
     /// `listener.<stat_prefix>.` while a listener is built: connection managers count under it too.
     pub listener_prefix: Option<String>,
+    /// `http.<stat_prefix>.` while a connection manager is built: its filters count under it.
+    pub http_prefix: String,
     path: String,
 }
 
@@ -49,6 +51,7 @@ impl<'a> BuildCx<'a> {
             init: Vec::new(),
             ignored: Vec::new(),
             listener_prefix: None,
+            http_prefix: String::new(),
             path: String::new(),
         }
     }

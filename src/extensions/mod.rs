@@ -9,6 +9,7 @@ pub use registry::Registry;
 /// Everything that is built in. One line per extension.
 pub fn register_all() -> Registry {
     let mut registry = Registry::default();
+    registry.http_filter(filters::http::health_check::Factory);
     registry.http_filter(filters::http::local_ratelimit::Factory);
     registry.http_filter(filters::http::ratelimit::Factory);
     registry.network_filter(crate::http::hcm::Factory);

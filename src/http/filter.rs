@@ -31,8 +31,13 @@ pub trait HttpFilterFactory: Send + Sync + 'static {
     /// Builds the configuration that all streams of a chain share.
     fn build(&self, proto: Self::Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn HttpFilterConfig>>;
 
-    /// Builds a per-route configuration.
-    fn build_route(&self, proto: Self::RouteProto, cx: &mut BuildCx<'_>) -> ConfigResult<RouteConfig>;
+    /// Builds a per-route configuration; refused by filters that have none.
+    fn build_route(&self, _: Self::RouteProto, cx: &mut BuildCx<'_>) -> ConfigResult<RouteConfig> {
+        Err(cx.error(format!(
+            "The filter {} doesn't support virtual host or route specific configurations",
+            Self::NAME
+        )))
+    }
 }
 
 /// A built filter: immutable, shared by all workers.
@@ -71,6 +76,17 @@ impl FilterCx {
             .as_ref()?
             .filter_config(&self.filter_name)
             .and_then(|c| c.downcast_ref::<T>())
+    }
+
+    /// All per-route configurations of the running filter of type `T`, least specific first: for filters that merge
+    /// them.
+    pub fn route_configs<T: 'static>(&self) -> impl Iterator<Item = &T> {
+        let all = self
+            .route
+            .as_ref()
+            .into_iter()
+            .flat_map(|r| r.filter_configs_all(&self.filter_name));
+        all.filter_map(|c| c.downcast_ref::<T>())
     }
 }
 
@@ -124,8 +140,15 @@ pub trait HttpFilter {
         body
     }
 
-    /// The response's head; `end` when no body follows. A reply replaces the response.
-    fn response_headers<'a>(&'a mut self, cx: &'a mut FilterCx, head: &'a mut ResponseHead, end: bool) -> Step<'a> {
+    /// The response's head; `end` when no body follows. A reply replaces the response. `request` is the request's
+    /// head as the filters and the router left it.
+    fn response_headers<'a>(
+        &'a mut self,
+        cx: &'a mut FilterCx,
+        request: &'a RequestHead,
+        head: &'a mut ResponseHead,
+        end: bool,
+    ) -> Step<'a> {
         Step::Continue
     }
 

@@ -233,7 +233,9 @@ impl Request<'_> {
             body,
             upgrade: upstream,
         } = answer;
-        charge(self.config, self.cluster, response.status);
+        if !cx.info.health_check {
+            charge(self.config, self.cluster, response.status);
+        }
         count_host(host, response.status);
         headers::response(&mut response, &cx.info, self.config);
         if self.route.virtual_host().include_attempt_count_in_response {

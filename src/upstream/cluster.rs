@@ -82,6 +82,17 @@ impl WorkerCluster {
         self.cluster.hosts.load().hosts().next().is_some()
     }
 
+    /// How many hosts there are, and how many of them are healthy or degraded.
+    pub fn membership(&self) -> (u64, u64) {
+        let hosts = self.cluster.hosts.load();
+        hosts.priorities.iter().fold((0, 0), |(all, usable), p| {
+            (
+                all + p.hosts.len() as u64,
+                usable + (p.healthy.len() + p.degraded.len()) as u64,
+            )
+        })
+    }
+
     /// The pool of HTTP connections to a host.
     pub fn http(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> HttpPool {
         let protocol = match (self.info.http.protocol, options.downstream) {

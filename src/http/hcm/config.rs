@@ -227,6 +227,7 @@ impl HcmConfig {
             ));
         }
         let stat_prefix = format!("http.{stat_prefix}.");
+        cx.http_prefix.clone_from(&stat_prefix);
         let routes = routes(route_specifier, &stat_prefix, cx)?;
         let common = cx.field("common_http_protocol_options", |cx| {
             Common::build(common_http_protocol_options.unwrap_or_default(), cx)

@@ -36,7 +36,7 @@ impl Active {
                 break;
             };
             this.cx.filter_name = name.clone();
-            let reply = settle(filter.response_headers(&mut this.cx, &mut head, end)).await;
+            let reply = settle(filter.response_headers(&mut this.cx, &this.head, &mut head, end)).await;
             // A second reply would go round for ever: the first one of the encoder side stands.
             if let Some(reply) = reply
                 && !std::mem::replace(&mut replied, true)
@@ -145,6 +145,10 @@ impl Active {
 
     fn count(&self, status: StatusCode) {
         let stats = self.hcm.stats();
+        if self.cx.info.health_check {
+            stats.tracing_health_check.inc();
+            return;
+        }
         stats.downstream_rq_completed.inc();
         match status.as_u16() / 100 {
             1 => stats.downstream_rq_1xx.inc(),

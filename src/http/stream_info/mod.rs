@@ -143,6 +143,8 @@ pub struct StreamInfo {
     pub trace_id: Option<Arc<str>>,
     /// `%SPAN_ID%`
     pub span_id: Option<Arc<str>>,
+    /// A health check by the health check filter: left out of request statistics.
+    pub health_check: bool,
     /// Flags that filters set, in order: `%CUSTOM_FLAGS%`.
     pub custom_flags: Vec<Arc<str>>,
     /// Which log entry is being written: `%ACCESS_LOG_TYPE%`; `NotSet` outside access logs.
@@ -178,6 +180,7 @@ impl StreamInfo {
             virtual_host_metadata: None,
             trace_id: None,
             span_id: None,
+            health_check: false,
             custom_flags: Vec::new(),
             access_log_type: "NotSet",
         }

@@ -102,7 +102,13 @@ impl HttpFilter for Filter {
         Step::Reply(Box::new(refusal(&config, &verdict, cx, head)))
     }
 
-    fn response_headers<'a>(&'a mut self, _: &'a mut FilterCx, head: &'a mut ResponseHead, _: bool) -> Step<'a> {
+    fn response_headers<'a>(
+        &'a mut self,
+        _: &'a mut FilterCx,
+        _: &'a RequestHead,
+        head: &'a mut ResponseHead,
+        _: bool,
+    ) -> Step<'a> {
         if let Some(bucket) = &self.shown {
             let now = Instant::now();
             head.headers.append(LIMIT, HeaderValue::from(bucket.max()));

@@ -95,7 +95,13 @@ impl HttpFilter for Filter {
         }))
     }
 
-    fn response_headers<'a>(&'a mut self, _: &'a mut FilterCx, head: &'a mut ResponseHead, _: bool) -> Step<'a> {
+    fn response_headers<'a>(
+        &'a mut self,
+        _: &'a mut FilterCx,
+        _: &'a RequestHead,
+        head: &'a mut ResponseHead,
+        _: bool,
+    ) -> Step<'a> {
         append(&mut head.headers, std::mem::take(&mut self.response_headers));
         Step::Continue
     }
