@@ -26,6 +26,7 @@ pub mod net;
 pub mod network_filter;
 pub mod route;
 pub mod router;
+pub mod runtime;
 pub mod server;
 pub mod tls;
 pub mod upstream;

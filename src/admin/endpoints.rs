@@ -2,7 +2,9 @@
 
 use http::{Method, StatusCode};
 
-use super::{AdminRequest, Reply, clusters, config_dump, home, lifecycle, listeners, logging, server_info, stats};
+use super::{
+    AdminRequest, Reply, clusters, config_dump, home, lifecycle, listeners, logging, runtime, server_info, stats,
+};
 
 /// One endpoint.
 pub(super) struct Endpoint {
@@ -138,6 +140,15 @@ pub(super) static TABLE: &[Endpoint] = &[
         "reset all counters to zero",
         &[],
         stats::reset_counters,
+    ),
+    get("/runtime", "print runtime values", &[], runtime::runtime),
+    post(
+        "/runtime_modify",
+        "Adds or modifies runtime values as passed in query parameters. To delete a previously added key, use an \
+         empty string as the value; values of other layers can be overridden but not deleted. E.g. \
+         ?key1=value1&key2=value2...",
+        &[],
+        runtime::modify,
     ),
     get(
         "/server_info",

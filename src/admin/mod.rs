@@ -11,6 +11,7 @@ mod lifecycle;
 mod listeners;
 mod logging;
 mod reply;
+mod runtime;
 mod serve;
 mod server_info;
 mod stats;

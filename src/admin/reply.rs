@@ -18,6 +18,8 @@ pub struct AdminRequest {
     pub query: String,
     /// The body of a POST.
     pub body: Bytes,
+    /// Whether the body says that it is a form (`application/x-www-form-urlencoded`).
+    pub is_form: bool,
 }
 
 impl AdminRequest {
@@ -33,6 +35,17 @@ impl AdminRequest {
     pub fn has(&self, name: &str) -> bool {
         self.param(name).is_some()
     }
+}
+
+/// The parameters of a query or a form, decoded, in their order.
+pub(super) fn parameters(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (percent_decode(key), percent_decode(value))
+        })
+        .collect()
 }
 
 /// Decodes `%XX`; what is no escape stays, so that an unescaped regex arrives whole.

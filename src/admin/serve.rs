@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderValue, Request, Response, header};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, Limited, StreamBody, combinators::BoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio_stream::wrappers::ReceiverStream;
@@ -113,8 +113,13 @@ async fn answer(request: Request<Incoming>, server: Arc<ServerContext>) -> Respo
         .map(|b| b.to_bytes())
         .unwrap_or_default();
     let query = parts.uri.query().unwrap_or_default().to_owned();
+    let is_form = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|v| v == "application/x-www-form-urlencoded");
     let request = AdminRequest {
         server,
+        is_form,
         method: parts.method,
         query,
         body,
@@ -125,7 +130,11 @@ async fn answer(request: Request<Incoming>, server: Arc<ServerContext>) -> Respo
         body,
     } = endpoints::dispatch(parts.uri.path(), &request);
     let body = match body {
-        ReplyBody::Whole(bytes) => Full::new(bytes).boxed(),
+        // A stream, so that it goes out chunked: Envoy's admin never tells a length.
+        ReplyBody::Whole(bytes) => {
+            let piece = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
+            BodyExt::boxed(StreamBody::new(futures_util::stream::iter(piece)))
+        }
         ReplyBody::Pieces(pieces) => {
             BodyExt::boxed(StreamBody::new(ReceiverStream::new(pieces).map(|b| Ok(Frame::data(b)))))
         }

@@ -37,40 +37,85 @@ impl DurationExt for Option<pb::Duration> {
     }
 }
 
-/// A share of something in parts of a million, so that every denominator fits exactly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FractionalPercent(u32);
+/// A share of something. The denominator is kept, because Envoy takes a random number modulo the denominator:
+/// where the number is a request's own, both must choose the same requests.
+#[derive(Debug, Clone, Copy)]
+pub struct FractionalPercent {
+    numerator: u32,
+    denominator: u32,
+}
 
 impl FractionalPercent {
     /// Always.
-    pub const FULL: Self = Self(1_000_000);
+    pub const FULL: Self = Self {
+        numerator: 100,
+        denominator: 100,
+    };
     /// Never.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self {
+        numerator: 0,
+        denominator: 100,
+    };
+
+    /// A share; more than the denominator is everything. A denominator of zero counts as one.
+    pub const fn new(numerator: u32, denominator: u32) -> Self {
+        Self {
+            numerator,
+            denominator: if denominator == 0 { 1 } else { denominator },
+        }
+    }
+
+    /// A share over one of the denominators of the API.
+    pub fn of(numerator: u32, denominator: DenominatorType) -> Self {
+        Self::new(
+            numerator,
+            match denominator {
+                DenominatorType::Hundred => 100,
+                DenominatorType::TenThousand => 10_000,
+                DenominatorType::Million => 1_000_000,
+            },
+        )
+    }
 
     /// A share from parts of a million; more than a million is everything.
     pub fn from_millionths(parts: u32) -> Self {
-        Self(parts.min(1_000_000))
+        Self::new(parts, 1_000_000)
     }
 
     /// Parts of a million.
     pub fn millionths(self) -> u32 {
-        self.0
+        let parts = u64::from(self.numerator) * 1_000_000 / u64::from(self.denominator);
+        parts.min(1_000_000) as u32
+    }
+
+    /// The part.
+    pub fn numerator(self) -> u32 {
+        self.numerator
+    }
+
+    /// The whole.
+    pub fn denominator(self) -> u32 {
+        self.denominator
     }
 
     /// Whether this draw (any uniformly random number) falls into the share.
+    #[inline]
     pub fn hit(self, random: u64) -> bool {
-        random % 1_000_000 < u64::from(self.0)
+        random % u64::from(self.denominator) < u64::from(self.numerator)
     }
 }
 
+impl PartialEq for FractionalPercent {
+    fn eq(&self, other: &Self) -> bool {
+        self.millionths() == other.millionths()
+    }
+}
+
+impl Eq for FractionalPercent {}
+
 /// `envoy.type.v3.FractionalPercent`: numerator over 100, 10,000 or 1,000,000.
 pub fn fraction(p: &ProtoFractionalPercent) -> FractionalPercent {
-    let scale = match p.denominator() {
-        DenominatorType::Hundred => 10_000,
-        DenominatorType::TenThousand => 100,
-        DenominatorType::Million => 1,
-    };
-    FractionalPercent::from_millionths(p.numerator.saturating_mul(scale))
+    FractionalPercent::of(p.numerator, p.denominator())
 }
 
 /// `envoy.type.v3.Percent`: 0 to 100 as a double.

@@ -22,6 +22,7 @@ use crate::{
     config::{BuildCx, ConfigResult},
     http::RequestHead,
     matching::HeaderLookup,
+    runtime::Key,
 };
 
 /// Metadata an endpoint must have: the `envoy.lb` part of `metadata_match`.
@@ -43,8 +44,8 @@ pub enum ClusterSpecifier {
 pub struct WeightedClusters {
     /// The clusters in order.
     pub clusters: Vec<ClusterWeight>,
-    /// Sum of all weights; never zero.
-    pub total: u64,
+    /// Sum of all weights, never zero; none where `runtime_key_prefix` lets them change.
+    pub total: Option<u64>,
     /// `header_name`: its value, a number, replaces the random one.
     pub random_header: Option<HeaderName>,
     /// `use_hash_policy`: the route's hash replaces the random value.
@@ -56,8 +57,10 @@ pub struct WeightedClusters {
 pub struct ClusterWeight {
     /// The cluster, by name or header.
     pub cluster: ClusterSpecifier,
-    /// Its weight.
+    /// Its weight in the configuration.
     pub weight: u64,
+    /// `<runtime_key_prefix>.<name>`: overrides the weight.
+    pub weight_key: Key,
     /// The route's metadata match with this cluster's over it.
     pub metadata_match: Option<Arc<MetadataMatch>>,
     /// Header mutations of the request, before the route's.
@@ -128,13 +131,14 @@ impl WeightedClusters {
         cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto {
-            supported { clusters, random_value_specifier }
+            supported { clusters, runtime_key_prefix, random_value_specifier }
             ignored {
                 total_weight: "Envoy has used the sum of the weights since 1.25",
-                runtime_key_prefix: "weights from runtime keys are not read",
             }
         });
-        let clusters = cx.each("clusters", clusters, |c, cx| ClusterWeight::build(c, parent, cx))?;
+        let clusters = cx.each("clusters", clusters, |c, cx| {
+            ClusterWeight::build(c, &runtime_key_prefix, parent, cx)
+        })?;
         let total = clusters.iter().map(|c| c.weight).sum();
         if total > u64::from(u32::MAX) {
             return Err(cx.error(format!(
@@ -154,7 +158,7 @@ impl WeightedClusters {
         };
         Ok(Self {
             clusters,
-            total,
+            total: runtime_key_prefix.is_empty().then_some(total),
             random_header,
             use_hash_policy,
         })
@@ -162,12 +166,17 @@ impl WeightedClusters {
 
     /// The index of the cluster whose interval the random value falls into.
     pub(super) fn pick(&self, head: &RequestHead, random: u64) -> u32 {
-        let mut left = self.random_from_header(head).unwrap_or(random) % self.total;
+        let total = match self.total {
+            Some(total) => total,
+            None => self.clusters.iter().map(ClusterWeight::weight).sum(),
+        };
+        let mut left = self.random_from_header(head).unwrap_or(random) % total.max(1);
         for (i, cluster) in self.clusters.iter().enumerate() {
-            if left < cluster.weight {
+            let weight = cluster.weight();
+            if left < weight {
                 return i as u32;
             }
-            left -= cluster.weight;
+            left -= weight;
         }
         0
     }
@@ -184,13 +193,27 @@ impl WeightedClusters {
 }
 
 impl ClusterWeight {
-    fn build(proto: ProtoWeight, parent: Option<&Arc<MetadataMatch>>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    /// The weight as of now.
+    fn weight(&self) -> u64 {
+        self.weight_key.integer(self.weight)
+    }
+
+    fn build(
+        proto: ProtoWeight,
+        runtime_key_prefix: &str,
+        parent: Option<&Arc<MetadataMatch>>,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<Self> {
         coverage!(cx, proto => ProtoWeight {
             supported {
                 name, cluster_header, weight, metadata_match, request_headers_to_add, request_headers_to_remove,
                 response_headers_to_add, response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier,
             }
         });
+        let weight_key = match runtime_key_prefix {
+            "" => Key::NONE,
+            prefix => cx.server.runtime.key(&format!("{prefix}.{name}")),
+        };
         let cluster = match (name.is_empty(), cluster_header.is_empty()) {
             (true, true) => return Err(cx.error("At least one of name or cluster_header need to be specified")),
             (false, false) => return Err(cx.error("Only one of name or cluster_header can be specified")),
@@ -212,6 +235,7 @@ impl ClusterWeight {
         Ok(Self {
             cluster,
             weight: cx.required("weight", weight, |w, _| Ok(u64::from(w.value)))?,
+            weight_key,
             metadata_match,
             request: HeaderMutations::build(request_fields, request_headers_to_add, request_headers_to_remove, cx)?,
             response: HeaderMutations::build(response_fields, response_headers_to_add, response_headers_to_remove, cx)?,

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use xds_protos::envoy::config::{
-    core::v3::RuntimeFractionalPercent, route::v3::route_action::RequestMirrorPolicy as Proto,
-};
+use xds_protos::envoy::config::route::v3::route_action::RequestMirrorPolicy as Proto;
 
 use super::{
     HeaderMutations,
     cluster::{host_value, lookup},
 };
 use crate::{
-    config::{BuildCx, ConfigResult, FractionalPercent, fraction},
+    config::{BuildCx, ConfigResult, FractionalPercent},
     matching::HeaderLookup,
+    runtime::RuntimeFractionalPercent,
 };
 
 /// One mirror.
@@ -24,9 +23,7 @@ pub struct MirrorPolicy {
     /// The request header that names the cluster; an absent one means no mirror.
     pub cluster_header: Option<HeaderLookup>,
     /// Share of requests; default all.
-    pub fraction: FractionalPercent,
-    /// Runtime key that overrides the share; empty for none.
-    pub runtime_key: String,
+    pub fraction: RuntimeFractionalPercent,
     /// Whether the copy's span is sampled; none: as the request's.
     pub trace_sampled: Option<bool>,
     /// Leaves the host without the `-shadow` suffix.
@@ -59,10 +56,7 @@ impl MirrorPolicy {
             }
             _ => {}
         }
-        let (fraction, runtime_key) = match runtime_fraction {
-            Some(f) => runtime(f, cx),
-            None => (FractionalPercent::FULL, String::new()),
-        };
+        let fraction = RuntimeFractionalPercent::build_or(runtime_fraction, FractionalPercent::FULL, cx)?;
         Ok(Self {
             cluster: cluster.into(),
             cluster_header: match cluster_header.as_str() {
@@ -70,7 +64,6 @@ impl MirrorPolicy {
                 name => Some(cx.field("cluster_header", |cx| lookup(name, cx))?),
             },
             fraction,
-            runtime_key,
             trace_sampled: trace_sampled.map(|b| b.value),
             disable_host_suffix: disable_shadow_host_suffix_append || !host_rewrite_literal.is_empty(),
             mutations: HeaderMutations::build_list("request_headers_mutations", request_headers_mutations, cx)?,
@@ -80,13 +73,4 @@ impl MirrorPolicy {
             },
         })
     }
-}
-
-/// A share with its runtime key; without a default the share is zero.
-pub(super) fn runtime(proto: RuntimeFractionalPercent, _cx: &mut BuildCx<'_>) -> (FractionalPercent, String) {
-    coverage!(_cx, proto => RuntimeFractionalPercent { supported { default_value, runtime_key } });
-    (
-        default_value.as_ref().map_or(FractionalPercent::ZERO, fraction),
-        runtime_key,
-    )
 }

@@ -17,8 +17,8 @@ use xds_protos::envoy::{
 };
 
 use super::{
-    HeaderMutations, PerFilterConfigs, RedirectAction, RouteAction, action::Inherited, mirror::runtime,
-    path::PathMatch, path_template::PathTemplate,
+    HeaderMutations, PerFilterConfigs, RedirectAction, RouteAction, action::Inherited, path::PathMatch,
+    path_template::PathTemplate,
 };
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent, fraction, read_data_source},
@@ -27,6 +27,7 @@ use crate::{
     matching::{
         CookieMatcher, FilterStateMatcher, HeaderMatcher, MetadataMatcher, QueryParameterMatcher, RegexMatcher,
     },
+    runtime::RuntimeFractionalPercent,
 };
 
 /// One route of a virtual host.
@@ -111,7 +112,7 @@ pub struct RouteTracing {
 pub(super) struct Matcher {
     pub(super) path: PathMatch,
     pub(super) case_sensitive: bool,
-    fraction: Option<FractionalPercent>,
+    fraction: Option<RuntimeFractionalPercent>,
     grpc: bool,
     headers: Box<[HeaderMatcher]>,
     query: Box<[QueryParameterMatcher]>,
@@ -245,7 +246,7 @@ impl Matcher {
         Ok(Self {
             path,
             case_sensitive: case_sensitive.is_none_or(|b| b.value),
-            fraction: runtime_fraction.map(|f| runtime(f, cx).0),
+            fraction: cx.opt("runtime_fraction", runtime_fraction, RuntimeFractionalPercent::build)?,
             grpc: grpc.is_some(),
             headers: cx.each("headers", headers, HeaderMatcher::build)?.into(),
             query: cx
@@ -269,7 +270,7 @@ impl Matcher {
     }
 
     fn matches_rest(&self, head: &RequestHead, info: &StreamInfo, random: u64) -> bool {
-        self.fraction.is_none_or(|f| f.hit(random))
+        self.fraction.as_ref().is_none_or(|f| f.hit(random))
             && (!self.grpc || head.is_grpc())
             && self.headers.iter().all(|m| m.matches(head))
             && (self.query.is_empty() || self.query.iter().all(|m| m.matches(head.query())))

@@ -14,7 +14,7 @@ use crate::{
 /// Sends the copies that the route asks for. A request with a body is copied without it.
 pub(super) fn send(action: &RouteAction, head: &RequestHead, _empty: bool, cx: &FilterCx) {
     for policy in action.mirrors.iter() {
-        if policy.fraction.hit(fastrand::u64(..)) {
+        if policy.fraction.roll() {
             one(policy, head, cx);
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     config::ConfigResult,
     extensions::{self, Registry},
     listener::ListenerManager,
+    runtime::Runtime,
     stats::{Stats, StatsConfig, Store},
     tls::Secrets,
     upstream::ClusterManager,
@@ -55,6 +56,8 @@ pub struct ServerContext {
     pub node: Arc<Node>,
     /// All extensions.
     pub registry: Registry,
+    /// Values that change while the proxy runs, and the keys that requests read.
+    pub runtime: Runtime,
     /// All statistics.
     pub stats: Arc<Store>,
     /// Open access log files.
@@ -102,12 +105,15 @@ impl ServerContext {
             concurrency,
         );
         let registry = extensions::register_all();
+        let node = Arc::new(xds::node::complete(
+            bootstrap.node.clone().unwrap_or_default(),
+            &registry,
+        ));
+        let layers = bootstrap.layered_runtime.clone().unwrap_or_default();
         let server_stats = stats.scope("server.").block();
         Ok(Arc::new(Self {
-            node: Arc::new(xds::node::complete(
-                bootstrap.node.clone().unwrap_or_default(),
-                &registry,
-            )),
+            runtime: Runtime::new(layers, &node.cluster, &stats)?,
+            node,
             registry,
             listeners: ListenerManager::new(&stats),
             log_files: Arc::new(LogFiles::new(

@@ -121,6 +121,7 @@ fn start(cli: &Cli) -> Result<(), StartError> {
             source,
         })?;
         flush_stats(&server);
+        watch_runtime(&server);
         start_workers(&server, receivers)?;
         let _subscriptions = tokio::select! {
             subscriptions = xds::start::start(&control) => subscriptions,
@@ -180,6 +181,24 @@ fn flush_stats(server: &Arc<ServerContext>) {
             server.stats.flush();
         }
     });
+}
+
+/// Reads the runtime again when the link of a disk layer is replaced.
+fn watch_runtime(server: &Arc<ServerContext>) {
+    for path in server.runtime.watched_paths() {
+        match server.xds.files.file(&path) {
+            Ok(changes) => {
+                let server = server.clone();
+                tokio::task::spawn_local(async move {
+                    loop {
+                        changes.changed().await;
+                        server.runtime.load();
+                    }
+                });
+            }
+            Err(error) => tracing::warn!(path = %path.display(), %error, "a runtime directory cannot be watched"),
+        }
+    }
 }
 
 fn local_runtime() -> std::io::Result<LocalRuntime> {

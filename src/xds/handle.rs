@@ -19,7 +19,7 @@ use super::{
     handler::ResourceHandler,
     inventory::Inventory,
     mux,
-    resources::{ecds::ExtensionConfigs, rds::RouteConfigs, rtds::RuntimeLayers},
+    resources::{ecds::ExtensionConfigs, rds::RouteConfigs},
     single::{Change, Single},
     source::{self, GrpcSource, Source},
     transport::{
@@ -51,8 +51,6 @@ pub struct Handle {
     pub routes: RouteConfigs,
     /// The filters whose configuration is discovered.
     pub extensions: ExtensionConfigs,
-    /// The runtime layers that are discovered.
-    pub runtime: RuntimeLayers,
     /// Versions, times and refusals of all resources, for `/config_dump`.
     pub inventory: Inventory,
     /// Files and directories that are watched, for xDS and for certificates.

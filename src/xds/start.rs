@@ -64,6 +64,8 @@ pub async fn start(worker: &Rc<Worker>) -> Subscriptions {
         subscriptions.rtds.push(guard);
         ready(target).await;
     }
+    // As Envoy, once all layers have had their first answer.
+    server.runtime.load();
     let dynamic = server.bootstrap.dynamic_resources.as_ref();
     if let Some(source) = dynamic.and_then(|d| d.cds_config.as_ref()) {
         let (guard, target) = cds::subscribe(source, server);

@@ -16,6 +16,7 @@ mod query;
 mod text;
 
 pub use json::json;
+pub use number::general;
 pub use prometheus::prometheus;
 pub use query::{BucketMode, Format, Hidden, InvalidQuery, Query, TypeFilter};
 pub use text::text;

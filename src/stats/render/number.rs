@@ -29,7 +29,7 @@ pub(super) fn json(value: f64) -> String {
 }
 
 /// C's `%.<digits>g`: that many significant digits, without trailing zeros.
-pub(super) fn general(value: f64, digits: usize) -> String {
+pub fn general(value: f64, digits: usize) -> String {
     if value.is_nan() {
         return "nan".into();
     }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use http::StatusCode;
 use xds_protos::envoy::{
-    config::{core::v3::RuntimeFractionalPercent, route::v3::RateLimit as RateLimitProto},
+    config::route::v3::RateLimit as RateLimitProto,
     extensions::{
         common::ratelimit::v3::{
             LocalRateLimitDescriptor, VhRateLimitsOptions, XRateLimitHeadersRfcVersion, rate_limit_descriptor::Entry,
@@ -16,8 +16,9 @@ use xds_protos::envoy::{
 
 use super::limiter::{BucketConfig, DescriptorConfig, Limiter, LimiterConfig};
 use crate::{
-    config::{BuildCx, ConfigResult, FractionalPercent, duration, fraction},
+    config::{BuildCx, ConfigResult, FractionalPercent, duration},
     route::{HeaderMutations, rate_limit::RateLimitPolicy},
+    runtime::RuntimeFractionalPercent,
     stats::Stats,
 };
 
@@ -36,8 +37,8 @@ crate::stats_block! {
 pub(super) struct Config {
     pub stats: Stats<LocalRateLimitStats>,
     pub status: StatusCode,
-    pub enabled: FractionalPercent,
-    pub enforced: FractionalPercent,
+    pub enabled: RuntimeFractionalPercent,
+    pub enforced: RuntimeFractionalPercent,
     pub limiter: Limiter,
     /// Of `limiter`, for the limiters of connections.
     pub limits: LimiterConfig,
@@ -84,8 +85,8 @@ impl Config {
             status: cx
                 .opt("status", status, refusal)?
                 .unwrap_or(StatusCode::TOO_MANY_REQUESTS),
-            enabled: share(filter_enabled, FractionalPercent::ZERO, cx)?,
-            enforced: share(filter_enforced, FractionalPercent::ZERO, cx)?,
+            enabled: RuntimeFractionalPercent::build_or(filter_enabled, FractionalPercent::ZERO, cx)?,
+            enforced: RuntimeFractionalPercent::build_or(filter_enforced, FractionalPercent::ZERO, cx)?,
             limiter: Limiter::new(&limits),
             limits,
             per_connection: local_rate_limit_per_downstream_connection,
@@ -130,20 +131,6 @@ pub(in crate::extensions::filters::http) fn own_limits(
             "'stage' field and 'disable_key' field are not supported",
         )),
     }
-}
-
-/// A share with the default of its runtime key; `unset` when it is not given.
-pub(in crate::extensions::filters::http) fn share(
-    proto: Option<RuntimeFractionalPercent>,
-    unset: FractionalPercent,
-    cx: &mut BuildCx<'_>,
-) -> ConfigResult<FractionalPercent> {
-    let Some(proto) = proto else { return Ok(unset) };
-    coverage!(cx, proto => RuntimeFractionalPercent {
-        supported { default_value }
-        ignored { runtime_key: "the share is the configured one" }
-    });
-    Ok(default_value.as_ref().map_or(FractionalPercent::ZERO, fraction))
 }
 
 /// A status of 400 or more; smaller ones stand for 429.

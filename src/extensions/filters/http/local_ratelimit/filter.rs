@@ -70,7 +70,7 @@ impl HttpFilter for Filter {
             self.config = of_route.0.clone();
         }
         let config = self.config.clone();
-        if !config.enabled.hit(fastrand::u64(..)) {
+        if !config.enabled.roll() {
             return Step::Continue;
         }
         let stats = config.stats.local();
@@ -88,7 +88,7 @@ impl HttpFilter for Filter {
             stats.shadow_mode.inc();
             return Step::Continue;
         }
-        if !config.enforced.hit(fastrand::u64(..)) {
+        if !config.enforced.roll() {
             let format = FormatCx {
                 request: Some(head),
                 response: None,

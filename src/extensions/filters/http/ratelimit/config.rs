@@ -7,7 +7,7 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use xds_protos::envoy::{
     config::{
         core::v3::{
-            GrpcService, HeaderValue,
+            GrpcService, HeaderValue, RuntimeFractionalPercent as RuntimeFractionalPercentProto,
             grpc_service::{EnvoyGrpc, TargetSpecifier},
         },
         ratelimit::v3::RateLimitServiceConfig,
@@ -22,8 +22,9 @@ use xds_protos::envoy::{
 
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent, duration},
-    extensions::filters::http::local_ratelimit::config::{own_limits, refusal, share},
+    extensions::filters::http::local_ratelimit::config::{own_limits, refusal},
     route::{HeaderMutations, rate_limit::RateLimitPolicy},
+    runtime::RuntimeFractionalPercent,
 };
 
 /// Envoy's default for the service's answer.
@@ -37,7 +38,7 @@ pub(super) struct Config {
     pub requests: (bool, bool),
     pub timeout: Duration,
     pub service: Service,
-    pub deny_on_failure: FractionalPercent,
+    pub deny_on_failure: RuntimeFractionalPercent,
     pub resource_exhausted: bool,
     pub x_ratelimit_headers: bool,
     pub x_envoy_ratelimited: bool,
@@ -45,8 +46,8 @@ pub(super) struct Config {
     pub limited_status: StatusCode,
     pub error_status: StatusCode,
     pub response_headers: HeaderMutations,
-    pub enabled: FractionalPercent,
-    pub enforced: FractionalPercent,
+    pub enabled: RuntimeFractionalPercent,
+    pub enforced: RuntimeFractionalPercent,
     pub rate_limits: RateLimitPolicy,
     pub metadata_namespace: String,
     pub stats: StatNames,
@@ -112,7 +113,7 @@ impl Config {
             timeout: timeout.as_ref().map_or(TIMEOUT, duration),
             service: cx.required("rate_limit_service", rate_limit_service, Service::build)?,
             deny_on_failure: cx.field("failure_mode_deny_percent", |cx| {
-                share(failure_mode_deny_percent, deny, cx)
+                RuntimeFractionalPercent::build_or(failure_mode_deny_percent, deny, cx)
             })?,
             resource_exhausted: rate_limited_as_resource_exhausted,
             x_ratelimit_headers: x_headers == XRateLimitHeadersRfcVersion::DraftVersion03,
@@ -131,10 +132,10 @@ impl Config {
                 cx,
             )?,
             enabled: cx.field("filter_enabled", |cx| {
-                share(filter_enabled, FractionalPercent::FULL, cx)
+                share(filter_enabled, "ratelimit.http_filter_enabled", cx)
             })?,
             enforced: cx.field("filter_enforced", |cx| {
-                share(filter_enforced, FractionalPercent::FULL, cx)
+                share(filter_enforced, "ratelimit.http_filter_enforcing", cx)
             })?,
             rate_limits: RateLimitPolicy::build(rate_limits, cx)?,
             metadata_namespace: Some(metadata_namespace)
@@ -142,6 +143,18 @@ impl Config {
                 .unwrap_or_else(|| "envoy.filters.http.ratelimit".into()),
             stats: StatNames::new(&stat_prefix),
         })
+    }
+}
+
+/// A share of requests; one that is not given is all, unless a key that Envoy has built in says otherwise.
+fn share(
+    proto: Option<RuntimeFractionalPercentProto>,
+    key: &str,
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<RuntimeFractionalPercent> {
+    match proto {
+        Some(proto) => RuntimeFractionalPercent::build(proto, cx),
+        None => Ok(RuntimeFractionalPercent::with_key(FractionalPercent::FULL, key, cx)),
     }
 }
 

@@ -76,7 +76,7 @@ impl HttpFilter for Filter {
         let config = self.config.clone();
         let internal = head.headers.get(X_ENVOY_INTERNAL).is_some_and(|v| v == "true");
         let (of_internal, of_external) = config.requests;
-        if !config.enabled.hit(fastrand::u64(..)) || !(if internal { of_internal } else { of_external }) {
+        if !config.enabled.roll() || !(if internal { of_internal } else { of_external }) {
             return Step::Continue;
         }
         let Some(cluster) = cluster(cx) else {
@@ -169,7 +169,7 @@ impl Filter {
             .collect();
         headers::x_ratelimit(&shown, &mut response);
 
-        if over_limit && config.enforced.hit(fastrand::u64(..)) {
+        if over_limit && config.enforced.roll() {
             let mut reply =
                 LocalReply::new(config.limited_status, answer.raw_body, "request_rate_limited").flag(Flag::RateLimited);
             reply.grpc_status = config.resource_exhausted.then_some(RESOURCE_EXHAUSTED);

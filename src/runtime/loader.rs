@@ -1,0 +1,218 @@
+//! The layers of this process, and how a change of one becomes a snapshot.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use xds_protos::{envoy::config::bootstrap::v3::LayeredRuntime, google::protobuf::Struct};
+
+use super::{
+    Entry, Key, Layer, Snapshot,
+    key::Keys,
+    layer::{self, LayerConfig, Source},
+    snapshot::Values,
+};
+use crate::{
+    config::ConfigResult,
+    stats::{Stats, Store},
+    stats_block,
+};
+
+stats_block! {
+    /// `runtime.*`
+    struct RuntimeStats {
+        gauge admin_overrides_active, "1 if any value was set over the admin interface";
+        gauge(never_import) deprecated_feature_seen_since_process_start, "Deprecated features used since the start";
+        counter deprecated_feature_use, "Uses of deprecated features";
+        counter load_error, "Loads in which a layer could not be read";
+        counter load_success, "Loads without an error";
+        gauge num_keys, "Keys that have a value";
+        gauge num_layers, "Layers that could be read";
+        counter override_dir_exists, "Loads with more than one disk layer";
+        counter override_dir_not_exists, "Loads with at most one disk layer";
+    }
+}
+
+/// Why values cannot be set over the admin interface.
+#[derive(Debug, thiserror::Error)]
+pub enum ModifyError {
+    /// The bootstrap has no `admin_layer`.
+    #[error("No admin layer specified")]
+    NoAdminLayer,
+    /// The text is no YAML.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// The runtime of the process.
+pub struct Runtime {
+    layers: Vec<LayerConfig>,
+    changing: Mutex<Changing>,
+    snapshot: ArcSwap<Snapshot>,
+    keys: Keys,
+    stats: Stats<RuntimeStats>,
+    /// Keys that Envoy has built in and that requests read.
+    pub known: KnownKeys,
+}
+
+/// The layers that change.
+#[derive(Default)]
+struct Changing {
+    admin: Arc<Values>,
+    rtds: BTreeMap<String, Arc<Values>>,
+}
+
+/// Built-in keys, interned once.
+#[derive(Debug, Default)]
+pub struct KnownKeys {
+    /// `upstream.use_retry`: percentage of retries that are made; 100.
+    pub use_retry: Key,
+    /// `upstream.base_retry_backoff_ms`: 25.
+    pub base_retry_backoff_ms: Key,
+    /// `upstream.healthy_panic_threshold`: percent; each cluster's own value is its default.
+    pub healthy_panic_threshold: Key,
+}
+
+impl Runtime {
+    /// Reads the layers once.
+    ///
+    /// # Errors
+    /// Layers that Envoy refuses: two of a name, two admin layers, static values that are lists or nulls.
+    pub fn new(proto: LayeredRuntime, service_cluster: &str, store: &Arc<Store>) -> ConfigResult<Self> {
+        let mut runtime = Self {
+            layers: layer::layers(proto, service_cluster)?,
+            changing: Mutex::default(),
+            snapshot: ArcSwap::default(),
+            keys: Keys::default(),
+            stats: store.scope("runtime.").block(),
+            known: KnownKeys::default(),
+        };
+        runtime.known = KnownKeys {
+            use_retry: runtime.key("upstream.use_retry"),
+            base_retry_backoff_ms: runtime.key("upstream.base_retry_backoff_ms"),
+            healthy_panic_threshold: runtime.key("upstream.healthy_panic_threshold"),
+        };
+        runtime.load();
+        Ok(runtime)
+    }
+
+    /// The values as of now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Interns a key. An empty name is [`Key::NONE`].
+    pub fn key(&self, name: &str) -> Key {
+        self.keys.intern(name, || self.snapshot())
+    }
+
+    /// A guard (`envoy.reloadable_features.*`) or any other switch, read where a resource is configured.
+    pub fn enabled(&self, name: &str, default: bool) -> bool {
+        self.snapshot.load().boolean(name, default)
+    }
+
+    /// Whether a key of this cluster breaks requests off: `upstream.maintenance_mode.<cluster>`, a percentage.
+    #[inline]
+    pub fn in_maintenance(&self, key: &str, random: impl FnOnce() -> u64) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.has_maintenance() && snapshot.percent_feature(key, 0, random())
+    }
+
+    /// Reads the layers again: at the start, and when the files of a disk layer were replaced.
+    pub fn load(&self) {
+        self.load_with(&self.lock());
+    }
+
+    /// Sets values over the admin interface; an empty text takes one back.
+    pub fn modify(&self, values: impl IntoIterator<Item = (String, String)>) -> Result<(), ModifyError> {
+        if !self.layers.iter().any(|l| matches!(l.source, Source::Admin)) {
+            return Err(ModifyError::NoAdminLayer);
+        }
+        let mut changing = self.lock();
+        let mut admin = (*changing.admin).clone();
+        for (key, text) in values {
+            if text.is_empty() {
+                admin.remove(key.as_str());
+            } else {
+                admin.insert(key.into(), Entry::of_text(&text).map_err(ModifyError::Unreadable)?);
+            }
+        }
+        self.stats
+            .local()
+            .admin_overrides_active
+            .set((!admin.is_empty()).into());
+        changing.admin = Arc::new(admin);
+        self.load_with(&changing);
+        Ok(())
+    }
+
+    /// Replaces the values of a discovered layer.
+    ///
+    /// # Errors
+    /// What the NACK says.
+    pub fn set_discovered(&self, layer: &str, values: &Struct) -> Result<(), String> {
+        let values = Arc::new(layer::flatten(values)?);
+        let mut changing = self.lock();
+        changing.rtds.insert(layer.to_owned(), values);
+        self.load_with(&changing);
+        Ok(())
+    }
+
+    /// What to watch: every `symlink_root` of a disk layer, once per layer.
+    pub fn watched_paths(&self) -> Vec<PathBuf> {
+        let disk = self.layers.iter().filter_map(|layer| match &layer.source {
+            Source::Disk(disk) => Some(disk.symlink_root.clone()),
+            _ => None,
+        });
+        disk.collect()
+    }
+
+    fn load_with(&self, changing: &Changing) {
+        let (mut layers, mut on_disk, mut failed) = (Vec::with_capacity(self.layers.len()), 0, false);
+        for config in &self.layers {
+            let values = match &config.source {
+                Source::Static(values) => values.clone(),
+                Source::Admin => changing.admin.clone(),
+                Source::Rtds => changing.rtds.get(&config.name).cloned().unwrap_or_default(),
+                Source::Disk(disk) => match disk.read() {
+                    Ok(Some(values)) => {
+                        on_disk += 1;
+                        Arc::new(values)
+                    }
+                    Ok(None) => continue,
+                    Err(reason) => {
+                        failed = true;
+                        tracing::warn!(layer = config.name, reason, "a runtime layer could not be read");
+                        continue;
+                    }
+                },
+            };
+            layers.push(Layer {
+                name: config.name.clone(),
+                values,
+            });
+        }
+        let snapshot = Arc::new(Snapshot::new(layers));
+        let stats = self.stats.local();
+        stats.num_layers.set(snapshot.layers().len() as u64);
+        stats.num_keys.set(snapshot.len() as u64);
+        if failed {
+            stats.load_error.inc();
+        } else {
+            stats.load_success.inc();
+        }
+        if on_disk > 1 {
+            stats.override_dir_exists.inc();
+        } else {
+            stats.override_dir_not_exists.inc();
+        }
+        self.keys.publish(&snapshot, || self.snapshot.store(snapshot.clone()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Changing> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
