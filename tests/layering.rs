@@ -112,6 +112,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "route",
             "runtime",
             "stats",
+            "tls",
             "upstream",
         ],
     ),

@@ -12,6 +12,7 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::health_check::Factory);
     registry.http_filter(filters::http::local_ratelimit::Factory);
     registry.http_filter(filters::http::ratelimit::Factory);
+    registry.http_filter(filters::http::rbac::Factory);
     registry.network_filter(crate::http::hcm::Factory);
     registry.network_filter(filters::network::tcp_proxy::Factory);
     registry.access_logger(access_loggers::grpc::HttpFactory);

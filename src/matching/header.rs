@@ -10,7 +10,7 @@ use xds_protos::envoy::config::route::v3::{
 use super::{RegexMatcher, StringMatcher};
 use crate::{
     config::{BuildCx, ConfigResult},
-    http::RequestHead,
+    http::{RequestHead, ResponseHead},
 };
 
 /// A header or pseudo-header by name, parsed once.
@@ -46,6 +46,14 @@ impl HeaderLookup {
 
     /// The request's value, several joined by commas as Envoy does.
     pub fn get<'h>(&self, head: &'h RequestHead) -> Option<Cow<'h, [u8]>> {
+        match self {
+            Self::Pseudo(p) => head.get(p).map(Cow::Borrowed),
+            Self::Header(name) => joined(&head.headers, name),
+        }
+    }
+
+    /// The response's value, several joined by commas.
+    pub fn of_response<'h>(&self, head: &'h ResponseHead) -> Option<Cow<'h, [u8]>> {
         match self {
             Self::Pseudo(p) => head.get(p).map(Cow::Borrowed),
             Self::Header(name) => joined(&head.headers, name),

@@ -1,11 +1,12 @@
 //! Matchers of `envoy.type.matcher.v3` and of routes: strings, regular expressions, headers, query
 //! parameters, values, metadata, addresses. Built once, then matched without allocation.
 
-mod address;
+pub mod address;
 mod header;
 mod query;
 mod regex;
 mod string;
+pub mod tree;
 mod value;
 
 pub use address::AddressMatcher;

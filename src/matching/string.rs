@@ -1,6 +1,11 @@
 //! `envoy.type.matcher.v3.StringMatcher`.
 
-use xds_protos::envoy::r#type::matcher::v3::{StringMatcher as Proto, string_matcher::MatchPattern};
+use xds_protos::{
+    envoy::r#type::matcher::v3::{
+        RegexMatcher as RegexMatcherProto, StringMatcher as Proto, string_matcher::MatchPattern,
+    },
+    xds::r#type::matcher::v3 as xds,
+};
 
 use super::RegexMatcher;
 use crate::config::{BuildCx, ConfigResult};
@@ -54,6 +59,35 @@ impl StringMatcher {
             None => return Err(cx.error_at("match_pattern", "value is required")),
         };
         Ok(Self { pattern, ignore_case })
+    }
+
+    /// Builds the matcher of `xds.type.matcher.v3`, which says the same in a package of its own.
+    pub fn from_xds(proto: xds::StringMatcher, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        use xds::string_matcher::MatchPattern as Xds;
+        coverage!(cx, proto => xds::StringMatcher { supported { ignore_case, match_pattern } });
+        let match_pattern = match match_pattern {
+            Some(Xds::Exact(s)) => Some(MatchPattern::Exact(s)),
+            Some(Xds::Prefix(s)) => Some(MatchPattern::Prefix(s)),
+            Some(Xds::Suffix(s)) => Some(MatchPattern::Suffix(s)),
+            Some(Xds::Contains(s)) => Some(MatchPattern::Contains(s)),
+            Some(Xds::SafeRegex(r)) => {
+                coverage!(cx, r => xds::RegexMatcher { supported { engine_type, regex } });
+                let _ = engine_type;
+                Some(MatchPattern::SafeRegex(RegexMatcherProto {
+                    regex,
+                    ..RegexMatcherProto::default()
+                }))
+            }
+            Some(Xds::Custom(c)) => Some(MatchPattern::Custom(c)),
+            None => None,
+        };
+        Self::build(
+            Proto {
+                ignore_case,
+                match_pattern,
+            },
+            cx,
+        )
     }
 
     /// A matcher of exactly this text.

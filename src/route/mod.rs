@@ -29,6 +29,7 @@ pub use hash_policy::{HashOutcome, HashPolicies};
 pub use matched::RouteMatch;
 pub use mirror::MirrorPolicy;
 pub use mutation::HeaderMutations;
+pub use path_template::PathTemplate;
 pub use redirect::RedirectAction;
 pub use retry::{DEFAULT_BASE_INTERVAL, HedgePolicy, ResetHeader, RetryExtension, RetryOn, RetryPolicy};
 pub use route_entry::{Action, Decorator, DirectResponse, Route, RouteTracing};

@@ -15,7 +15,7 @@ use xds_protos::prost::Name;
 /// A compiled template. `*` is one path segment, `**` any number and the last wildcard, `{name}` or
 /// `{name=pattern}` a part with a name.
 #[derive(Debug, Clone)]
-pub(super) struct PathTemplate(Regex);
+pub struct PathTemplate(Regex);
 
 /// A new path made of literals and named parts of the old one.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ const SEGMENT: &str = r"a-zA-Z0-9\-._~%!$&'()+,;:@";
 
 impl PathTemplate {
     /// Builds the match of `path_match_policy`.
-    pub(super) fn build(policy: TypedExtensionConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    pub fn build(policy: TypedExtensionConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let proto: UriTemplateMatchConfig = open(policy, cx)?;
         coverage!(cx, proto => UriTemplateMatchConfig { supported { path_template } });
         let pattern = pattern(&path_template).map_err(|e| {
@@ -51,7 +51,7 @@ impl PathTemplate {
     }
 
     /// Whether the path, without its query, matches.
-    pub(super) fn matches(&self, path: &[u8]) -> bool {
+    pub fn matches(&self, path: &[u8]) -> bool {
         self.0.is_match(path)
     }
 }

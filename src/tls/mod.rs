@@ -19,6 +19,7 @@ mod info;
 mod key_log;
 mod names;
 mod params;
+mod peer_san;
 mod secrets;
 mod selection;
 mod server;
@@ -29,6 +30,7 @@ mod validation;
 pub use admin::{certificates, redact, secrets_config_dump};
 pub use client::{ClientOptions, ClientTls};
 pub use failure::HandshakeError;
+pub use peer_san::PeerSanMatcher;
 pub use secrets::{
     AppliedSecret, Candidate, CertificateSecret, SecretKind, SecretSlot, SecretUser, SecretValue, Secrets,
 };

@@ -3,3 +3,4 @@
 pub mod health_check;
 pub mod local_ratelimit;
 pub mod ratelimit;
+pub mod rbac;

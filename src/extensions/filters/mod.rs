@@ -1,4 +1,5 @@
 //! Filters, by where they stand.
 
+pub mod common;
 pub mod http;
 pub mod network;

@@ -17,7 +17,8 @@ use xds_protos::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext as Proto, certificate_validation_context::TrustChainVerification,
 };
 
-use self::{chain::TrustStore, san::SanMatcher, spiffe::TrustDomains};
+pub(in crate::tls) use self::san::SanMatcher;
+use self::{chain::TrustStore, spiffe::TrustDomains};
 pub(super) use self::{
     chain::{Purpose, describe_error},
     verifier::PeerVerifier,

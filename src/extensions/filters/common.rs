@@ -1,0 +1,3 @@
+//! What filters of several kinds share.
+
+pub mod rbac;
