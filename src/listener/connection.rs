@@ -35,11 +35,24 @@ pub(super) enum Accepted {
     Unix(UnixStream, Address),
 }
 
-/// Counts a connection as long as it is there.
+/// Counts a connection as long as it is there: from the choice of its filter chain on, as in Envoy.
 struct Counted<'a> {
     stats: &'a ListenerStats,
     since: Instant,
     worker: &'a Worker,
+}
+
+impl<'a> Counted<'a> {
+    fn new(stats: &'a ListenerStats, worker: &'a Worker) -> Self {
+        stats.downstream_cx_total.inc();
+        stats.downstream_cx_active.inc();
+        worker.server.connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            stats,
+            since: Instant::now(),
+            worker,
+        }
+    }
 }
 
 impl Drop for Counted<'_> {
@@ -58,16 +71,7 @@ pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>
     let (active, worker) = (active.clone(), worker.clone());
     tokio::task::spawn_local(async move {
         let stats = active.stats.clone();
-        let stats = stats.local();
-        stats.downstream_cx_total.inc();
-        stats.downstream_cx_active.inc();
-        worker.server.connections.fetch_add(1, Ordering::Relaxed);
-        let _counted = Counted {
-            stats,
-            since: Instant::now(),
-            worker: &worker,
-        };
-        run(accepted, active.config(), stats, worker.clone()).await;
+        run(accepted, active.config(), stats.local(), worker.clone()).await;
     });
 }
 
@@ -114,6 +118,7 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerSt
         log_closed(&config, info, Some(Flag::NoRouteFound), Some("filter_chain_not_found"));
         return;
     };
+    let _counted = Counted::new(stats, &worker);
     info.filter_chain = chain.name.clone();
     let (stream, tls) = match handshake(accepted, &chain).await {
         Ok(done) => done,
@@ -126,9 +131,6 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerSt
             return;
         }
     };
-    if let Some(tls) = &tls {
-        info.server_name = tls.sni.clone().or(info.server_name);
-    }
     info.tls = tls.map(Arc::new);
     let info = Rc::new(info);
     let connection = Connection {

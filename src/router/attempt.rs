@@ -44,7 +44,7 @@ async fn send(
     let options = PoolOptions {
         priority: request.priority,
         downstream: cx.info.protocol,
-        transport: None,
+        transport: request.transport.clone(),
     };
     let lease = request
         .cluster

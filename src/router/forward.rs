@@ -12,12 +12,12 @@ use super::{
     headers, mirror,
     replay::Replay,
     retry::{Retry, Verdict},
-    timeout,
+    timeout, transport,
 };
 use crate::{
     http::{Body, Flag, LocalReply, RequestHead, codec::Upgrade, filter::FilterCx},
     route::{Priority, RouteAction, RouteMatch},
-    upstream::{Host, LbContext, ResourcePriority, WorkerCluster},
+    upstream::{Host, LbContext, ResourcePriority, TransportOptions, WorkerCluster},
 };
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -57,6 +57,7 @@ pub(super) async fn forward(
         cluster: &cluster,
         priority,
         limits,
+        transport: None,
         tried: Vec::new(),
     };
 
@@ -73,7 +74,6 @@ pub(super) async fn forward(
     loop {
         let attempts = cx.info.upstream.attempts + 1;
         let Some(host) = request.pick(head, cx) else {
-            cluster.info.stats.local().upstream_cx_none_healthy.inc();
             charge(config, &cluster, StatusCode::SERVICE_UNAVAILABLE);
             return Err(Box::new(
                 LocalReply::new(
@@ -91,6 +91,7 @@ pub(super) async fn forward(
         if !finalized {
             finalized = true;
             route.finalize_request_headers(head, &cx.info, !config.suppress_envoy_headers);
+            request.transport = transport::options(&cluster.info.http, head, &cx.info);
             mirror::send(action, head, empty, cx);
         }
         if route.virtual_host().include_request_attempt_count {
@@ -201,6 +202,8 @@ pub(super) struct Request<'a> {
     pub(super) cluster: &'a Rc<WorkerCluster>,
     pub(super) priority: ResourcePriority,
     pub(super) limits: timeout::Limits,
+    /// What the connection must be made with.
+    pub(super) transport: Option<Arc<TransportOptions>>,
     /// Hosts of attempts that failed, for `previous_hosts`.
     pub(super) tried: Vec<Arc<Host>>,
 }

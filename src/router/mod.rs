@@ -13,6 +13,7 @@ mod mirror;
 mod replay;
 mod retry;
 mod timeout;
+mod transport;
 mod tunnel;
 
 use http::{HeaderValue, StatusCode, header};

@@ -11,7 +11,7 @@ use rustls::{
     client::{ResolvesClientCert, Resumption},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use xds_protos::{envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext as Proto, google::protobuf::Any};
 
@@ -214,7 +214,14 @@ impl ClientTls {
         };
         let stream = stream.map_err(failed)?;
         let conn = stream.get_ref().1;
-        let validated = self.check_peer(&verifier, conn, &name)?;
+        let resumed = conn.handshake_kind() == Some(HandshakeKind::Resumed);
+        let sent = match &name {
+            ServerName::DnsName(name) => Some(name.as_ref()),
+            _ => None,
+        };
+        let validated = verifier
+            .finished(Purpose::Server, conn.peer_certificates(), sent, resumed)
+            .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Client, &self.counters))?;
         self.counters.handshake(conn);
         let info = tls_info(conn, sni, state.local.clone(), validated, &self.common.alpn);
         Ok((stream, info))
@@ -240,32 +247,6 @@ impl ClientTls {
             return Some(options.default_alpn.iter().map(|p| p.as_bytes().to_vec()).collect());
         }
         None
-    }
-
-    /// Whether the server's certificate counts as validated. One of a resumed session is verified again, as in
-    /// Envoy: it may have expired since.
-    fn check_peer(
-        &self,
-        verifier: &PeerVerifier,
-        conn: &rustls::ClientConnection,
-        name: &ServerName<'_>,
-    ) -> Result<bool, HandshakeError> {
-        let Some([leaf, intermediates @ ..]) = conn.peer_certificates() else {
-            return Ok(false);
-        };
-        let Some(validator) = &verifier.validator else {
-            return Ok(false);
-        };
-        if conn.handshake_kind() != Some(HandshakeKind::Resumed) && !validator.accepts_untrusted() {
-            return Ok(true);
-        }
-        let sni = match name {
-            ServerName::DnsName(name) => Some(name.as_ref()),
-            _ => None,
-        };
-        verifier
-            .verify(Purpose::Server, (leaf, intermediates), sni, UnixTime::now())
-            .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Client, &self.counters))
     }
 
     /// Whether all secrets are there.

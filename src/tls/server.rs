@@ -4,12 +4,11 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use rustls::{
-    HandshakeKind, ServerConfig,
-    server::{NoServerSessionStorage, danger::ClientCertVerifier},
+    CipherSuite, HandshakeKind, ServerConfig,
+    server::{ClientHello, NoServerSessionStorage, danger::ClientCertVerifier},
     sign::SingleCertAndKey,
 };
-use rustls_pki_types::UnixTime;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use xds_protos::{
     envoy::extensions::transport_sockets::tls::v3::{
         DownstreamTlsContext as Proto,
@@ -63,10 +62,45 @@ enum TicketSource {
 
 /// What is built from the secrets of one moment: a configuration per certificate.
 struct ServerState {
-    certificates: Vec<(Arc<ServerConfig>, Cert)>,
+    certificates: Vec<Certificate>,
     selector: Selector,
     verifier: Arc<PeerVerifier>,
 }
+
+/// One of the certificates, ready to be served.
+struct Certificate {
+    config: Arc<ServerConfig>,
+    /// The same for clients with TLS 1.3, whose order of suites decides.
+    in_clients_order: Arc<ServerConfig>,
+    info: Cert,
+}
+
+impl Certificate {
+    /// What answers this client as BoringSSL would. In TLS 1.3 the client's order of suites decides (all are strong).
+    /// A client that offers only protocols we do not have is served without ALPN, where rustls would refuse it.
+    fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let offers_13 = hello
+            .cipher_suites()
+            .iter()
+            .any(|suite| TLS13_SUITES.contains(suite));
+        let config = if offers_13 { &self.in_clients_order } else { &self.config };
+        let strange = hello
+            .alpn()
+            .is_some_and(|mut offered| !offered.any(|o| config.alpn_protocols.iter().any(|ours| ours == o)));
+        if strange && !config.alpn_protocols.is_empty() {
+            let mut config = ServerConfig::clone(config);
+            config.alpn_protocols.clear();
+            return Arc::new(config);
+        }
+        config.clone()
+    }
+}
+
+const TLS13_SUITES: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS13_AES_256_GCM_SHA384,
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+];
 
 impl std::fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -200,7 +234,20 @@ impl ServerTls {
             if let Some(log) = &self.common.key_log {
                 config.key_log = log.clone();
             }
-            certificates.push((Arc::new(config), identity.info.clone()));
+            let config = Arc::new(config);
+            let in_clients_order = match config.ignore_client_order {
+                false => config.clone(),
+                true => {
+                    let mut config = ServerConfig::clone(&config);
+                    config.ignore_client_order = false;
+                    Arc::new(config)
+                }
+            };
+            certificates.push(Certificate {
+                config,
+                in_clients_order,
+                info: identity.info.clone(),
+            });
         }
         Ok(Some(ServerState {
             selector: Selector::new(&material.identities, self.full_scan),
@@ -234,52 +281,32 @@ impl ServerTls {
         let counters = &*self.counters;
         let failed = |e: std::io::Error| HandshakeError::new(&e, Side::Server, counters);
         // Boxed: the handshake's state is large, and the connection's task would keep room for it all its life.
-        let (stream, local) = match state.certificates.as_slice() {
-            [(config, local)] if !self.require_sni => {
-                let accept = TlsAcceptor::from(config.clone()).accept(io);
-                (Box::pin(accept).await.map_err(failed)?, local)
+        let hello = Box::pin(LazyConfigAcceptor::new(Default::default(), io))
+            .await
+            .map_err(failed)?;
+        let (config, local) = {
+            let hello = hello.client_hello();
+            if self.require_sni && hello.server_name().is_none() {
+                counters.block.local().connection_error.inc();
+                return Err(HandshakeError("TLS error: the client sent no server name".into()));
             }
-            all => {
-                let hello = Box::pin(LazyConfigAcceptor::new(Default::default(), io))
-                    .await
-                    .map_err(failed)?;
-                let chosen = {
-                    let hello = hello.client_hello();
-                    if self.require_sni && hello.server_name().is_none() {
-                        counters.block.local().connection_error.inc();
-                        return Err(HandshakeError("TLS error: the client sent no server name".into()));
-                    }
-                    state.selector.select(hello.server_name(), hello.signature_schemes())
-                };
-                let (config, local) = &all[chosen];
-                let accept = hello.into_stream(config.clone());
-                (Box::pin(accept).await.map_err(failed)?, local)
-            }
+            let certificate = match state.certificates.as_slice() {
+                [only] => only,
+                all => &all[state.selector.select(hello.server_name(), hello.signature_schemes())],
+            };
+            (certificate.config_for(&hello), &certificate.info)
         };
+        let stream = Box::pin(hello.into_stream(config)).await.map_err(failed)?;
         let conn = stream.get_ref().1;
-        let validated = self.check_peer(state, conn)?;
+        let resumed = conn.handshake_kind() == Some(HandshakeKind::Resumed);
+        let validated = state
+            .verifier
+            .finished(Purpose::Client, conn.peer_certificates(), None, resumed)
+            .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Server, counters))?;
         counters.handshake(conn);
         let sni = conn.server_name().map(Arc::from);
         let info = tls_info(conn, sni, local.clone(), validated, &self.common.alpn);
         Ok((stream, info))
-    }
-
-    /// Whether the client's certificate counts as validated. One that comes out of a ticket is verified again, as
-    /// in Envoy: it may have expired since.
-    fn check_peer(&self, state: &ServerState, conn: &rustls::ServerConnection) -> Result<bool, HandshakeError> {
-        let Some([leaf, intermediates @ ..]) = conn.peer_certificates() else {
-            return Ok(false);
-        };
-        let Some(validator) = &state.verifier.validator else {
-            return Ok(false);
-        };
-        if conn.handshake_kind() != Some(HandshakeKind::Resumed) && !validator.accepts_untrusted() {
-            return Ok(true);
-        }
-        state
-            .verifier
-            .verify(Purpose::Client, (leaf, intermediates), None, UnixTime::now())
-            .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Server, &self.counters))
     }
 
     /// Whether all secrets are there.

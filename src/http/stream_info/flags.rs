@@ -94,32 +94,43 @@ flags! {
     UnconditionalDropOverload "UDO" "UnconditionalDropOverload";
 }
 
-/// A set of flags.
+/// A set of flags, in the order in which they were set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ResponseFlags(u64);
+pub struct ResponseFlags {
+    /// A bit per flag.
+    set: u64,
+    /// The flags as bytes, one more than their number, the first in the lowest byte. Past eight none are added: no
+    /// stream fails in so many ways.
+    order: u64,
+}
 
 impl ResponseFlags {
     /// Adds a flag.
     pub fn set(&mut self, flag: Flag) {
-        self.0 |= 1 << flag as u8;
+        if self.has(flag) {
+            return;
+        }
+        self.set |= 1 << flag as u8;
+        let at = (64 - self.order.leading_zeros()).next_multiple_of(8);
+        if at < 64 {
+            self.order |= (u64::from(flag as u8) + 1) << at;
+        }
     }
 
     /// Whether the flag is in the set.
     pub fn has(self, flag: Flag) -> bool {
-        self.0 & (1 << flag as u8) != 0
+        self.set & (1 << flag as u8) != 0
     }
 
     /// Whether there is none.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.set == 0
     }
 
-    /// The flags of the set, in order. Envoy lists them as they were set: the end of the retries is noted before
-    /// the failure that is answered, so `URX` comes first.
+    /// The flags as they were set, which is how Envoy lists them.
     pub fn iter(self) -> impl Iterator<Item = Flag> {
-        let retries = Flag::UpstreamRetryLimitExceeded;
-        let others = Flag::ALL.iter().copied().filter(move |f| *f != retries);
-        std::iter::once(retries).chain(others).filter(move |f| self.has(*f))
+        let bytes = self.order.to_le_bytes().into_iter().take_while(|b| *b > 0);
+        bytes.filter_map(|b| Flag::ALL.get(usize::from(b) - 1).copied())
     }
 }
 

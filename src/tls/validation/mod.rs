@@ -305,16 +305,8 @@ impl Validator {
             Trust::Store(store) => store.verify(purpose, leaf, intermediates, now).map(|()| true),
             Trust::Spiffe(domains) => domains.verify(purpose, leaf, intermediates, now).map(|()| true),
         };
-        let trusted = match chain {
-            Ok(trusted) => trusted,
-            Err(_) if self.accept_untrusted => return Ok(false),
-            Err(failure) => return Err(failure),
-        };
-        match self.names_and_pins(leaf, expected) {
-            Ok(matched) => Ok(trusted || matched),
-            Err(_) if self.accept_untrusted => Ok(false),
-            Err(failure) => Err(failure),
-        }
+        let trusted = chain?;
+        Ok(self.names_and_pins(leaf, expected)? || trusted)
     }
 
     /// SANs and pins; true when there were any.

@@ -130,10 +130,10 @@ pub(super) fn list(names: &[GeneralName<'_>]) -> String {
     let texts: Vec<String> = names
         .iter()
         .filter_map(|name| match name {
-            GeneralName::DNSName(text) => Some(format!("DNS:{text}")),
-            GeneralName::URI(text) => Some(format!("URI:{text}")),
-            GeneralName::RFC822Name(text) => Some(format!("EMAIL:{text}")),
-            GeneralName::IPAddress(bytes) => cert_info::ip(bytes).map(|ip| format!("IP_ADD:{ip}")),
+            GeneralName::DNSName(text) | GeneralName::URI(text) | GeneralName::RFC822Name(text) => {
+                Some((*text).to_owned())
+            }
+            GeneralName::IPAddress(bytes) => cert_info::ip(bytes).map(|ip| ip.to_string()),
             _ => None,
         })
         .collect();

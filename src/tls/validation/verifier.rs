@@ -28,8 +28,32 @@ pub(in crate::tls) struct PeerVerifier {
 }
 
 impl PeerVerifier {
-    /// Verifies a chain and counts a refusal; true when it counts as validated.
+    /// Verifies a chain and counts what is wrong with it, also where that is let pass (`ACCEPT_UNTRUSTED`); true when
+    /// it counts as validated.
     pub fn verify(
+        &self,
+        purpose: Purpose,
+        chain: (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        sni: Option<&str>,
+        now: UnixTime,
+    ) -> Result<bool, VerifyFailure> {
+        let verified = self.judge(purpose, chain, sni, now);
+        if let Err(failure) = &verified {
+            let stats = self.counters.block.local();
+            match failure.kind {
+                FailureKind::Chain => stats.fail_verify_error.inc(),
+                FailureKind::San => stats.fail_verify_san.inc(),
+                FailureKind::Hash => stats.fail_verify_cert_hash.inc(),
+            }
+        }
+        match verified {
+            Err(_) if self.accepts_untrusted() => Ok(false),
+            other => other,
+        }
+    }
+
+    /// The same without counting, and without mercy.
+    fn judge(
         &self,
         purpose: Purpose,
         chain: (&CertificateDer<'_>, &[CertificateDer<'_>]),
@@ -43,16 +67,31 @@ impl PeerVerifier {
             sni,
             sans: &self.expected_sans,
         };
-        let verified = validator.verify(purpose, chain.0, chain.1, expected, now);
-        if let Err(failure) = &verified {
-            let stats = self.counters.block.local();
-            match failure.kind {
-                FailureKind::Chain => stats.fail_verify_error.inc(),
-                FailureKind::San => stats.fail_verify_san.inc(),
-                FailureKind::Hash => stats.fail_verify_cert_hash.inc(),
-            }
+        validator.verify(purpose, chain.0, chain.1, expected, now)
+    }
+
+    fn accepts_untrusted(&self) -> bool {
+        self.validator.as_ref().is_some_and(|v| v.accepts_untrusted())
+    }
+
+    /// Whether the peer of a finished handshake counts as validated. The certificate of a resumed session is
+    /// verified again, as in Envoy: it may have expired since.
+    pub fn finished(
+        &self,
+        purpose: Purpose,
+        certificates: Option<&[CertificateDer<'_>]>,
+        sni: Option<&str>,
+        resumed: bool,
+    ) -> Result<bool, VerifyFailure> {
+        let (Some([leaf, intermediates @ ..]), Some(_)) = (certificates, &self.validator) else {
+            return Ok(false);
+        };
+        let now = UnixTime::now();
+        match (resumed, self.accepts_untrusted()) {
+            (true, _) => self.verify(purpose, (leaf, intermediates), sni, now),
+            (false, true) => Ok(self.judge(purpose, (leaf, intermediates), sni, now).unwrap_or(false)),
+            (false, false) => Ok(true),
         }
-        verified
     }
 
     fn tls12(

@@ -67,8 +67,12 @@ pub async fn connect(
 }
 
 fn client_config(spec: &ClientTls, h2: bool, certs: &Certs) -> anyhow::Result<ClientConfig> {
-    let provider = CryptoProvider::get_default().cloned();
-    let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    // Clients without TLS 1.3 do not offer its suites; rustls would.
+    if spec.version.as_deref() == Some("1.2") {
+        provider.cipher_suites.retain(|suite| suite.tls13().is_none());
+    }
+    let provider = Arc::new(provider);
     let versions: &[&rustls::SupportedProtocolVersion] = match spec.version.as_deref() {
         Some("1.2") => &[&rustls::version::TLS12],
         Some("1.3") => &[&rustls::version::TLS13],

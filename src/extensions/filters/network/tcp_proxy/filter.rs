@@ -9,7 +9,7 @@ use crate::{
     net::{CopyEnd, CopyProgress, copy},
     network_filter::Connection,
     server::Worker,
-    upstream::{ConnectFailure, LbContext, PoolOptions, TcpLease},
+    upstream::{ClusterInfo, ConnectFailure, LbContext, PoolOptions, TcpLease},
 };
 
 /// Connects upstream and copies until either side is done. The log line is written even when the future is dropped.
@@ -21,6 +21,7 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
         progress: CopyProgress::default(),
         config: &config,
         stats,
+        upstream: None,
     };
     let Some(lease) = connect(&mut session, &worker).await else {
         return;
@@ -33,10 +34,7 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
         }
     };
     match end {
-        Some(CopyEnd::Idle) => {
-            stats.idle_timeout.inc();
-            session.info.flags.set(Flag::StreamIdleTimeout);
-        }
+        Some(CopyEnd::Idle) => stats.idle_timeout.inc(),
         None => {
             stats.max_downstream_connection_duration.inc();
             session.info.flags.set(Flag::DurationTimeout);
@@ -51,6 +49,8 @@ struct Session<'a> {
     progress: CopyProgress,
     config: &'a Config,
     stats: &'a TcpProxyStats,
+    /// Set once there is a connection to it.
+    upstream: Option<Arc<ClusterInfo>>,
 }
 
 impl Drop for Session<'_> {
@@ -58,6 +58,11 @@ impl Drop for Session<'_> {
         let (received, sent) = (self.progress.forward.get(), self.progress.back.get());
         self.stats.downstream_cx_rx_bytes_total.add(received);
         self.stats.downstream_cx_tx_bytes_total.add(sent);
+        if let Some(cluster) = &self.upstream {
+            let stats = cluster.stats.local();
+            stats.upstream_cx_tx_bytes_total.add(received);
+            stats.upstream_cx_rx_bytes_total.add(sent);
+        }
         let progress = &self.info.progress;
         progress.bytes_received.set(received);
         progress.bytes_sent.set(sent);
@@ -87,7 +92,6 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
     for _ in 0..session.config.max_connect_attempts {
         session.info.upstream.attempts += 1;
         let Some(host) = cluster.pick(&LbContext::default()) else {
-            cluster.info.stats.local().upstream_cx_none_healthy.inc();
             session.info.flags.set(Flag::NoHealthyUpstream);
             return None;
         };
@@ -101,6 +105,7 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
                 upstream.remote_address = Some(lease.conn.remote_address.clone());
                 upstream.tls.clone_from(&lease.conn.tls);
                 upstream.connection_id = Some(lease.conn.id);
+                session.upstream = Some(cluster.info.clone());
                 return Some(lease);
             }
             Err(failure) => {
