@@ -9,6 +9,10 @@ pub use registry::Registry;
 /// Everything that is built in. One line per extension.
 pub fn register_all() -> Registry {
     let mut registry = Registry::default();
+    registry.http_filter(filters::http::buffer::Factory);
+    registry.http_filter(filters::http::cors::Factory);
+    registry.http_filter(filters::http::fault::Factory);
+    registry.http_filter(filters::http::header_mutation::Factory);
     registry.http_filter(filters::http::health_check::Factory);
     registry.http_filter(filters::http::local_ratelimit::Factory);
     registry.http_filter(filters::http::ratelimit::Factory);

@@ -25,6 +25,8 @@ pub struct LocalReply {
     pub headers: HeaderMap,
     /// The gRPC status to use for gRPC requests instead of the one mapped from `status`.
     pub grpc_status: Option<u32>,
+    /// Sent as it is: not for `local_reply_config`, and never as a gRPC status.
+    pub verbatim: bool,
 }
 
 impl LocalReply {
@@ -37,6 +39,7 @@ impl LocalReply {
             flag: None,
             headers: HeaderMap::new(),
             grpc_status: None,
+            verbatim: false,
         }
     }
 

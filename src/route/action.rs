@@ -15,7 +15,7 @@ use xds_protos::envoy::config::{
 };
 
 use super::{
-    ClusterSpecifier, HashPolicies, HedgePolicy, MetadataMatch, MirrorPolicy, RetryExtension, RetryPolicy,
+    ClusterSpecifier, CorsPolicy, HashPolicies, HedgePolicy, MetadataMatch, MirrorPolicy, RetryExtension, RetryPolicy,
     cluster::lb_metadata,
     mutation::header_name,
     path::PathMatch,
@@ -42,6 +42,8 @@ pub enum Priority {
 /// Forwards to a cluster.
 #[derive(Debug, Clone)]
 pub struct RouteAction {
+    /// `cors` (deprecated): see [`VirtualHost::cors`](super::VirtualHost::cors).
+    pub cors: Option<Arc<CorsPolicy>>,
     /// How the cluster is chosen; the choice itself is in [`RouteMatch::cluster_name`](super::RouteMatch::cluster_name).
     pub cluster: ClusterSpecifier,
     /// Status when the cluster is not known; default 503.
@@ -113,10 +115,9 @@ impl RouteAction {
                 append_x_forwarded_host, timeout, idle_timeout, flush_timeout, retry_policy, request_mirror_policies,
                 priority, rate_limits, include_vh_rate_limits, hash_policy, max_grpc_timeout, grpc_timeout_offset,
                 upgrade_configs, internal_redirect_policy, internal_redirect_action, max_internal_redirects,
-                hedge_policy, max_stream_duration, cluster_specifier, host_rewrite_specifier,
+                hedge_policy, max_stream_duration, cluster_specifier, host_rewrite_specifier, cors,
             }
             ignored {
-                cors: "deprecated; the CORS filter reads its per-filter configuration",
                 early_data_policy: "early data is not accepted",
             }
             rejected {
@@ -144,6 +145,7 @@ impl RouteAction {
             cluster: ClusterSpecifier::build(cluster_specifier, metadata_match.as_ref(), route, cx)?,
             cluster_not_found,
             metadata_match,
+            cors: cx.opt("cors", cors, CorsPolicy::build)?.map(Arc::new),
             timeouts: Timeouts {
                 global: timeout.as_ref().map_or(DEFAULT_TIMEOUT, duration),
                 idle: idle_timeout.as_ref().map(duration),

@@ -5,11 +5,13 @@
 
 mod action;
 mod cluster;
+mod cors;
 mod filter_config;
 mod hash_policy;
 mod matched;
 mod mirror;
 mod mutation;
+mod mutation_list;
 mod path;
 mod path_template;
 pub mod rate_limit;
@@ -24,11 +26,13 @@ mod virtual_host;
 
 pub use action::{ConnectConfig, InternalRedirectPolicy, MaxStreamDuration, Priority, RouteAction, Timeouts};
 pub use cluster::{ClusterSpecifier, ClusterWeight, MetadataMatch, WeightedClusters};
+pub use cors::CorsPolicy;
 pub use filter_config::PerFilterConfigs;
 pub use hash_policy::{HashOutcome, HashPolicies};
 pub use matched::RouteMatch;
 pub use mirror::MirrorPolicy;
 pub use mutation::HeaderMutations;
+pub use mutation_list::{HeaderMutationList, PreparedMutations};
 pub use path_template::PathTemplate;
 pub use redirect::RedirectAction;
 pub use retry::{DEFAULT_BASE_INTERVAL, HedgePolicy, ResetHeader, RetryExtension, RetryOn, RetryPolicy};

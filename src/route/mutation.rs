@@ -20,10 +20,10 @@ pub struct HeaderMutations {
 }
 
 #[derive(Debug, Clone)]
-struct Addition {
-    name: HeaderName,
+pub(super) struct Addition {
+    pub(super) name: HeaderName,
     value: Value,
-    action: HeaderAppendAction,
+    pub(super) action: HeaderAppendAction,
     keep_empty: bool,
 }
 
@@ -120,7 +120,7 @@ impl Evaluated<'_> {
 }
 
 impl Addition {
-    fn build(proto: HeaderValueOption, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    pub(super) fn build(proto: HeaderValueOption, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let mut action = proto.append_action();
         coverage!(cx, proto => HeaderValueOption { supported { header, append, append_action, keep_empty_value } });
         if let Some(append) = append {
@@ -161,7 +161,7 @@ impl Addition {
         })
     }
 
-    fn value(&self, cx: &FormatCx<'_>) -> Option<HeaderValue> {
+    pub(super) fn value(&self, cx: &FormatCx<'_>) -> Option<HeaderValue> {
         let value = match &self.value {
             Value::Literal(v) => v.clone(),
             Value::Format(format) => {
@@ -174,7 +174,7 @@ impl Addition {
     }
 }
 
-fn removable(name: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderName> {
+pub(super) fn removable(name: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderName> {
     if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
         return Err(cx.error(":-prefixed or host headers may not be removed"));
     }

@@ -8,7 +8,7 @@ use xds_protos::envoy::config::{
 };
 
 use super::{
-    HeaderMutations, HedgePolicy, MirrorPolicy, PerFilterConfigs, RetryPolicy, Route,
+    CorsPolicy, HeaderMutations, HedgePolicy, MirrorPolicy, PerFilterConfigs, RetryPolicy, Route,
     action::Inherited,
     rate_limit::RateLimitPolicy,
     route_entry::{RouteCx, buffer_limit},
@@ -33,6 +33,8 @@ pub struct VirtualHost {
     pub include_is_timeout_retry_header: bool,
     /// `metadata`
     pub metadata: Option<Arc<Metadata>>,
+    /// `cors` (deprecated): for routes without per-filter configuration of the CORS filter.
+    pub cors: Option<Arc<CorsPolicy>>,
     /// The virtual host's rate limits.
     pub rate_limits: RateLimitPolicy,
     /// Virtual clusters in order.
@@ -82,9 +84,8 @@ impl VirtualHost {
                 request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
                 typed_per_filter_config, include_request_attempt_count, include_attempt_count_in_response,
                 retry_policy, hedge_policy, include_is_timeout_retry_header, per_request_buffer_limit_bytes,
-                request_body_buffer_limit, request_mirror_policies, metadata,
+                request_body_buffer_limit, request_mirror_policies, metadata, cors,
             }
-            ignored { cors: "deprecated; the CORS filter reads its per-filter configuration" }
             rejected {
                 matcher: "matcher trees choose no route yet",
                 retry_policy_typed_config: "Envoy does not implement it either",
@@ -116,6 +117,7 @@ impl VirtualHost {
             include_attempt_count_in_response,
             include_is_timeout_retry_header,
             metadata: metadata.map(Arc::new),
+            cors: cx.opt("cors", cors, CorsPolicy::build)?.map(Arc::new),
             rate_limits: RateLimitPolicy::build(rate_limits, cx)?,
             virtual_clusters: cx.each("virtual_clusters", virtual_clusters, VirtualCluster::build)?,
             request: HeaderMutations::build(request_fields, request_headers_to_add, request_headers_to_remove, cx)?,

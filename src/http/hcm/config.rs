@@ -8,20 +8,24 @@ use std::{
 
 use http::HeaderValue;
 use ipnet::IpNet;
-use xds_protos::envoy::{
-    config::core::v3::{
-        SchemeHeaderTransformation, http_protocol_options::HeadersWithUnderscoresAction,
-        scheme_header_transformation::Transformation,
-    },
-    extensions::filters::network::http_connection_manager::v3::{
-        HttpConnectionManager as Proto, HttpFilter as FilterProto, Rds,
-        http_connection_manager::{
-            CodecType as ProtoCodec, ForwardClientCertDetails, HcmAccessLogOptions, InternalAddressConfig,
-            PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails,
-            StripPortMode, UpgradeConfig,
+use xds_protos::{
+    envoy::{
+        config::core::v3::{
+            SchemeHeaderTransformation, TypedExtensionConfig, http_protocol_options::HeadersWithUnderscoresAction,
+            scheme_header_transformation::Transformation,
         },
-        http_filter::ConfigType,
+        extensions::filters::network::http_connection_manager::v3::{
+            HttpConnectionManager as Proto, HttpFilter as FilterProto, Rds,
+            http_connection_manager::{
+                CodecType as ProtoCodec, ForwardClientCertDetails, HcmAccessLogOptions, InternalAddressConfig,
+                PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails,
+                StripPortMode, UpgradeConfig,
+            },
+            http_filter::ConfigType,
+        },
+        extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as EarlyHeaderMutation,
     },
+    prost::Name,
 };
 
 use super::{
@@ -31,13 +35,13 @@ use super::{
 };
 use crate::{
     access_log::AccessLogs,
-    config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain},
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack},
     http::{
         RequestHead,
         codec::{CodecOptions, CodecType},
         filter::HttpFilterConfig,
     },
-    route::{RouteTable, ScopeKeyBuilder},
+    route::{HeaderMutationList, RouteTable, ScopeKeyBuilder},
     router::RouterConfig,
     stats::Stats,
     xds::{
@@ -131,8 +135,8 @@ pub struct HcmConfig {
     pub internal_unix: bool,
     /// `via`
     pub via: Option<HeaderValue>,
-    /// `add_user_agent`: the value to set.
-    pub user_agent: Option<HeaderValue>,
+    /// `add_user_agent`: the cluster and the id of this node.
+    pub user_agent: Option<(HeaderValue, HeaderValue)>,
     /// `server_name` as a header; default `envoy`.
     pub server_name: HeaderValue,
     /// `server_header_transformation`
@@ -169,6 +173,8 @@ pub struct HcmConfig {
     pub default_host: Option<HeaderValue>,
     /// `local_reply_config`
     pub local_replies: LocalReplies,
+    /// `early_header_mutation_extensions`, in order.
+    pub early_mutations: Vec<HeaderMutationList>,
     /// `proxy_100_continue`: expectations go upstream.
     pub proxy_100_continue: bool,
 }
@@ -186,7 +192,8 @@ impl HcmConfig {
                 preserve_external_request_id, always_set_request_id_in_response, forward_client_cert_details,
                 set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes,
                 path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port,
-                strip_trailing_host_dot, append_x_forwarded_port, route_specifier, strip_port_mode
+                strip_trailing_host_dot, append_x_forwarded_port, route_specifier, strip_port_mode,
+                early_header_mutation_extensions
             }
             ignored {
                 tracing: "no tracer is built in yet: spans are not reported",
@@ -205,7 +212,6 @@ impl HcmConfig {
             }
             rejected {
                 original_ip_detection_extensions: "original IP detection extensions",
-                early_header_mutation_extensions: "early header mutation extensions",
                 forward_client_cert_matcher: "a matcher for client certificate forwarding",
                 path_normalization_options: "not implemented in Envoy either",
                 typed_header_validation_config: "header validation extensions",
@@ -254,7 +260,10 @@ impl HcmConfig {
             Some(header("via", &via, cx)?)
         };
         let user_agent = match flag(add_user_agent, false) {
-            true => Some(header("add_user_agent", &cx.server.node.cluster.clone(), cx)?),
+            true => Some((
+                header("add_user_agent", &cx.server.node.cluster, cx)?,
+                header("add_user_agent", &cx.server.node.id, cx)?,
+            )),
             false => None,
         };
         let default_host = match http1.default_host_for_http_10.as_str() {
@@ -319,6 +328,11 @@ impl HcmConfig {
             accept_http_10: http1.accept_http_10,
             default_host,
             local_replies: cx.field("local_reply_config", |cx| LocalReplies::build(local_reply_config, cx))?,
+            early_mutations: cx.each(
+                "early_header_mutation_extensions",
+                early_header_mutation_extensions,
+                early_mutation,
+            )?,
             proxy_100_continue,
         })
     }
@@ -457,6 +471,23 @@ fn internal_addresses(proto: InternalAddressConfig, cx: &mut BuildCx<'_>) -> Con
             .map_err(|e| cx.error_at("prefix_len", e.to_string()))
     })?;
     Ok((ranges, unix_sockets))
+}
+
+/// `envoy.http.early_header_mutation.header_mutation`, the only extension of its kind.
+fn early_mutation(proto: TypedExtensionConfig, cx: &mut BuildCx<'_>) -> ConfigResult<HeaderMutationList> {
+    coverage!(cx, proto => TypedExtensionConfig { supported { name, typed_config } });
+    let any = plain(typed_config.unwrap_or_default(), cx)?;
+    if any.type_name() != EarlyHeaderMutation::full_name() {
+        return Err(cx.error(format!(
+            "Didn't find a registered implementation for '{name}' with type URL: '{}'",
+            any.type_name()
+        )));
+    }
+    cx.field("typed_config", |cx| {
+        let proto = unpack::<EarlyHeaderMutation>(&any, cx)?;
+        coverage!(cx, proto => EarlyHeaderMutation { supported { mutations } });
+        HeaderMutationList::build("mutations", mutations, cx)
+    })
 }
 
 /// The machine's address as others see it: that of the interface packets leave by; loopback when there is none.

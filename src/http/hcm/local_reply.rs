@@ -58,6 +58,9 @@ impl LocalReplies {
         info.local_reply_body = Some(reply.body.clone());
         let mut body = reply.body;
         let mut format = self.body_format.as_ref();
+        if reply.verbatim {
+            return (head, body);
+        }
         if let Some(mapper) = self
             .mappers
             .iter()

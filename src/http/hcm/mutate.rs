@@ -163,12 +163,16 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
             head.headers.insert(X_ENVOY_EXTERNAL_ADDRESS, value);
         }
     }
-    if let Some(agent) = &config.user_agent {
+    if let Some((agent, node)) = &config.user_agent {
         head.headers.insert(
             HeaderName::from_static("x-envoy-downstream-service-cluster"),
             agent.clone(),
         );
         head.headers.entry(header::USER_AGENT).or_insert_with(|| agent.clone());
+        if !node.is_empty() {
+            head.headers
+                .insert(HeaderName::from_static("x-envoy-downstream-service-node"), node.clone());
+        }
     }
     request_id(head, info, config, edge && !internal);
     xfcc::request(head, &connection, config);

@@ -166,6 +166,9 @@ fn admit(active: &mut Active) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>
     }
     normalize::path(head, config)?;
     normalize::host(head, config, hcm.info.local_address.port());
+    for mutations in &config.early_mutations {
+        mutations.apply_to_request(head, &active.cx.info);
+    }
     active.upgrade = mutate::is_upgrade(&head.headers).then(|| {
         head.headers
             .get(http::header::UPGRADE)
@@ -331,6 +334,8 @@ async fn buffered(active: &mut Active, index: usize, mut body: Body, limit: u64)
             Ok(Ok(data)) => {
                 if (whole.len() + data.len()) as u64 > limit {
                     active.hcm.stats().downstream_rq_too_large.inc();
+                    // The rest of the request is not waited for.
+                    active.close |= active.head.version < Version::HTTP_2;
                     return Err(Box::new(LocalReply::new(
                         StatusCode::PAYLOAD_TOO_LARGE,
                         "Payload Too Large",

@@ -87,7 +87,7 @@ impl Active {
         }
         info.response_code_details = Some(reply.details.clone());
         let (status, grpc_status) = (reply.status, reply.grpc_status);
-        let extra = self.grpc.then(|| reply.headers.clone());
+        let extra = (self.grpc && !reply.verbatim).then(|| reply.headers.clone());
         let (mut head, body) = self.hcm.config.local_replies.apply(reply, &self.head, info);
         if let Some(extra) = extra {
             let mut grpc = as_grpc(status, grpc_status, &body);
