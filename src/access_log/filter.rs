@@ -2,16 +2,20 @@
 
 use std::time::Instant;
 
-use xds_protos::envoy::config::accesslog::v3::{
-    AccessLogFilter as Proto, AndFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter, HeaderFilter,
-    LogTypeFilter, MetadataFilter, OrFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter,
-    access_log_filter::FilterSpecifier, comparison_filter::Op,
+use xds_protos::envoy::config::{
+    accesslog::v3::{
+        AccessLogFilter as Proto, AndFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter, HeaderFilter,
+        LogTypeFilter, MetadataFilter, OrFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter,
+        access_log_filter::FilterSpecifier, comparison_filter::Op,
+    },
+    core::v3::RuntimeUInt32,
 };
 
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent, fraction},
     http::{Flag, RequestHead, ResponseHead, StreamInfo},
     matching::{HeaderMatcher, MetadataMatcher},
+    runtime::Key,
 };
 
 /// A filter, built. Local reply mappers use it too.
@@ -25,7 +29,7 @@ pub enum LogFilter {
     /// `response_flag_filter`; empty: any flag
     Flags(Vec<Flag>),
     /// `runtime_filter`
-    Runtime(FractionalPercent),
+    Runtime(RuntimeShare),
     /// `grpc_status_filter`
     Grpc(Vec<i32>, bool),
     /// `metadata_filter`
@@ -44,6 +48,28 @@ pub enum LogFilter {
 pub struct Comparison {
     op: Op,
     value: u64,
+    key: Key,
+}
+
+/// `RuntimeFilter`: the key's value is the numerator over the configured denominator.
+pub struct RuntimeShare {
+    default: FractionalPercent,
+    key: Key,
+    independent: bool,
+}
+
+impl RuntimeShare {
+    /// Requests with a request id are chosen by it, so that all proxies on the way choose the same.
+    fn hit(&self, request: Option<&RequestHead>) -> bool {
+        let of_request = || {
+            let id = request?.headers.get("x-request-id")?.to_str().ok()?;
+            u64::from_str_radix(id.get(..8)?, 16).ok()
+        };
+        let random = (!self.independent).then(of_request).flatten();
+        let denominator = u64::from(self.default.denominator());
+        let numerator = self.key.integer(self.default.numerator().into());
+        random.unwrap_or_else(|| fastrand::u64(..)) % denominator < numerator.min(denominator)
+    }
 }
 
 impl Comparison {
@@ -52,18 +78,27 @@ impl Comparison {
             return Err(cx.error_at("comparison", "value is required"));
         };
         coverage!(cx, proto => ComparisonFilter { supported { op, value } });
+        let (value, key) = match value {
+            Some(value) => {
+                coverage!(cx, value => RuntimeUInt32 { supported { default_value, runtime_key } });
+                (default_value.into(), cx.server.runtime.key(&runtime_key))
+            }
+            None => (0, Key::NONE),
+        };
         Ok(Self {
             op: Op::try_from(op).unwrap_or_default(),
-            value: value.map_or(0, |v| v.default_value.into()),
+            value,
+            key,
         })
     }
 
     fn holds(&self, n: u64) -> bool {
+        let value = self.key.integer(self.value);
         match self.op {
-            Op::Eq => n == self.value,
-            Op::Ge => n >= self.value,
-            Op::Le => n <= self.value,
-            Op::Ne => n != self.value,
+            Op::Eq => n == value,
+            Op::Ge => n >= value,
+            Op::Le => n <= value,
+            Op::Ne => n != value,
         }
     }
 }
@@ -94,15 +129,13 @@ impl LogFilter {
                 .map(Self::Flags),
             FilterSpecifier::RuntimeFilter(filter) => {
                 coverage!(cx, filter => RuntimeFilter {
-                    supported { percent_sampled }
-                    ignored {
-                        runtime_key: "the share is the configured one",
-                        use_independent_randomness: "randomness is always independent",
-                    }
+                    supported { percent_sampled, runtime_key, use_independent_randomness }
                 });
-                Ok(Self::Runtime(
-                    percent_sampled.as_ref().map_or(FractionalPercent::ZERO, fraction),
-                ))
+                Ok(Self::Runtime(RuntimeShare {
+                    default: percent_sampled.as_ref().map_or(FractionalPercent::ZERO, fraction),
+                    key: cx.server.runtime.key(&runtime_key),
+                    independent: use_independent_randomness,
+                }))
             }
             FilterSpecifier::GrpcStatusFilter(filter) => {
                 coverage!(cx, filter => GrpcStatusFilter { supported { statuses, exclude } });
@@ -149,7 +182,7 @@ impl LogFilter {
             Self::Header(m) => request.is_some_and(|r| m.matches(r)),
             Self::Flags(flags) if flags.is_empty() => !info.flags.is_empty(),
             Self::Flags(flags) => flags.iter().any(|f| info.flags.has(*f)),
-            Self::Runtime(share) => share.hit(fastrand::u64(..)),
+            Self::Runtime(share) => share.hit(request),
             Self::Grpc(statuses, exclude) => statuses.contains(&grpc_status(response, info)) != *exclude,
             Self::Metadata(matcher, missing) => {
                 if info.metadata.is_empty() {

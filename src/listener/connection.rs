@@ -68,6 +68,12 @@ impl Drop for Counted<'_> {
 
 /// Serves an accepted socket in a task of its own.
 pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>) {
+    let server = &worker.server;
+    let most = &server.runtime.known.global_downstream_max_connections;
+    if server.connections.load(Ordering::Relaxed) >= most.integer(u64::MAX) {
+        active.stats.local().downstream_global_cx_overflow.inc();
+        return;
+    }
     let (active, worker) = (active.clone(), worker.clone());
     tokio::task::spawn_local(async move {
         let stats = active.stats.clone();

@@ -35,7 +35,7 @@ pub use mutation::HeaderMutations;
 pub use mutation_list::{HeaderMutationList, PreparedMutations};
 pub use path_template::PathTemplate;
 pub use redirect::RedirectAction;
-pub use retry::{DEFAULT_BASE_INTERVAL, HedgePolicy, ResetHeader, RetryExtension, RetryOn, RetryPolicy};
+pub use retry::{HedgePolicy, ResetHeader, RetryExtension, RetryOn, RetryPolicy};
 pub use route_entry::{Action, Decorator, DirectResponse, Route, RouteTracing};
 pub use scope::{ScopeKey, ScopeKeyBuilder};
 pub use table::{RouteOutcome, RouteTable};

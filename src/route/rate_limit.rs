@@ -29,6 +29,7 @@ use crate::{
     formatter::{Format, FormatCx},
     http::{RequestHead, StreamInfo},
     matching::{AddressMatcher, HeaderLookup, HeaderMatcher, QueryParameterMatcher, query_parameter},
+    runtime::Key,
 };
 
 /// The rate limits of one level (route, virtual host, or a filter's own list).
@@ -42,6 +43,7 @@ pub struct RateLimit {
     pub stage: u32,
     /// `disable_key`: the runtime key that turns it off.
     pub disable_key: String,
+    enabled: Key,
     /// `apply_on_stream_done`: counted when the stream has ended.
     pub apply_on_stream_done: bool,
     actions: Vec<Action>,
@@ -186,6 +188,11 @@ impl RateLimitPolicy {
 }
 
 impl RateLimit {
+    /// Whether it is asked for: `ratelimit.<disable_key>.http_filter_enabled`, a percentage of the requests.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.percent_feature(100, fastrand::u64(..))
+    }
+
     /// Builds one rate limit.
     pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let x_ratelimit = proto.x_ratelimit_option();
@@ -196,6 +203,10 @@ impl RateLimit {
         let _ = x_ratelimit_option;
         Ok(Self {
             stage: stage.map_or(0, |v| v.value),
+            enabled: match disable_key.as_str() {
+                "" => Key::NONE,
+                key => cx.server.runtime.key(&format!("ratelimit.{key}.http_filter_enabled")),
+            },
             disable_key,
             apply_on_stream_done,
             actions: cx.each("actions", actions, Action::build)?,

@@ -173,13 +173,10 @@ pub struct ResetHeader {
     pub unix_timestamp: bool,
 }
 
-/// The default of [`RetryPolicy::base_interval`].
-pub const DEFAULT_BASE_INTERVAL: Duration = Duration::from_millis(25);
-
 impl RetryPolicy {
-    /// The back-off range: base, and the most it grows to.
-    pub fn back_off(&self) -> (Duration, Duration) {
-        let base = self.base_interval.unwrap_or(DEFAULT_BASE_INTERVAL);
+    /// The back-off range: base, and the most it grows to. `default` is the base where the policy has none.
+    pub fn back_off(&self, default: Duration) -> (Duration, Duration) {
+        let base = self.base_interval.unwrap_or(default);
         (base, self.max_interval.unwrap_or(base * 10))
     }
 

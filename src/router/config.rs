@@ -6,6 +6,7 @@ use crate::{
     access_log::AccessLogs,
     config::{BuildCx, ConfigResult, unpack},
     http::hcm::HcmStats,
+    runtime::KnownKeys,
     stats::Stats,
 };
 
@@ -21,6 +22,8 @@ pub struct RouterConfig {
     pub strict_check_headers: Vec<String>,
     /// `upstream_log`: a line for each attempt.
     pub upstream_log: AccessLogs,
+    /// Runtime keys of retries.
+    pub keys: KnownKeys,
     /// `http.<stat_prefix>.*`
     pub stats: Stats<HcmStats>,
 }
@@ -59,6 +62,7 @@ impl RouterConfig {
                 .map(|h| h.to_ascii_lowercase())
                 .collect(),
             upstream_log: cx.field("upstream_log", |cx| AccessLogs::build(upstream_log, cx))?,
+            keys: cx.server.runtime.known.clone(),
             stats: cx.server.stats.scope(stat_prefix).block(),
         })
     }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     http::{Body, Flag, LocalReply, RequestHead, codec::Upgrade, filter::FilterCx},
     route::{Priority, RouteAction, RouteMatch},
-    upstream::{Host, LbContext, ResourcePriority, TransportOptions, WorkerCluster},
+    upstream::{Dropped, Host, LbContext, ResourcePriority, TransportOptions, WorkerCluster},
 };
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -43,13 +43,14 @@ pub(super) async fn forward(
     cx.info.upstream.cluster = Some(cluster.info.name.clone());
     cx.info.upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
     headers::strict_check(head, config)?;
+    refused(config, cx, &cluster)?;
 
     let priority = match action.priority {
         Priority::Default => ResourcePriority::Default,
         Priority::High => ResourcePriority::High,
     };
     let limits = timeout::limits(head, action, config);
-    let mut retry = Retry::new(action.retry_policy.as_ref(), head);
+    let mut retry = Retry::new(action.retry_policy.as_ref(), head, &config.keys);
     let mut request = Request {
         config,
         route,
@@ -158,6 +159,43 @@ pub(super) async fn forward(
             }
         };
     }
+}
+
+/// Maintenance mode and `drop_overload`: the cluster takes no request, or not this one.
+fn refused(config: &RouterConfig, cx: &FilterCx, cluster: &WorkerCluster) -> Result<(), Box<LocalReply>> {
+    let stats = cluster.info.stats.local();
+    let (body, details, flag, header) = if cx.worker.server.runtime.in_maintenance(&cluster.info.name) {
+        stats.upstream_rq_maintenance_mode.inc();
+        (
+            "maintenance mode",
+            "maintenance_mode",
+            Flag::UpstreamOverflow,
+            "x-envoy-overloaded",
+        )
+    } else {
+        match cluster.drops(fastrand::u64(..)) {
+            Dropped::No => return Ok(()),
+            Dropped::Some => (
+                "drop overload",
+                "drop_overload",
+                Flag::DropOverload,
+                "x-envoy-drop-overload",
+            ),
+            Dropped::All => (
+                "unconditional drop overload",
+                "unconditional_drop_overload",
+                Flag::UnconditionalDropOverload,
+                "x-envoy-unconditional-drop-overload",
+            ),
+        }
+    };
+    charge(config, cluster, StatusCode::SERVICE_UNAVAILABLE);
+    let mut reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, body, details).flag(flag);
+    if !config.suppress_envoy_headers {
+        let yes = HeaderValue::from_static("true");
+        reply.headers.insert(HeaderName::from_static(header), yes);
+    }
+    Err(Box::new(reply))
 }
 
 /// The request's body, for one attempt or for several.

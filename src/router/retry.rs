@@ -11,6 +11,7 @@ use super::failure::Failure;
 use crate::{
     http::RequestHead,
     route::{RetryOn, RetryPolicy},
+    runtime::KnownKeys,
     upstream::{ClusterInfo, ConnectFailure, Guard, ResourcePriority, UpstreamFailure},
 };
 
@@ -35,12 +36,18 @@ pub(super) enum Verdict {
 }
 
 /// The retry state of one request.
-pub(super) struct Retry {
+pub(super) struct Retry<'a> {
+    keys: &'a KnownKeys,
     policy: Option<Arc<RetryPolicy>>,
     on: RetryOn,
     codes: Vec<u16>,
     left: u32,
     next: Duration,
+}
+
+/// `upstream.base_retry_backoff_ms`, 25 ms
+fn default_base(keys: &KnownKeys) -> Duration {
+    Duration::from_millis(keys.base_retry_backoff_ms.integer(25))
 }
 
 /// Whether any header of the request is about retries: one walk instead of four look-ups.
@@ -49,9 +56,9 @@ fn steers(head: &RequestHead) -> bool {
     head.headers.keys().any(|n| about(n.as_str()))
 }
 
-impl Retry {
+impl<'a> Retry<'a> {
     /// From the route's policy and the request's headers, which are taken off.
-    pub(super) fn new(policy: Option<&Arc<RetryPolicy>>, head: &mut RequestHead) -> Self {
+    pub(super) fn new(policy: Option<&Arc<RetryPolicy>>, head: &mut RequestHead, keys: &'a KnownKeys) -> Self {
         let mut on = policy.map_or(RetryOn::NONE, |p| p.retry_on);
         let steered = steers(head);
         if steered && (head.headers.contains_key(&RETRY_ON) || head.headers.contains_key(&RETRY_GRPC_ON)) {
@@ -85,8 +92,9 @@ impl Retry {
         if policy.is_some_and(|p| !p.request_is_retriable(head)) {
             on = RetryOn::NONE;
         }
-        let next = policy.map_or(crate::route::DEFAULT_BASE_INTERVAL, |p| p.back_off().0);
+        let next = policy.map_or_else(|| default_base(keys), |p| p.back_off(default_base(keys)).0);
         Self {
+            keys,
             policy: policy.cloned(),
             on,
             codes,
@@ -187,6 +195,9 @@ impl Retry {
             return Verdict::Overflow;
         };
         self.left -= 1;
+        if !self.keys.use_retry.percent_feature(100, fastrand::u64(..)) {
+            return Verdict::Done;
+        }
         stats.upstream_rq_retry.inc();
         let wait = match asked {
             Some(wait) => {
@@ -203,10 +214,10 @@ impl Retry {
 
     /// Fully jittered and exponential.
     fn back_off(&mut self) -> Duration {
-        let max = self
-            .policy
-            .as_ref()
-            .map_or(crate::route::DEFAULT_BASE_INTERVAL * 10, |p| p.back_off().1);
+        let max = self.policy.as_ref().map_or_else(
+            || default_base(self.keys) * 10,
+            |p| p.back_off(default_base(self.keys)).1,
+        );
         let range = u64::try_from(self.next.as_nanos()).unwrap_or(u64::MAX).max(1);
         self.next = (self.next * 2).min(max);
         Duration::from_nanos(fastrand::u64(0..range))

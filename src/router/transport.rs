@@ -19,11 +19,7 @@ const APPLICATION_PROTOCOLS: &str = "envoy.network.application_protocols";
 
 /// The options of a request whose headers are final; none in the usual case. What filters have set comes first,
 /// as in Envoy, then what the cluster takes from the request's host.
-pub(super) fn options(
-    protocol: &HttpOptions,
-    head: &RequestHead,
-    info: &StreamInfo,
-) -> Option<Arc<TransportOptions>> {
+pub(super) fn options(protocol: &HttpOptions, head: &RequestHead, info: &StreamInfo) -> Option<Arc<TransportOptions>> {
     let mut options = TransportOptions {
         sni: state(info, SERVER_NAME),
         verify_sans: list(info, SUBJECT_ALT_NAMES),
@@ -114,9 +110,7 @@ mod tests {
         };
         let mut request = head("a.test");
         assert_eq!(host_of(&protocol, &request), "a.test");
-        request
-            .headers
-            .insert("x-host", HeaderValue::from_static("b.test:443"));
+        request.headers.insert("x-host", HeaderValue::from_static("b.test:443"));
         assert_eq!(host_of(&protocol, &request), "b.test");
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -47,6 +50,9 @@ pub enum ModifyError {
     Unreadable(String),
 }
 
+/// Told of every snapshot, with the one before it.
+type OnChange = Box<dyn Fn(&Snapshot, &Snapshot) + Send + Sync>;
+
 /// The runtime of the process.
 pub struct Runtime {
     layers: Vec<LayerConfig>,
@@ -54,6 +60,8 @@ pub struct Runtime {
     snapshot: ArcSwap<Snapshot>,
     keys: Keys,
     stats: Stats<RuntimeStats>,
+    maintenance: AtomicBool,
+    on_change: OnceLock<OnChange>,
     /// Keys that Envoy has built in and that requests read.
     pub known: KnownKeys,
 }
@@ -66,7 +74,7 @@ struct Changing {
 }
 
 /// Built-in keys, interned once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct KnownKeys {
     /// `upstream.use_retry`: percentage of retries that are made; 100.
     pub use_retry: Key,
@@ -74,6 +82,8 @@ pub struct KnownKeys {
     pub base_retry_backoff_ms: Key,
     /// `upstream.healthy_panic_threshold`: percent; each cluster's own value is its default.
     pub healthy_panic_threshold: Key,
+    /// `overload.global_downstream_max_connections`: no limit.
+    pub global_downstream_max_connections: Key,
 }
 
 impl Runtime {
@@ -88,12 +98,15 @@ impl Runtime {
             snapshot: ArcSwap::default(),
             keys: Keys::default(),
             stats: store.scope("runtime.").block(),
+            maintenance: AtomicBool::new(false),
+            on_change: OnceLock::new(),
             known: KnownKeys::default(),
         };
         runtime.known = KnownKeys {
             use_retry: runtime.key("upstream.use_retry"),
             base_retry_backoff_ms: runtime.key("upstream.base_retry_backoff_ms"),
             healthy_panic_threshold: runtime.key("upstream.healthy_panic_threshold"),
+            global_downstream_max_connections: runtime.key("overload.global_downstream_max_connections"),
         };
         runtime.load();
         Ok(runtime)
@@ -114,11 +127,18 @@ impl Runtime {
         self.snapshot.load().boolean(name, default)
     }
 
-    /// Whether a key of this cluster breaks requests off: `upstream.maintenance_mode.<cluster>`, a percentage.
+    /// Whether a request to this cluster is refused: `upstream.maintenance_mode.<cluster>`, a percentage.
     #[inline]
-    pub fn in_maintenance(&self, key: &str, random: impl FnOnce() -> u64) -> bool {
-        let snapshot = self.snapshot.load();
-        snapshot.has_maintenance() && snapshot.percent_feature(key, 0, random())
+    pub fn in_maintenance(&self, cluster: &str) -> bool {
+        self.maintenance.load(Ordering::Relaxed) && {
+            let key = format!("upstream.maintenance_mode.{cluster}");
+            self.snapshot.load().percent_feature(&key, 0, fastrand::u64(..))
+        }
+    }
+
+    /// Sets who is told of changes beside the holders of keys; a second call has no effect.
+    pub fn on_change(&self, tell: impl Fn(&Snapshot, &Snapshot) + Send + Sync + 'static) {
+        let _ = self.on_change.set(Box::new(tell));
     }
 
     /// Reads the layers again: at the start, and when the files of a disk layer were replaced.
@@ -209,7 +229,12 @@ impl Runtime {
         } else {
             stats.override_dir_not_exists.inc();
         }
+        let before = self.snapshot();
         self.keys.publish(&snapshot, || self.snapshot.store(snapshot.clone()));
+        self.maintenance.store(snapshot.has_maintenance(), Ordering::Relaxed);
+        if let Some(tell) = self.on_change.get() {
+            tell(&before, &snapshot);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Changing> {

@@ -111,7 +111,7 @@ impl ServerContext {
         ));
         let layers = bootstrap.layered_runtime.clone().unwrap_or_default();
         let server_stats = stats.scope("server.").block();
-        Ok(Arc::new(Self {
+        let server = Arc::new(Self {
             runtime: Runtime::new(layers, &node.cluster, &stats)?,
             node,
             registry,
@@ -139,7 +139,16 @@ impl ServerContext {
             connections: AtomicU64::new(0),
             health_failed: AtomicBool::new(false),
             connection_ids: AtomicU64::new(0),
-        }))
+        });
+        let weak = Arc::downgrade(&server);
+        server.runtime.on_change(move |before, now| {
+            if (before.has_circuit_breakers() || now.has_circuit_breakers())
+                && let Some(server) = weak.upgrade()
+            {
+                server.clusters.apply_runtime(now);
+            }
+        });
+        Ok(server)
     }
 
     /// Where the server stands.

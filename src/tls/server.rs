@@ -79,11 +79,12 @@ impl Certificate {
     /// What answers this client as BoringSSL would. In TLS 1.3 the client's order of suites decides (all are strong).
     /// A client that offers only protocols we do not have is served without ALPN, where rustls would refuse it.
     fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
-        let offers_13 = hello
-            .cipher_suites()
-            .iter()
-            .any(|suite| TLS13_SUITES.contains(suite));
-        let config = if offers_13 { &self.in_clients_order } else { &self.config };
+        let offers_13 = hello.cipher_suites().iter().any(|suite| TLS13_SUITES.contains(suite));
+        let config = if offers_13 {
+            &self.in_clients_order
+        } else {
+            &self.config
+        };
         let strange = hello
             .alpn()
             .is_some_and(|mut offered| !offered.any(|o| config.alpn_protocols.iter().any(|ours| ours == o)));

@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use super::ClusterStats;
-use crate::stats::{Gauge, GaugeCell, Scope, Stats};
+use crate::{
+    runtime::Snapshot,
+    stats::{Gauge, GaugeCell, Scope, Stats},
+};
 
 /// `core.v3.RoutingPriority`: which set of limits a request counts against; pools are apart too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -64,7 +67,9 @@ type OpenGauge = fn(&ClusterStats) -> &GaugeCell;
 
 /// One limit: how many there may be, and how many there are.
 pub struct Limit {
-    max: u64,
+    configured: u64,
+    /// The configured one, unless a runtime key says otherwise.
+    max: AtomicU64,
     current: AtomicU64,
     stats: Stats<ClusterStats>,
     open: OpenGauge,
@@ -73,7 +78,7 @@ pub struct Limit {
 
 impl std::fmt::Debug for Limit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {}", self.current(), self.max)
+        write!(f, "{} of {}", self.current(), self.max())
     }
 }
 
@@ -83,7 +88,8 @@ impl Limit {
             gauge.add(max);
         }
         Self {
-            max,
+            configured: max,
+            max: AtomicU64::new(max),
             current: AtomicU64::new(0),
             stats: stats.clone(),
             open,
@@ -92,8 +98,26 @@ impl Limit {
     }
 
     /// The limit.
+    #[inline]
     pub fn max(&self) -> u64 {
-        self.max
+        self.max.load(Relaxed)
+    }
+
+    /// Changes the limit; none puts the configured one back. The gauges follow.
+    fn set_max(&self, max: Option<u64>) {
+        let max = max.unwrap_or(self.configured);
+        let before = self.max.swap(max, Relaxed);
+        let current = self.current();
+        let open = |max: u64| max > 0 && current >= max;
+        match (open(before), open(max)) {
+            (false, true) => (self.open)(self.stats.local()).inc(),
+            (true, false) => (self.open)(self.stats.local()).dec(),
+            _ => {}
+        }
+        if let Some(gauge) = &self.remaining {
+            gauge.add(max.saturating_sub(current));
+            gauge.sub(before.saturating_sub(current));
+        }
     }
 
     /// How many there are now.
@@ -105,7 +129,7 @@ impl Limit {
     /// Whether one more is allowed.
     #[inline]
     pub fn can_create(&self) -> bool {
-        self.current() < self.max
+        self.current() < self.max()
     }
 
     /// One more, whether allowed or not. The gauge moves with the one that reaches the limit, so that it is right
@@ -113,10 +137,11 @@ impl Limit {
     #[inline]
     pub(super) fn inc(&self) {
         let now = self.current.fetch_add(1, Relaxed) + 1;
-        if now == self.max {
+        let max = self.max();
+        if now == max {
             (self.open)(self.stats.local()).inc();
         }
-        if now <= self.max
+        if now <= max
             && let Some(gauge) = &self.remaining
         {
             gauge.dec();
@@ -127,10 +152,11 @@ impl Limit {
     #[inline]
     pub(super) fn dec(&self) {
         let before = self.current.fetch_sub(1, Relaxed);
-        if before == self.max {
+        let max = self.max();
+        if before == max {
             (self.open)(self.stats.local()).dec();
         }
-        if before <= self.max
+        if before <= max
             && let Some(gauge) = &self.remaining
         {
             gauge.inc();
@@ -141,12 +167,12 @@ impl Limit {
 impl Drop for Limit {
     // The statistics outlive a cluster that is replaced by one of its name.
     fn drop(&mut self) {
-        let current = self.current();
-        if self.max > 0 && current >= self.max {
+        let (current, max) = (self.current(), self.max());
+        if max > 0 && current >= max {
             (self.open)(self.stats.local()).dec();
         }
         if let Some(gauge) = &self.remaining {
-            gauge.sub(self.max.saturating_sub(current));
+            gauge.sub(max.saturating_sub(current));
         }
     }
 }
@@ -200,6 +226,24 @@ impl ResourceManager {
                 |s| &s.high_cx_pool_open,
             ),
             budget: limits.retry_budget,
+        }
+    }
+
+    /// Takes the limits of the runtime: `circuit_breakers.<cluster>.<priority>.max_requests` and its like.
+    pub(super) fn apply_runtime(&self, cluster: &str, priority: ResourcePriority, snapshot: &Snapshot) {
+        let priority = match priority {
+            ResourcePriority::Default => "default",
+            ResourcePriority::High => "high",
+        };
+        for (limit, name) in [
+            (&self.connections, "max_connections"),
+            (&self.pending_requests, "max_pending_requests"),
+            (&self.requests, "max_requests"),
+            (&self.retries, "max_retries"),
+            (&self.connection_pools, "max_connection_pools"),
+        ] {
+            let key = format!("circuit_breakers.{cluster}.{priority}.{name}");
+            limit.set_max(snapshot.get(&key).and_then(|entry| entry.integer));
         }
     }
 

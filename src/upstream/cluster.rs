@@ -18,7 +18,7 @@ use super::{
     lb::Balancer,
     pool::{self, Pool},
 };
-use crate::{net::Address, server::ServerContext};
+use crate::{config::FractionalPercent, net::Address, server::ServerContext};
 
 type Pools = SmallVec<[Rc<Pool>; 1]>;
 
@@ -37,6 +37,17 @@ pub struct WorkerCluster {
 
 /// How long an original destination stays known without use.
 const ORIGINAL_DST_CLEANUP: Duration = Duration::from_secs(5);
+
+/// What `drop_overload` says of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// It goes on.
+    No,
+    /// It is one of those that are dropped.
+    Some,
+    /// All are.
+    All,
+}
 
 impl WorkerCluster {
     pub(super) fn new(cluster: Arc<Cluster>, server: Arc<ServerContext>) -> Rc<Self> {
@@ -69,12 +80,12 @@ impl WorkerCluster {
     }
 
     /// Whether this request is to be dropped before a host is picked (`drop_overload`).
-    pub fn drops(&self, random: u64) -> bool {
-        self.cluster
-            .hosts
-            .load()
-            .drop_overload
-            .is_some_and(|d| d.share.hit(random))
+    pub fn drops(&self, random: u64) -> Dropped {
+        match self.cluster.hosts.load().drop_overload {
+            Some(d) if d.share == FractionalPercent::FULL => Dropped::All,
+            Some(d) if d.share.hit(random) => Dropped::Some,
+            _ => Dropped::No,
+        }
     }
 
     /// Whether any host is there, healthy or not.

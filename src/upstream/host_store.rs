@@ -113,7 +113,11 @@ impl HostStore {
             let factor = assignment.overprovisioning_factor;
             sets.push(HostSet::new(localities, factor, assignment.weighted_priority_health));
         }
-        let sets = HostSets::new(sets, self.cluster.info.lb.panic_threshold, assignment.drop_overload);
+        let panic_threshold = match server.runtime.known.healthy_panic_threshold.integer(u64::MAX) {
+            u64::MAX => self.cluster.info.lb.panic_threshold,
+            percent => percent.min(100) as f64,
+        };
+        let sets = HostSets::new(sets, panic_threshold, assignment.drop_overload);
         let before = self.cluster.hosts.load();
         changed.published |= changed.added + changed.removed > 0 || !same(&before, &sets);
         if changed.published {

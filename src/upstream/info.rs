@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     http::stream_info::Metadata,
+    runtime::Snapshot,
     stats::{CodeStats, Scope, Stats},
 };
 
@@ -61,6 +62,13 @@ pub struct ClusterInfo {
 }
 
 impl ClusterInfo {
+    /// Takes the circuit breakers' limits of the runtime.
+    pub(super) fn apply_runtime(&self, snapshot: &Snapshot) {
+        for priority in [ResourcePriority::Default, ResourcePriority::High] {
+            self.resources(priority).apply_runtime(&self.name, priority, snapshot);
+        }
+    }
+
     /// The circuit breakers of a priority.
     #[inline]
     pub fn resources(&self, priority: ResourcePriority) -> &Arc<ResourceManager> {

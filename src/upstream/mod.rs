@@ -29,7 +29,7 @@ mod worker;
 
 pub use circuit::{Guard, Limit, ResourceManager, ResourcePriority};
 pub use client::{ChannelError, ClusterChannel};
-pub use cluster::WorkerCluster;
+pub use cluster::{Dropped, WorkerCluster};
 pub use failure::{ConnectFailure, UpstreamFailure};
 pub use host::{Health, HealthFlag, Host, HostAttributes, HostStats, Locality};
 pub use host_set::{HostSet, HostSets, LocalityHosts};

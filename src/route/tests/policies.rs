@@ -100,11 +100,14 @@ virtual_hosts:
         (own.num_retries, own.per_try_timeout),
         (1, Some(Duration::from_millis(250)))
     );
-    assert_eq!(own.back_off(), (Duration::from_millis(100), Duration::from_secs(1)));
+    assert_eq!(
+        own.back_off(Duration::from_millis(25)),
+        (Duration::from_millis(100), Duration::from_secs(1))
+    );
     let inherited = policy("/");
     assert_eq!((inherited.num_retries, inherited.retry_on), (4, RetryOn::GATEWAY_ERROR));
     assert_eq!(
-        inherited.back_off(),
+        inherited.back_off(Duration::from_millis(25)),
         (Duration::from_millis(25), Duration::from_millis(250))
     );
 }

@@ -18,6 +18,7 @@ use xds_protos::{envoy::config::cluster::v3::Cluster as Proto, google::protobuf:
 use super::{Cluster, ClusterMsg, config, host_store::HostStore, stats::ClusterManagerStats};
 use crate::{
     config::{BuildCx, ConfigError, InitTarget},
+    runtime::Snapshot,
     server::{ServerContext, WorkerMsg},
     stats::{Stats, Store},
     xds::Pause,
@@ -133,6 +134,10 @@ impl ClusterManager {
         for ignored in &cx.ignored {
             tracing::warn!(cluster = %built.info.name, field = %ignored.path, "field has no effect: {}", ignored.why);
         }
+        let snapshot = server.runtime.snapshot();
+        if snapshot.has_circuit_breakers() {
+            built.info.apply_runtime(&snapshot);
+        }
         let cluster = Arc::new(Cluster {
             info: Arc::new(built.info),
             hosts: Default::default(),
@@ -177,6 +182,14 @@ impl ClusterManager {
             wait(name, generation, targets, server);
         }
         Ok(())
+    }
+
+    /// Takes what the runtime says of clusters; called when it changed.
+    pub fn apply_runtime(&self, snapshot: &Snapshot) {
+        let state = self.state();
+        for managed in state.active.values().chain(state.warming.values()) {
+            managed.snapshot.cluster.info.apply_runtime(snapshot);
+        }
     }
 
     /// Publishes a warm cluster, unless it was replaced or removed meanwhile.

@@ -207,7 +207,7 @@ impl Question {
         for policy in policies(config, cx) {
             let now = policy
                 .of_stage(config.stage)
-                .filter(|limit| limit.apply_on_stream_done == at_end);
+                .filter(|limit| limit.apply_on_stream_done == at_end && limit.is_enabled());
             descriptors.extend(now.filter_map(|limit| limit.descriptor(&descriptor_cx)));
         }
         Self {
