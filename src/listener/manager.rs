@@ -8,6 +8,7 @@ use std::{
     time::SystemTime,
 };
 
+use indexmap::IndexMap;
 use xds_protos::{envoy::config::listener::v3::Listener as Proto, google::protobuf::Any, prost::Message};
 
 use super::{ListenerConfig, active::ListenerMsg, stats::ListenerManagerStats};
@@ -37,7 +38,8 @@ pub struct ListenerSnapshot {
 
 #[derive(Default)]
 struct State {
-    active: BTreeMap<String, ListenerSnapshot>,
+    /// In the order in which they became active, as Envoy lists them; an update keeps its place.
+    active: IndexMap<String, ListenerSnapshot>,
     warming: BTreeMap<String, Warming>,
     generation: u64,
     /// False until the server starts its workers: until then sockets are bound but nobody is told.
@@ -78,21 +80,6 @@ impl ListenerManager {
     /// the listener of the same name that serves goes on. Sockets are bound here, so that an address in use
     /// is the caller's error.
     pub fn add_or_update(
-        &self,
-        proto: Proto,
-        version: &str,
-        resource: Any,
-        is_static: bool,
-        server: &Arc<ServerContext>,
-    ) -> ConfigResult<()> {
-        let built = self.build(proto, version, resource, is_static, server);
-        if built.is_err() {
-            self.stats.local().listener_create_failure.inc();
-        }
-        built
-    }
-
-    fn build(
         &self,
         mut proto: Proto,
         version: &str,
@@ -137,7 +124,9 @@ impl ListenerManager {
         let (sockets, bound) = if keeps_sockets || !config.bind_to_port {
             (None, previous.map(|p| p.bound).unwrap_or_default())
         } else {
-            let (sockets, bound) = open(&config, server.concurrency)?;
+            let opened = open(&config, server.concurrency);
+            // Configurations that are refused before are counted with LDS.
+            let (sockets, bound) = opened.inspect_err(|_| self.stats.local().listener_create_failure.inc())?;
             (Some(sockets), bound)
         };
         let snapshot = ListenerSnapshot {
@@ -266,7 +255,7 @@ impl ListenerManager {
         if warming {
             stats.total_listeners_warming.dec();
         }
-        let active = state.active.remove(name);
+        let active = state.active.shift_remove(name);
         if let Some(active) = &active {
             stats.listener_removed.inc();
             stats.total_listeners_active.dec();
