@@ -18,6 +18,13 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::ratelimit::Factory);
     registry.http_filter(filters::http::rbac::Factory);
     registry.network_filter(crate::http::hcm::Factory);
+    registry.network_filter(filters::network::connection_limit::Factory);
+    registry.network_filter(filters::network::direct_response::Factory);
+    registry.network_filter(filters::network::echo::Factory);
+    registry.network_filter(filters::network::local_ratelimit::Factory);
+    registry.network_filter(filters::network::rbac::Factory);
+    registry.network_filter(filters::network::set_filter_state::Factory);
+    registry.network_filter(filters::network::sni_cluster::Factory);
     registry.network_filter(filters::network::tcp_proxy::Factory);
     registry.access_logger(access_loggers::grpc::HttpFactory);
     registry.access_logger(access_loggers::grpc::TcpFactory);

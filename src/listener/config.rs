@@ -17,7 +17,7 @@ use xds_protos::{
     google::protobuf::{Any, UInt32Value},
 };
 
-use super::{chain::FilterChain, chain_match::ChainMatcher};
+use super::{chain::FilterChain, chain_match::ChainMatcher, proxy_protocol::ProxyProtocol};
 use crate::{
     access_log::AccessLogs,
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, unpack},
@@ -36,6 +36,8 @@ pub struct ListenerConfig {
     pub chains: ChainMatcher,
     /// Listener filters, in order.
     pub filters: Vec<ListenerFilter>,
+    /// PROXY protocol headers that connections start with; usually none or one.
+    pub proxy_protocol: Vec<ProxyProtocol>,
     /// `listener_filters_timeout`, default 15 s; none waits for ever.
     pub filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`
@@ -63,6 +65,12 @@ pub enum ListenerFilter {
     TlsInspector,
     /// `envoy.filters.listener.http_inspector`
     HttpInspector,
+}
+
+/// A listener filter as it is built: what is looked at, or what is read before anything is.
+enum Built {
+    Inspector(ListenerFilter),
+    ProxyProtocol(Box<ProxyProtocol>),
 }
 
 impl ListenerConfig {
@@ -142,7 +150,17 @@ impl ListenerConfig {
             stat_prefix
         };
         cx.listener_prefix = Some(format!("listener.{stat_prefix}."));
-        let filters = cx.each("listener_filters", listener_filters, listener_filter)?;
+        let (mut filters, mut proxy_protocol) = (Vec::new(), Vec::new());
+        for filter in cx.each("listener_filters", listener_filters, listener_filter)? {
+            match filter {
+                Built::Inspector(filter) => filters.push(filter),
+                // What stands in front of the first bytes is read first, wherever it is listed.
+                Built::ProxyProtocol(filter) => proxy_protocol.push(*filter),
+            }
+        }
+        if !proxy_protocol.is_empty() && addresses.iter().any(|(a, _)| !matches!(a, Address::Ip(_))) {
+            return Err(cx.error_at("listener_filters", "not supported: PROXY protocol on unix sockets"));
+        }
         let chains = cx.each("filter_chains", filter_chains, FilterChain::build)?;
         let default_chain = cx.opt("default_filter_chain", default_filter_chain, FilterChain::build)?;
         if chains.is_empty() && default_chain.is_none() {
@@ -154,6 +172,7 @@ impl ListenerConfig {
         Ok(Self {
             chains: ChainMatcher::build(chains, default_chain, &addresses[0].0, cx)?,
             filters,
+            proxy_protocol,
             filters_timeout: listener_filters_timeout.enabled_or(Duration::from_secs(15)),
             continue_on_filters_timeout: continue_on_listener_filters_timeout,
             buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(1024 * 1024),
@@ -195,7 +214,7 @@ fn keepalive(proto: TcpKeepalive, cx: &mut BuildCx<'_>) -> ConfigResult<Keepaliv
     })
 }
 
-fn listener_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<ListenerFilter> {
+fn listener_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<Built> {
     coverage!(cx, proto => FilterProto {
         supported { name, config_type }
         rejected { filter_disabled: "predicates of listener filters" }
@@ -219,12 +238,16 @@ fn listener_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<Lis
                 ignored { enable_ja3_fingerprinting: "fingerprints only feed logs", enable_ja4_fingerprinting: "fingerprints only feed logs" }
             });
             let _ = (initial_read_buffer_size, close_connection_on_client_hello_parsing_errors, max_client_hello_size);
-            Ok(ListenerFilter::TlsInspector)
+            Ok(Built::Inspector(ListenerFilter::TlsInspector))
         }
         "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
             let proto = unpack::<HttpInspector>(&any, cx)?;
             let HttpInspector {} = proto;
-            Ok(ListenerFilter::HttpInspector)
+            Ok(Built::Inspector(ListenerFilter::HttpInspector))
+        }
+        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
+            let proto = unpack(&any, cx)?;
+            ProxyProtocol::build(proto, cx).map(|f| Built::ProxyProtocol(Box::new(f)))
         }
         other => Err(cx.error(format!(
             "Didn't find a registered implementation for '{name}' with type URL: '{other}'"
@@ -239,6 +262,9 @@ fn well_known_type(name: &str) -> &'static str {
         }
         "envoy.filters.listener.http_inspector" | "envoy.listener.http_inspector" => {
             "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
+        }
+        "envoy.filters.listener.proxy_protocol" | "envoy.listener.proxy_protocol" => {
+            "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
         }
         _ => "",
     }

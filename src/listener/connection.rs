@@ -7,6 +7,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use futures_util::future::{select, select_all};
 use tokio::{
     net::{TcpStream, UnixStream},
     time::timeout,
@@ -17,13 +18,14 @@ use super::{
     active::Active,
     chain_match::ChainInput,
     inspect::{Inspected, inspect},
+    proxy_protocol::Refused,
     stats::ListenerStats,
 };
 use crate::{
     access_log::LogCx,
     http::{ConnectionInfo, Flag, StreamInfo, stream_info::TlsInfo},
     net::{Address, Stream},
-    network_filter::{Connection, NetworkFilter},
+    network_filter::{Connection, Gated, NetworkFilter},
     server::Worker,
 };
 
@@ -94,30 +96,32 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerSt
         }
         Accepted::Unix(_, address) => (address.clone(), Address::Pipe("".into())),
     };
-    let Some(inspected) = listener_filters(&accepted, &config, stats).await else {
-        return;
-    };
-    let input = ChainInput {
-        destination: Some(&local),
-        source: Some(&remote),
-        direct_source: Some(&remote),
-        server_name: inspected.server_name.as_deref(),
-        transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
-        application_protocols: &inspected.protocols,
-    };
     let mut info = ConnectionInfo {
         id: worker.server.next_connection_id(),
-        local_address: local.clone(),
+        local_address: local,
         remote_address: remote.clone(),
-        direct_remote_address: remote.clone(),
+        direct_remote_address: remote,
         start_time: SystemTime::now(),
-        server_name: inspected.server_name.clone(),
+        server_name: None,
         tls: None,
         listener: config.name.clone(),
         filter_chain: "".into(),
         metadata: Default::default(),
         filter_state: Default::default(),
         transport_failure: Default::default(),
+        termination_details: Default::default(),
+    };
+    let Some(inspected) = listener_filters(&accepted, &config, stats, &mut info).await else {
+        return;
+    };
+    info.server_name.clone_from(&inspected.server_name);
+    let input = ChainInput {
+        destination: Some(&info.local_address),
+        source: Some(&info.remote_address),
+        direct_source: Some(&info.direct_remote_address),
+        server_name: inspected.server_name.as_deref(),
+        transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
+        application_protocols: &inspected.protocols,
     };
     let Some(chain) = config.chains.find(&input).cloned() else {
         stats.no_filter_chain_match.inc();
@@ -144,6 +148,7 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerSt
         info: info.clone(),
         listener: config.clone(),
         drain: chain.drain.listen(),
+        guards: Vec::new(),
     };
     serve(connection, &chain, &worker).await;
     if !config.access_log.is_empty() {
@@ -161,13 +166,29 @@ async fn serve(connection: Connection, chain: &FilterChain, worker: &Rc<Worker>)
     let grace = worker.server.drain_time;
     let filters = async {
         let mut connection = connection;
-        for filter in &chain.filters {
+        for (at, filter) in chain.filters.iter().enumerate() {
             match filter.clone() {
                 NetworkFilter::Gate(gate) => match gate.on_connection(worker.clone(), connection).await {
-                    Some(passed) => connection = passed,
-                    None => return,
+                    Gated::Pass(passed) => connection = passed,
+                    Gated::Closed(info, flag) => {
+                        if let Some(NetworkFilter::Terminal(terminal)) = chain.filters.get(at..).and_then(<[_]>::last) {
+                            terminal.refused(&info, flag);
+                        }
+                        return;
+                    }
                 },
-                NetworkFilter::Terminal(terminal) => return terminal.serve(worker.clone(), connection).await,
+                NetworkFilter::Terminal(terminal) => {
+                    let guards = std::mem::take(&mut connection.guards);
+                    let served = terminal.serve(worker.clone(), connection);
+                    match guards.is_empty() {
+                        true => served.await,
+                        // A guard that ends closes the connection.
+                        false => {
+                            select(select_all(guards), served).await;
+                        }
+                    }
+                    return;
+                }
             }
         }
     };
@@ -179,17 +200,32 @@ async fn serve(connection: Connection, chain: &FilterChain, worker: &Rc<Worker>)
 }
 
 /// What the listener filters found; none when the connection is to be closed.
-async fn listener_filters(accepted: &Accepted, config: &ListenerConfig, stats: &ListenerStats) -> Option<Inspected> {
+async fn listener_filters(
+    accepted: &Accepted,
+    config: &ListenerConfig,
+    stats: &ListenerStats,
+    info: &mut ConnectionInfo,
+) -> Option<Inspected> {
     let tls = config.filters.contains(&ListenerFilter::TlsInspector) || config.chains.needs_client_hello();
     let http = config.filters.contains(&ListenerFilter::HttpInspector);
     let Accepted::Tcp(stream, _) = accepted else {
         return Some(Inspected::default());
     };
-    if !tls && !http {
+    if !tls && !http && config.proxy_protocol.is_empty() {
         return Some(Inspected::default());
     }
     stats.downstream_pre_cx_active.inc();
-    let looked = inspect(stream, tls, http);
+    let looked = async {
+        for filter in &config.proxy_protocol {
+            if let Some(header) = filter.read(stream).await? {
+                filter.apply(header, info);
+            }
+        }
+        match tls || http {
+            true => Ok(inspect(stream, tls, http).await?),
+            false => Ok(Inspected::default()),
+        }
+    };
     let found = match config.filters_timeout {
         Some(limit) => timeout(limit, looked).await.ok(),
         None => Some(looked.await),
@@ -197,10 +233,11 @@ async fn listener_filters(accepted: &Accepted, config: &ListenerConfig, stats: &
     stats.downstream_pre_cx_active.dec();
     match found {
         Some(Ok(found)) => Some(found),
-        Some(Err(_)) => {
+        Some(Err(Refused::Io(_))) => {
             stats.downstream_listener_filter_remote_close.inc();
             None
         }
+        Some(Err(Refused::Header)) => None,
         None => {
             stats.downstream_pre_cx_timeout.inc();
             config.continue_on_filters_timeout.then(Inspected::default)

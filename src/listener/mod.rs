@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod inspect;
 mod manager;
+mod proxy_protocol;
 mod stats;
 
 pub use active::{ListenerMsg, WorkerListeners};

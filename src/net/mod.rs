@@ -5,6 +5,7 @@ mod address_proto;
 mod copy;
 mod deadline;
 mod listen;
+pub mod proxy_protocol;
 mod stream;
 
 pub use address::Address;

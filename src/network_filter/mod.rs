@@ -1,5 +1,7 @@
 //! Network filters: what handles a connection after its transport socket.
 
+pub mod hold;
+
 use std::{rc::Rc, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
@@ -7,7 +9,7 @@ use xds_protos::prost::{Message, Name};
 
 use crate::{
     config::{BuildCx, ConfigResult},
-    http::ConnectionInfo,
+    http::{ConnectionInfo, Flag},
     listener::ListenerConfig,
     net::Stream,
     server::{Drain, Worker},
@@ -23,6 +25,9 @@ pub struct Connection {
     pub listener: Arc<ListenerConfig>,
     /// Tells when the listener, the chain or the server wants it gone.
     pub drain: Drain,
+    /// What filters keep watching while a later one serves the connection; the end of one closes it. Empty for chains
+    /// of a terminal filter alone, which then cost nothing more.
+    pub guards: Vec<LocalBoxFuture<'static, ()>>,
 }
 
 /// What a network filter extension is, typed for its author.
@@ -44,18 +49,28 @@ pub enum NetworkFilter {
     Terminal(Arc<dyn TerminalFilter>),
 }
 
+/// What a [`GateFilter`] says of a connection.
+pub enum Gated {
+    /// On to the next filter.
+    Pass(Connection),
+    /// It is closed. What it was, and a flag, is told to the terminal filter, which may have to log it.
+    Closed(Rc<ConnectionInfo>, Option<Flag>),
+}
+
 /// A filter that passes a connection on, changed or not, or ends it.
+///
+/// It is asked when the connection is new. One that has to see the first bytes, or every read, wraps the stream
+/// ([`hold`](hold::hold)) and leaves a guard in [`Connection::guards`]: filters behind it may still speak first.
 pub trait GateFilter: Send + Sync {
-    /// The connection goes on to the next filter; none closes it.
-    fn on_connection(
-        self: Arc<Self>,
-        worker: Rc<Worker>,
-        connection: Connection,
-    ) -> LocalBoxFuture<'static, Option<Connection>>;
+    /// Decides on a new connection.
+    fn on_connection(self: Arc<Self>, worker: Rc<Worker>, connection: Connection) -> LocalBoxFuture<'static, Gated>;
 }
 
 /// A filter that serves a connection until it ends.
 pub trait TerminalFilter: Send + Sync {
     /// Serves `connection`; dropping the future aborts it.
     fn serve(self: Arc<Self>, worker: Rc<Worker>, connection: Connection) -> LocalBoxFuture<'static, ()>;
+
+    /// A filter before this one closed the connection.
+    fn refused(&self, _info: &Rc<ConnectionInfo>, _flag: Option<Flag>) {}
 }

@@ -62,6 +62,7 @@ pub(crate) fn stream() -> StreamInfo {
         metadata: Default::default(),
         filter_state: Default::default(),
         transport_failure: Default::default(),
+        termination_details: Default::default(),
     };
     StreamInfo::new(Rc::new(connection), Some(Version::HTTP_11))
 }

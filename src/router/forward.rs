@@ -93,6 +93,9 @@ pub(super) async fn forward(
             finalized = true;
             route.finalize_request_headers(head, &cx.info, !config.suppress_envoy_headers);
             request.transport = transport::options(&cluster.info.http, head, &cx.info);
+            if cluster.info.sockets.speaks_proxy_protocol() {
+                request.transport = TransportOptions::with_proxy(request.transport.take(), &cx.info);
+            }
             mirror::send(action, head, empty, cx);
         }
         if route.virtual_host().include_request_attempt_count {

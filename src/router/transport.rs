@@ -25,6 +25,7 @@ pub(super) fn options(protocol: &HttpOptions, head: &RequestHead, info: &StreamI
         verify_sans: list(info, SUBJECT_ALT_NAMES),
         alpn: list(info, APPLICATION_PROTOCOLS),
         identity: 0,
+        proxy: None,
     };
     if protocol.auto_sni || protocol.auto_san_validation {
         let host: Arc<str> = host_of(protocol, head).into();

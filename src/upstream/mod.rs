@@ -21,6 +21,7 @@ mod info;
 pub mod lb;
 mod manager;
 pub mod pool;
+mod proxy_protocol;
 mod stats;
 #[cfg(test)]
 mod tests;

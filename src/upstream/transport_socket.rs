@@ -11,7 +11,7 @@ use xds_protos::{
     google::protobuf::Struct,
 };
 
-use super::{Host, TransportOptions};
+use super::{Host, TransportOptions, proxy_protocol::UpstreamProxyProtocol};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult},
     http::stream_info::{Metadata, TlsInfo},
@@ -40,6 +40,11 @@ pub trait ClientTransport: Send + Sync + fmt::Debug {
 
     /// Whether bytes are protected: decides `:scheme` and the ALPN.
     fn is_secure(&self) -> bool;
+
+    /// Whether it tells the upstream of the client, so that clients must not share connections.
+    fn speaks_proxy_protocol(&self) -> bool {
+        false
+    }
 }
 
 /// A transport socket.
@@ -67,6 +72,10 @@ impl TransportSocket {
             "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
                 let tls = cx.field("typed_config", |cx| ClientTls::build(&any, scope, cx))?;
                 Ok(Self::Client(tls))
+            }
+            "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport" => {
+                let socket = cx.field("typed_config", |cx| UpstreamProxyProtocol::build(&any, scope, cx))?;
+                Ok(Self::Client(Arc::new(socket)))
             }
             _ => Err(cx.error(format!(
                 "Didn't find a registered implementation for '{name}' with type URL: '{}'",
@@ -156,6 +165,12 @@ impl TransportSockets {
                 has_all(&attributes.metadata, criteria) || has_all(&attributes.locality_metadata, criteria)
             })
             .map_or(&self.default, |(_, socket)| socket)
+    }
+
+    /// Whether any of them tells the upstream of the client.
+    pub fn speaks_proxy_protocol(&self) -> bool {
+        let mut all = std::iter::once(&self.default).chain(self.matches.iter().map(|(_, s)| s));
+        all.any(|s| matches!(s, TransportSocket::Client(c) if c.speaks_proxy_protocol()))
     }
 
     /// Whether the default socket protects bytes.

@@ -1,3 +1,4 @@
 //! What filters of several kinds share.
 
 pub mod rbac;
+pub mod set_filter_state;

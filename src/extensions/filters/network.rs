@@ -1,3 +1,43 @@
-//! Network filters, one folder each. The connection manager has a room of its own, `http::hcm`.
+//! Network filters, one file or folder each. The connection manager has a room of its own, `http::hcm`.
 
+pub mod connection_limit;
+pub mod direct_response;
+pub mod echo;
+pub mod local_ratelimit;
+pub mod rbac;
+pub mod set_filter_state;
+pub mod sni_cluster;
 pub mod tcp_proxy;
+
+use xds_protos::envoy::config::core::v3::RuntimeFeatureFlag;
+
+use crate::{
+    config::{BuildCx, ConfigResult},
+    runtime::Key,
+};
+
+/// `runtime_enabled`: on by default, and as the runtime says.
+struct RuntimeFlag {
+    default: bool,
+    key: Option<Key>,
+}
+
+impl RuntimeFlag {
+    fn build(proto: Option<RuntimeFeatureFlag>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let Some(proto) = proto else {
+            return Ok(Self {
+                default: true,
+                key: None,
+            });
+        };
+        coverage!(cx, proto => RuntimeFeatureFlag { supported { default_value, runtime_key } });
+        Ok(Self {
+            default: default_value.is_some_and(|v| v.value),
+            key: Some(cx.server.runtime.key(&runtime_key)),
+        })
+    }
+
+    fn get(&self) -> bool {
+        self.key.as_ref().map_or(self.default, |key| key.boolean(self.default))
+    }
+}

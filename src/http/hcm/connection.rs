@@ -38,6 +38,7 @@ pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection
         info,
         listener: _,
         drain,
+        guards: _,
     } = connection;
     let tls = info.tls.clone();
     let hcm = Rc::new(HcmConnection {

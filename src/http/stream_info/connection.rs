@@ -40,6 +40,8 @@ pub struct ConnectionInfo {
     pub filter_state: RefCell<FilterState>,
     /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`
     pub transport_failure: RefCell<Option<String>>,
+    /// Why a network filter ended the connection: `%CONNECTION_TERMINATION_DETAILS%` of proxied bytes.
+    pub termination_details: RefCell<Option<String>>,
 }
 
 /// What a TLS handshake settled, on either side. All names are those of the formatter's operators.

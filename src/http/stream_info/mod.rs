@@ -4,6 +4,7 @@
 mod connection;
 mod filter_state;
 mod flags;
+mod proxy;
 
 use std::{
     borrow::Cow,
@@ -20,6 +21,7 @@ use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::pro
 pub use connection::{Cert, CertInfo, ConnectionInfo, TlsInfo};
 pub use filter_state::{FilterState, FilterStateObject, Sharing, StringObject};
 pub use flags::{Flag, ResponseFlags};
+pub use proxy::{ProxyData, ProxyTlvs};
 
 use crate::{net::Address, upstream::Host};
 

@@ -19,7 +19,10 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use http::Version;
 
 use super::{ConnectFailure, ResourcePriority};
-use crate::{http::stream_info::TlsInfo, net::Address};
+use crate::{
+    http::stream_info::{ProxyData, TlsInfo},
+    net::Address,
+};
 
 pub use body::UpstreamBody;
 pub use lease::{Lease, UpstreamResponse};
@@ -36,8 +39,10 @@ pub struct TransportOptions {
     pub verify_sans: Vec<Arc<str>>,
     /// ALPN instead of the configured one.
     pub alpn: Vec<Arc<str>>,
-    /// PROXY protocol addresses and whatever else must not be shared, already hashed; 0 for none.
+    /// What else must not be shared, already hashed; 0 for none.
     pub identity: u64,
+    /// What a PROXY protocol header tells the upstream of the client; only for clusters that speak it.
+    pub proxy: Option<Arc<ProxyData>>,
 }
 
 /// Which pool of a host a request uses.

@@ -13,7 +13,7 @@ const ROUNDING: f64 = 1e-6;
 
 /// A bucket of tokens.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub struct Bucket {
     max: f64,
     /// Tokens per second.
     rate: f64,

@@ -8,6 +8,8 @@ pub(super) mod config;
 mod filter;
 mod limiter;
 
+pub use bucket::Bucket;
+
 use std::sync::Arc;
 
 use xds_protos::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit as Proto;

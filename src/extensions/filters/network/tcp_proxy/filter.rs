@@ -5,12 +5,15 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 use super::config::{Config, TcpProxyStats};
 use crate::{
     access_log::LogCx,
-    http::{Flag, StreamInfo},
+    http::{ConnectionInfo, Flag, StreamInfo},
     net::{CopyEnd, CopyProgress, copy},
     network_filter::Connection,
     server::Worker,
-    upstream::{ClusterInfo, ConnectFailure, LbContext, PoolOptions, TcpLease},
+    upstream::{ClusterInfo, ConnectFailure, LbContext, PoolOptions, TcpLease, TransportOptions},
 };
+
+/// Filter state that names the cluster, before the configuration does.
+pub(in crate::extensions::filters) const CLUSTER: &str = "envoy.tcp_proxy.cluster";
 
 /// Connects upstream and copies until either side is done. The log line is written even when the future is dropped.
 pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: Connection) {
@@ -43,6 +46,20 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
     }
 }
 
+/// The line of a connection that a filter before this one closed.
+pub(super) fn refused(config: &Config, info: &Rc<ConnectionInfo>, flag: Option<Flag>) {
+    let mut session = Session {
+        info: StreamInfo::new(info.clone(), None),
+        progress: CopyProgress::default(),
+        config,
+        stats: config.stats.local(),
+        upstream: None,
+    };
+    if let Some(flag) = flag {
+        session.info.flags.set(flag);
+    }
+}
+
 /// What is counted and logged when the connection ends, however it ends.
 struct Session<'a> {
     info: StreamInfo,
@@ -69,6 +86,12 @@ impl Drop for Session<'_> {
         progress.upstream_bytes_sent.set(received);
         progress.upstream_bytes_received.set(sent);
         self.info.end = Some(Instant::now());
+        // What filters before this one found out is the connection's, and so is the line.
+        let connection = self.info.connection.clone();
+        self.info.metadata.clone_from(&connection.metadata.borrow());
+        if let Some(details) = connection.termination_details.take() {
+            self.info.connection_termination_details = Some(details.into());
+        }
         self.info.access_log_type = "TcpConnectionEnd";
         if !self.config.access_log.is_empty() {
             self.config.access_log.log(&LogCx {
@@ -81,7 +104,17 @@ impl Drop for Session<'_> {
 }
 
 async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLease> {
-    let name = session.config.clusters.choose(fastrand::u64(..)).clone();
+    let of_connection = {
+        let state = session.info.connection.filter_state.borrow();
+        state
+            .get(CLUSTER)
+            .and_then(|o| o.as_text())
+            .map(|name| Arc::<str>::from(&*name))
+    };
+    let name = match of_connection {
+        Some(name) => name,
+        None => session.config.clusters.choose(fastrand::u64(..)).clone(),
+    };
     session.info.upstream.cluster = Some(name.clone());
     let Some(cluster) = worker.clusters.get(&name) else {
         session.stats.downstream_cx_no_route.inc();
@@ -98,7 +131,11 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
         if let Some(previous) = session.info.upstream.host.replace(host.clone()) {
             session.info.upstream.earlier_hosts.push(previous);
         }
-        match cluster.tcp(&host, &PoolOptions::default()).await {
+        let mut options = PoolOptions::default();
+        if cluster.info.sockets.speaks_proxy_protocol() {
+            options.transport = TransportOptions::with_proxy(None, &session.info);
+        }
+        match cluster.tcp(&host, &options).await {
             Ok(lease) => {
                 let upstream = &mut session.info.upstream;
                 upstream.local_address = Some(lease.conn.local_address.clone());

@@ -3,6 +3,8 @@
 mod config;
 mod filter;
 
+pub(in crate::extensions::filters) use filter::CLUSTER;
+
 use std::{rc::Rc, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
@@ -10,6 +12,7 @@ use xds_protos::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as 
 
 use crate::{
     config::{BuildCx, ConfigResult},
+    http::{ConnectionInfo, Flag},
     network_filter::{Connection, NetworkFilter, NetworkFilterFactory, TerminalFilter},
     server::Worker,
 };
@@ -33,5 +36,9 @@ struct TcpProxy(Arc<config::Config>);
 impl TerminalFilter for TcpProxy {
     fn serve(self: Arc<Self>, worker: Rc<Worker>, connection: Connection) -> LocalBoxFuture<'static, ()> {
         Box::pin(filter::serve(self.0.clone(), worker, connection))
+    }
+
+    fn refused(&self, info: &Rc<ConnectionInfo>, flag: Option<Flag>) {
+        filter::refused(&self.0, info, flag);
     }
 }
