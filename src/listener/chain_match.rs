@@ -4,18 +4,15 @@
 //! specific match, and never goes back: destination port, destination IP, server name, transport
 //! protocol, application protocols, direct source IP, source type, source IP, source port.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use xds_protos::envoy::config::{
-    core::v3::CidrRange,
-    listener::v3::{FilterChainMatch as Proto, filter_chain_match::ConnectionSourceType},
-};
+use xds_protos::envoy::config::listener::v3::{FilterChainMatch as Proto, filter_chain_match::ConnectionSourceType};
 
 use super::chain::FilterChain;
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult},
-    net::Address,
+    net::{Address, cidr_range},
 };
 
 /// What is known of a connection when its chain is chosen.
@@ -257,28 +254,13 @@ fn criteria(proto: &Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Criteria> {
         .collect::<ConfigResult<Vec<_>>>()?;
     Ok(Criteria {
         destination_port: destination_port.map(|v| v.value),
-        destination: ranges("prefix_ranges", prefix_ranges, cx)?,
+        destination: cx.each("prefix_ranges", prefix_ranges, cidr_range)?,
         server_names,
         transport_protocol,
         application_protocols,
-        direct_source: ranges("direct_source_prefix_ranges", direct_source_prefix_ranges, cx)?,
+        direct_source: cx.each("direct_source_prefix_ranges", direct_source_prefix_ranges, cidr_range)?,
         source_type: ConnectionSourceType::try_from(source_type).unwrap_or(ConnectionSourceType::Any),
-        source: ranges("source_prefix_ranges", source_prefix_ranges, cx)?,
+        source: cx.each("source_prefix_ranges", source_prefix_ranges, cidr_range)?,
         source_ports,
-    })
-}
-
-fn ranges(field: &str, protos: Vec<CidrRange>, cx: &mut BuildCx<'_>) -> ConfigResult<Vec<IpNet>> {
-    cx.each(field, protos, |p, cx| {
-        coverage!(cx, p => CidrRange { supported { address_prefix, prefix_len } });
-        let ip: IpAddr = address_prefix
-            .parse()
-            .map_err(|_| cx.error_at("address_prefix", format!("malformed IP address: {address_prefix}")))?;
-        let len = prefix_len
-            .map_or(0, |v| v.value)
-            .min(if ip.is_ipv4() { 32 } else { 128 });
-        IpNet::new(ip, len as u8)
-            .map(|n| n.trunc())
-            .map_err(|e| cx.error_at("prefix_len", e.to_string()))
     })
 }

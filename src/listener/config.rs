@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use xds_protos::{
     envoy::{
         config::{
-            core::v3::{TcpKeepalive, TrafficDirection},
+            core::v3::TrafficDirection,
             listener::v3::{
                 AdditionalAddress, Listener as Proto, ListenerFilter as FilterProto,
                 listener::{ConnectionBalanceConfig, DrainType, ListenerSpecifier},
@@ -129,7 +129,7 @@ impl ListenerConfig {
             freebind: flag(freebind, false),
             fast_open: number(tcp_fast_open_queue_length),
             ipv4_compat: false,
-            keepalive: tcp_keepalive.map(|k| keepalive(k, cx)).transpose()?,
+            keepalive: cx.opt("tcp_keepalive", tcp_keepalive, Keepalive::build)?,
             pipe_mode: 0,
         };
         let Some(address) = address else {
@@ -202,16 +202,6 @@ fn bound(
         _ => {}
     }
     Ok((address_from_proto(proto, cx)?, options))
-}
-
-fn keepalive(proto: TcpKeepalive, cx: &mut BuildCx<'_>) -> ConfigResult<Keepalive> {
-    coverage!(cx, proto => TcpKeepalive { supported { keepalive_probes, keepalive_time, keepalive_interval } });
-    let seconds = |v: Option<UInt32Value>| v.map(|v| Duration::from_secs(v.value.into()));
-    Ok(Keepalive {
-        probes: keepalive_probes.map(|v| v.value),
-        time: seconds(keepalive_time),
-        interval: seconds(keepalive_interval),
-    })
 }
 
 fn listener_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<Built> {

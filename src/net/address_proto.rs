@@ -14,7 +14,7 @@ use crate::config::{BuildCx, ConfigResult};
 pub fn from_proto(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Address> {
     let Proto { address } = proto;
     match address {
-        Some(Kind::SocketAddress(a)) => cx.field("socket_address", |cx| socket_address(a, cx)),
+        Some(Kind::SocketAddress(a)) => cx.field("socket_address", |cx| socket_address(a, cx)).map(Address::Ip),
         Some(Kind::Pipe(a)) => {
             coverage!(cx, a => Pipe { supported { path, mode } });
             let _ = mode;
@@ -34,7 +34,8 @@ pub fn from_proto(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Address> {
     }
 }
 
-fn socket_address(proto: SocketAddress, cx: &mut BuildCx<'_>) -> ConfigResult<Address> {
+/// A literal IP address with its port; 0 without one.
+pub fn socket_address(proto: SocketAddress, cx: &mut BuildCx<'_>) -> ConfigResult<SocketAddr> {
     coverage!(cx, proto => SocketAddress {
         supported { protocol, address, port_specifier, ipv4_compat }
         ignored { resolver_name: "addresses here are literal; names belong to DNS clusters" }
@@ -53,5 +54,5 @@ fn socket_address(proto: SocketAddress, cx: &mut BuildCx<'_>) -> ConfigResult<Ad
         }
         None => 0,
     };
-    Ok(Address::Ip(SocketAddr::new(ip, port)))
+    Ok(SocketAddr::new(ip, port))
 }

@@ -4,7 +4,10 @@ use std::{io, os::unix::fs::PermissionsExt, time::Duration};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
+use xds_protos::{envoy::config::core::v3::TcpKeepalive as Proto, google::protobuf::UInt32Value};
+
 use super::Address;
+use crate::config::{BuildCx, ConfigResult};
 
 /// How a listen socket is made: the fields of `envoy.config.listener.v3.Listener` that concern it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,17 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
+    /// Reads `TcpKeepalive`, whose times are seconds.
+    pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => Proto { supported { keepalive_probes, keepalive_time, keepalive_interval } });
+        let seconds = |v: Option<UInt32Value>| v.map(|v| Duration::from_secs(v.value.into()));
+        Ok(Self {
+            probes: keepalive_probes.map(|v| v.value),
+            time: seconds(keepalive_time),
+            interval: seconds(keepalive_interval),
+        })
+    }
+
     /// Puts the options on a socket.
     pub fn apply(&self, socket: &socket2::SockRef<'_>) -> io::Result<()> {
         let mut options = TcpKeepalive::new();

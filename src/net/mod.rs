@@ -2,6 +2,7 @@
 
 mod address;
 mod address_proto;
+mod cidr;
 mod copy;
 mod deadline;
 mod listen;
@@ -9,7 +10,8 @@ pub mod proxy_protocol;
 mod stream;
 
 pub use address::Address;
-pub use address_proto::from_proto as address_from_proto;
+pub use address_proto::{from_proto as address_from_proto, socket_address};
+pub use cidr::{cidr_range, xds_cidr_range};
 pub use copy::{CopyEnd, CopyProgress, copy, copy_both_ways};
 pub use deadline::Deadline;
 pub use listen::{Keepalive, ListenOptions, ListenSocket, bind};

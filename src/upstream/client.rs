@@ -6,7 +6,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    thread::{self, ThreadId},
 };
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use futures_util::future::LocalBoxFuture;
 use http::{HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use send_wrapper::SendWrapper;
 
 use super::{LbContext, PoolOptions, UpstreamBody};
 use crate::{
@@ -108,7 +108,7 @@ impl tower_service::Service<Request<tonic::body::Body>> for ClusterChannel {
             let (parts, body) = request.into_parts();
             let body = Body::boxed(body.map_err(|status| BodyError::Other(Box::new(status))));
             let answer = channel.send(channel.head(parts), body).await?;
-            let mut response = Response::new(ChannelBody::new(answer.body));
+            let mut response = Response::new(ChannelBody(SendWrapper::new(answer.body)));
             *response.status_mut() = answer.head.status;
             *response.version_mut() = answer.head.version;
             *response.headers_mut() = answer.head.headers;
@@ -118,64 +118,31 @@ impl tower_service::Service<Request<tonic::body::Body>> for ClusterChannel {
 }
 
 /// A response body that tonic may hold: it asks for `Send`, though nothing here ever leaves its thread.
-pub struct ChannelBody {
-    thread: ThreadId,
-    body: Option<UpstreamBody>,
-}
-
-// SAFETY: `body` is only touched (polled or dropped) on the thread that made it: every access compares the thread
-// first, and on any other the body is reported broken, or leaked by drop.
-unsafe impl Send for ChannelBody {}
-
-impl ChannelBody {
-    fn new(body: UpstreamBody) -> Self {
-        Self {
-            thread: thread::current().id(),
-            body: Some(body),
-        }
-    }
-
-    fn here(&self) -> bool {
-        thread::current().id() == self.thread
-    }
-}
-
-impl Drop for ChannelBody {
-    fn drop(&mut self) {
-        if !self.here() {
-            // Dropping it here would touch another thread's counters: a leak is the lesser harm, and never happens.
-            #[allow(clippy::disallowed_methods)]
-            std::mem::forget(self.body.take());
-        }
-    }
-}
+pub struct ChannelBody(SendWrapper<UpstreamBody>);
 
 impl HttpBody for ChannelBody {
     type Data = Bytes;
     type Error = tonic::Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        if !self.here() {
-            return Poll::Ready(Some(Err(tonic::Status::internal(
-                ChannelError::WrongThread.to_string(),
-            ))));
+        if !self.0.valid() {
+            let error = tonic::Status::internal(ChannelError::WrongThread.to_string());
+            return Poll::Ready(Some(Err(error)));
         }
-        let Some(body) = &mut self.body else {
-            return Poll::Ready(None);
-        };
-        Pin::new(body)
+        Pin::new(&mut *self.0)
             .poll_frame(cx)
             .map_err(|e| tonic::Status::unavailable(e.to_string()))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.here() && self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.0.valid() && self.0.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Some(body) if self.here() => body.size_hint(),
-            _ => SizeHint::default(),
+        if self.0.valid() {
+            self.0.size_hint()
+        } else {
+            SizeHint::default()
         }
     }
 }

@@ -41,6 +41,7 @@ use crate::{
         codec::{CodecOptions, CodecType},
         filter::HttpFilterConfig,
     },
+    net::cidr_range,
     route::{HeaderMutationList, RouteTable, ScopeKeyBuilder},
     router::RouterConfig,
     stats::Stats,
@@ -460,16 +461,7 @@ fn scheme(proto: SchemeHeaderTransformation, cx: &mut BuildCx<'_>) -> ConfigResu
 
 fn internal_addresses(proto: InternalAddressConfig, cx: &mut BuildCx<'_>) -> ConfigResult<(Vec<IpNet>, bool)> {
     coverage!(cx, proto => InternalAddressConfig { supported { unix_sockets, cidr_ranges } });
-    let ranges = cx.each("cidr_ranges", cidr_ranges, |r, cx| {
-        let ip = r
-            .address_prefix
-            .parse()
-            .map_err(|_| cx.error_at("address_prefix", format!("malformed IP address: {}", r.address_prefix)))?;
-        let len = r.prefix_len.map_or(0, |v| v.value).min(128) as u8;
-        IpNet::new(ip, len)
-            .map(|n| n.trunc())
-            .map_err(|e| cx.error_at("prefix_len", e.to_string()))
-    })?;
+    let ranges = cx.each("cidr_ranges", cidr_ranges, cidr_range)?;
     Ok((ranges, unix_sockets))
 }
 

@@ -12,7 +12,8 @@ use xds_protos::{
 use super::{Data, MatchCx, extension, unknown};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
-    matching::{ValueMatcher, address},
+    matching::ValueMatcher,
+    net::cidr_range,
 };
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl CustomMatch {
                     supported { cidr_ranges }
                     ignored { stat_prefix: "inputs that are no address are not counted" }
                 });
-                let ranges = cx.each("cidr_ranges", cidr_ranges, address::range)?;
+                let ranges = cx.each("cidr_ranges", cidr_ranges, cidr_range)?;
                 Ok(Self::Ip(ranges))
             }
             "envoy.extensions.matching.input_matchers.metadata.v3.Metadata" => {

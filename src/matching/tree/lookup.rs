@@ -19,7 +19,7 @@ use xds_protos::xds::r#type::matcher::v3::{
 use super::{Data, MatchCx, MatchTarget, OnMatch, extension, unknown};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
-    matching::address,
+    net::xds_cidr_range,
 };
 
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl<A> Lookup<A> {
             coverage!(cx, m => IpRangeMatcher { supported { ranges, on_match, exclusive } });
             let then = all.iter().map(|(_, r): &(IpNet, Range)| r.then + 1).max().unwrap_or(0);
             all.extend(cx.each("ranges", ranges, |r, cx| {
-                Ok((address::xds_range(r, cx)?, Range { then, exclusive }))
+                Ok((xds_cidr_range(r, cx)?, Range { then, exclusive }))
             })?);
             on_match_of(on_match, target, cx)
         })?;

@@ -1,16 +1,16 @@
 //! How upstream sockets are opened: source address, socket options, keepalive.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::SocketAddr;
 
 use xds_protos::envoy::config::{
     cluster::v3::{UpstreamConnectionOptions, upstream_connection_options::HappyEyeballsConfig},
-    core::v3::{BindConfig, SocketAddress, TcpKeepalive, socket_address::PortSpecifier},
+    core::v3::BindConfig,
 };
 
-use crate::config::{BuildCx, ConfigResult};
+use crate::{
+    config::{BuildCx, ConfigResult},
+    net::{Keepalive, socket_address},
+};
 
 /// A local address to connect from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub struct ConnectOptions {
     pub sources: Vec<SourceAddress>,
     /// `upstream_bind_config.freebind`
     pub freebind: bool,
-    /// `tcp_keepalive`: probes, time, interval.
-    pub keepalive: Option<(Option<u32>, Option<Duration>, Option<Duration>)>,
+    /// `tcp_keepalive`
+    pub keepalive: Option<Keepalive>,
 }
 
 /// Reads both messages.
@@ -43,12 +43,10 @@ pub fn build(
     Ok(out)
 }
 
-type ProbesTimeInterval = (Option<u32>, Option<Duration>, Option<Duration>);
-
 fn connection_options(
     proto: UpstreamConnectionOptions,
     cx: &mut BuildCx<'_>,
-) -> ConfigResult<Option<ProbesTimeInterval>> {
+) -> ConfigResult<Option<Keepalive>> {
     coverage!(cx, proto => UpstreamConnectionOptions {
         supported { tcp_keepalive, happy_eyeballs_config }
         ignored { set_local_interface_name_on_upstream_connections: "nothing reads the interface name" }
@@ -62,17 +60,7 @@ fn connection_options(
             }
         });
     }
-    cx.opt("tcp_keepalive", tcp_keepalive, |proto, cx| {
-        coverage!(cx, proto => TcpKeepalive {
-            supported { keepalive_probes, keepalive_time, keepalive_interval }
-        });
-        let seconds = |v: xds_protos::google::protobuf::UInt32Value| Duration::from_secs(v.value.into());
-        Ok((
-            keepalive_probes.map(|v| v.value),
-            keepalive_time.map(seconds),
-            keepalive_interval.map(seconds),
-        ))
-    })
+    cx.opt("tcp_keepalive", tcp_keepalive, Keepalive::build)
 }
 
 fn bind_config(proto: BindConfig, out: &mut ConnectOptions, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
@@ -100,27 +88,7 @@ fn bind_config(proto: BindConfig, out: &mut ConnectOptions, cx: &mut BuildCx<'_>
                 .map(|a| ("additional_source_addresses", a)),
         )
     {
-        out.sources.push(cx.field(name, |cx| source(address, cx))?);
+        out.sources.push(SourceAddress(cx.field(name, |cx| socket_address(address, cx))?));
     }
     Ok(())
-}
-
-fn source(proto: SocketAddress, cx: &mut BuildCx<'_>) -> ConfigResult<SourceAddress> {
-    coverage!(cx, proto => SocketAddress {
-        supported { protocol, address, port_specifier, ipv4_compat }
-        ignored { resolver_name: "a source address is literal" }
-        rejected { network_namespace_filepath: "network namespaces" }
-    });
-    let _ = (protocol, ipv4_compat);
-    let ip: IpAddr = address
-        .parse()
-        .map_err(|_| cx.error_at("address", format!("malformed IP address: {address}")))?;
-    let port = match port_specifier {
-        Some(PortSpecifier::PortValue(port)) => {
-            u16::try_from(port).map_err(|_| cx.error_at("port_value", "value must be less than or equal to 65535"))?
-        }
-        Some(PortSpecifier::NamedPort(_)) => return Err(cx.error_at("named_port", "named ports need a resolver")),
-        None => 0,
-    };
-    Ok(SourceAddress(SocketAddr::new(ip, port)))
 }

@@ -1,11 +1,6 @@
 //! Opening one upstream connection: socket, source address, transport socket, all within `connect_timeout`.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use http::Version;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
@@ -135,7 +130,7 @@ async fn tcp(options: &ConnectOptions, to: SocketAddr) -> Result<TcpStream, Conn
         })?;
     }
     if let Some(keepalive) = options.keepalive {
-        let _ = socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive_of(keepalive));
+        let _ = keepalive.apply(&socket2::SockRef::from(&socket));
     }
     // Requests are written whole: waiting for more bytes only adds delay.
     let _ = socket.set_nodelay(true);
@@ -147,20 +142,6 @@ async fn tcp(options: &ConnectOptions, to: SocketAddr) -> Result<TcpStream, Conn
             reason: format!("delayed connect error: {}", text(&e)).into(),
         },
     })
-}
-
-fn keepalive_of((probes, time, interval): (Option<u32>, Option<Duration>, Option<Duration>)) -> socket2::TcpKeepalive {
-    let mut keepalive = socket2::TcpKeepalive::new();
-    if let Some(time) = time {
-        keepalive = keepalive.with_time(time);
-    }
-    if let Some(interval) = interval {
-        keepalive = keepalive.with_interval(interval);
-    }
-    if let Some(probes) = probes {
-        keepalive = keepalive.with_retries(probes);
-    }
-    keepalive
 }
 
 fn immediate(error: &io::Error, address: &Address) -> ConnectFailure {

@@ -24,7 +24,8 @@ use xds_protos::{
 use super::Rule;
 use crate::{
     config::{AnyExt, BuildCx, ConfigError, ConfigResult, plain, unpack},
-    matching::{FilterStateMatcher, HeaderMatcher, MetadataMatcher, StringMatcher, address},
+    matching::{FilterStateMatcher, HeaderMatcher, MetadataMatcher, StringMatcher},
+    net::cidr_range,
     route::PathTemplate,
     tls::PeerSanMatcher,
 };
@@ -50,7 +51,7 @@ impl Rule {
                 .field("uri_template", |cx| PathTemplate::build(t, cx))
                 .map(Self::Template),
             R::DestinationIp(r) => cx
-                .field("destination_ip", |cx| address::range(r, cx))
+                .field("destination_ip", |cx| cidr_range(r, cx))
                 .map(Self::DestinationIp),
             R::DestinationPort(port) => Ok(Self::DestinationPort(port, port + 1)),
             R::DestinationPortRange(r) => cx.field("destination_port_range", |cx| ports(r, cx)),
@@ -84,11 +85,11 @@ impl Rule {
                 let name = cx.opt("principal_name", principal_name, StringMatcher::build)?;
                 Ok(Self::Authenticated(name))
             }),
-            I::SourceIp(r) => cx.field("source_ip", |cx| address::range(r, cx)).map(Self::SourceIp),
+            I::SourceIp(r) => cx.field("source_ip", |cx| cidr_range(r, cx)).map(Self::SourceIp),
             I::DirectRemoteIp(r) => cx
-                .field("direct_remote_ip", |cx| address::range(r, cx))
+                .field("direct_remote_ip", |cx| cidr_range(r, cx))
                 .map(Self::DirectRemoteIp),
-            I::RemoteIp(r) => cx.field("remote_ip", |cx| address::range(r, cx)).map(Self::RemoteIp),
+            I::RemoteIp(r) => cx.field("remote_ip", |cx| cidr_range(r, cx)).map(Self::RemoteIp),
             I::Header(m) => cx.field("header", |cx| HeaderMatcher::build(m, cx)).map(Self::Header),
             I::UrlPath(m) => cx.field("url_path", |cx| path(m, cx)).map(Self::Path),
             I::Metadata(m) => cx
@@ -164,7 +165,7 @@ fn upstream(proto: TypedExtensionConfig, cx: &mut BuildCx<'_>) -> ConfigResult<R
         ));
     }
     Ok(Rule::Upstream {
-        ip: cx.opt("upstream_ip", upstream_ip, address::range)?,
+        ip: cx.opt("upstream_ip", upstream_ip, cidr_range)?,
         ports: upstream_port_range.map(|Int64Range { start, end }| (start, end)),
     })
 }
