@@ -43,10 +43,7 @@ pub fn build(
     Ok(out)
 }
 
-fn connection_options(
-    proto: UpstreamConnectionOptions,
-    cx: &mut BuildCx<'_>,
-) -> ConfigResult<Option<Keepalive>> {
+fn connection_options(proto: UpstreamConnectionOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Option<Keepalive>> {
     coverage!(cx, proto => UpstreamConnectionOptions {
         supported { tcp_keepalive, happy_eyeballs_config }
         ignored { set_local_interface_name_on_upstream_connections: "nothing reads the interface name" }
@@ -88,7 +85,8 @@ fn bind_config(proto: BindConfig, out: &mut ConnectOptions, cx: &mut BuildCx<'_>
                 .map(|a| ("additional_source_addresses", a)),
         )
     {
-        out.sources.push(SourceAddress(cx.field(name, |cx| socket_address(address, cx))?));
+        out.sources
+            .push(SourceAddress(cx.field(name, |cx| socket_address(address, cx))?));
     }
     Ok(())
 }
