@@ -10,6 +10,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::codec::RequestBody;
+
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -44,8 +46,10 @@ pub enum Body {
     Empty,
     /// All bytes at once.
     Full(Bytes),
-    /// Straight from the codec.
+    /// Straight from hyper: of HTTP/2 downstream, or of upstream.
     Incoming(Incoming),
+    /// Straight from the HTTP/1 codec.
+    Http1(RequestBody),
     /// Wrapped by filters, or made by hand.
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
 }
@@ -73,6 +77,7 @@ impl std::fmt::Debug for Body {
             Self::Empty => "Empty",
             Self::Full(_) => "Full",
             Self::Incoming(_) => "Incoming",
+            Self::Http1(_) => "Http1",
             Self::Boxed(_) => "Boxed",
         })
     }
@@ -90,6 +95,7 @@ impl HttpBody for Body {
                 _ => Poll::Ready(None),
             },
             Self::Incoming(b) => Pin::new(b).poll_frame(cx).map_err(BodyError::Codec),
+            Self::Http1(b) => Pin::new(b).poll_frame(cx),
             Self::Boxed(b) => b.as_mut().poll_frame(cx),
         }
     }
@@ -99,6 +105,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Full(_) => false,
             Self::Incoming(b) => b.is_end_stream(),
+            Self::Http1(b) => b.is_end_stream(),
             Self::Boxed(b) => b.is_end_stream(),
         }
     }
@@ -108,6 +115,7 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(b) => SizeHint::with_exact(b.len() as u64),
             Self::Incoming(b) => b.size_hint(),
+            Self::Http1(b) => b.size_hint(),
             Self::Boxed(b) => b.size_hint(),
         }
     }

@@ -19,7 +19,7 @@ impl Tunnel {
     /// Waits for both ends to be handed over, then copies until both directions are done, or nothing moved
     /// for `idle`.
     pub async fn copy(self, info: &StreamInfo, idle: Option<Duration>) {
-        let Ok(downstream) = self.downstream.take().await else {
+        let Some(downstream) = self.downstream.take().await else {
             return;
         };
         let Some(upstream) = self.upstream.await else { return };

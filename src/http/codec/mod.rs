@@ -1,19 +1,21 @@
-//! The downstream codecs, and the only place that names hyper's connection types.
+//! The downstream codecs: HTTP/1 is our own, HTTP/2 is hyper's, whose connection types are named only here.
 //!
 //! [`serve`] finds out which protocol the client speaks, runs it, and calls a [`Handler`] for each
-//! request. What hyper answers by itself (a malformed head, headers too large) is replaced on its way
-//! out by what Envoy answers.
+//! request.
 
-mod io;
+mod counted;
+mod detect;
+mod http1;
+mod http2;
 mod reason;
-mod server;
 mod upgrade;
 
 use std::{rc::Rc, time::Duration};
 
 use super::{Body, RequestHead, ResponseHead};
 
-pub use server::serve;
+pub use detect::serve;
+pub use http1::{CodecError, RequestBody, StreamHandle};
 pub use upgrade::Upgrade;
 
 /// `HttpConnectionManager.codec_type`
@@ -32,10 +34,8 @@ pub enum CodecType {
 pub struct CodecOptions {
     /// `codec_type`
     pub codec: CodecType,
-    /// `max_request_headers_kb` in bytes; default 60 KiB.
-    pub max_header_bytes: usize,
-    /// `common_http_protocol_options.max_headers_count`; default 100.
-    pub max_headers: usize,
+    /// What HTTP/1 messages may hold; HTTP/2 has the limits of it.
+    pub h1: H1Options,
     /// `common_http_protocol_options.idle_timeout`; default 1 h.
     pub idle_timeout: Option<Duration>,
     /// `common_http_protocol_options.max_connection_duration`
@@ -46,14 +46,66 @@ pub struct CodecOptions {
     pub drain_timeout: Duration,
     /// `common_http_protocol_options.max_requests_per_connection`
     pub max_requests: Option<u32>,
-    /// `http_protocol_options.header_key_format.proper_case_words`
-    pub title_case: bool,
-    /// `header_key_format.stateful_formatter` preserve_case
-    pub preserve_case: bool,
-    /// `server` header of replies to requests that never became one; none under PASS_THROUGH.
-    pub server: Option<http::HeaderValue>,
+    /// `delayed_close_timeout`: how long a client that may still be sending has to read the last response; default
+    /// 1 s, none when 0.
+    pub delayed_close: Option<Duration>,
+    /// `stream_idle_timeout`: how long a client may not read, or leave a head unfinished; default 5 min.
+    pub stream_idle_timeout: Option<Duration>,
     /// HTTP/2 options.
     pub h2: H2Options,
+}
+
+/// `Http1ProtocolOptions` of a downstream connection, and the limits of its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct H1Options {
+    /// `max_request_headers_kb` in bytes, of a head and of trailers; default 60 KiB.
+    pub max_header_bytes: usize,
+    /// `common_http_protocol_options.max_headers_count`; default 100.
+    pub max_headers: usize,
+    /// `common_http_protocol_options.headers_with_underscores_action`
+    pub underscores: Underscores,
+    /// `accept_http_10`
+    pub accept_http_10: bool,
+    /// `allow_custom_methods`
+    pub custom_methods: bool,
+    /// `enable_trailers`: off, they are read and dropped.
+    pub enable_trailers: bool,
+    /// `header_key_format` of responses.
+    pub case: HeaderCase,
+}
+
+impl Default for H1Options {
+    fn default() -> Self {
+        Self {
+            max_header_bytes: 60 * 1024,
+            max_headers: 100,
+            underscores: Underscores::Allow,
+            accept_http_10: false,
+            custom_methods: false,
+            enable_trailers: false,
+            case: HeaderCase::Lower,
+        }
+    }
+}
+
+/// `headers_with_underscores_action`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Underscores {
+    /// They are headers like others.
+    Allow,
+    /// The request is refused.
+    Reject,
+    /// They are left out.
+    Drop,
+}
+
+/// How header names are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderCase {
+    /// As HTTP/2 has them.
+    Lower,
+    /// `proper_case_words`: the first letter, and each after what is no letter or digit, in upper case.
+    ProperWords,
 }
 
 /// `Http2ProtocolOptions` of a downstream connection.
@@ -96,6 +148,10 @@ pub struct CodecRequest {
     pub upgrade: Option<Upgrade>,
     /// How many bytes of head were read, as far as the codec can tell.
     pub header_bytes: u64,
+    /// The target had a fragment, which is not in the path.
+    pub fragment: bool,
+    /// What the stream may ask of its connection.
+    pub handle: StreamHandle,
 }
 
 /// What serves the requests of one connection.
@@ -103,9 +159,11 @@ pub trait Handler {
     /// Answers one request. Dropping the future means that the client has gone.
     fn handle(self: Rc<Self>, request: CodecRequest) -> impl Future<Output = (ResponseHead, Body)>;
 
-    /// A request that never became one: answered with `status` and its reason phrase; `details` as
-    /// `%RESPONSE_CODE_DETAILS%` prints it. The reply is written already; this is for counting and logging.
-    fn protocol_error(&self, status: http::StatusCode, details: &'static str);
+    /// Answers what never became a request.
+    fn refuse(self: Rc<Self>, error: CodecError) -> impl Future<Output = (ResponseHead, Body)>;
+
+    /// The client went away in the middle of a request's head.
+    fn head_cut(self: Rc<Self>);
 
     /// Bytes read and written since the last call.
     fn count_bytes(&self, read: u64, written: u64);
@@ -134,6 +192,10 @@ pub enum CloseReason {
     Drain,
     /// The peer broke the protocol.
     ProtocolError,
+    /// The last response said so.
+    Local,
+    /// A client that had its last response did not close within `delayed_close_timeout`.
+    DelayedClose,
     /// The peer closed or reset the connection.
     Remote,
 }

@@ -1,16 +1,12 @@
-//! Reason phrases of HTTP/1 responses where Envoy's differ from the `http` crate's.
+//! Reason phrases of HTTP/1 responses, as Envoy has them.
 
 use http::StatusCode;
-use hyper::ext::ReasonPhrase;
 
-/// Envoy's phrase, when hyper would write another one.
-pub(super) fn differing(status: StatusCode) -> Option<ReasonPhrase> {
-    let phrase = match status.as_u16() {
+/// Envoy's phrase; `Unknown` for a status that it has no name for.
+pub(super) fn phrase(status: StatusCode) -> &'static str {
+    match status.as_u16() {
         203 => "Non-Authoritative Information",
-        // Envoy has no name for these.
         103 | 418 | 451 => "Unknown",
-        _ if status.canonical_reason().is_none() => "Unknown",
-        _ => return None,
-    };
-    Some(ReasonPhrase::from_static(phrase.as_bytes()))
+        _ => status.canonical_reason().unwrap_or("Unknown"),
+    }
 }

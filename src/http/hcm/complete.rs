@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderMap, Method, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -18,7 +18,8 @@ use super::connection::HcmConnection;
 use crate::{
     access_log::LogCx,
     http::{
-        Body, BodyError, Flag, RequestHead, ResponseHead, StreamInfo,
+        Body, BodyError, Flag, RequestHead, ResponseHead, Scheme, StreamInfo,
+        codec::StreamHandle,
         filter::{FilterCx, HttpFilter},
         stream_info::Progress,
     },
@@ -39,10 +40,19 @@ pub(super) struct Active {
     /// The response was handed to the codec to its end.
     pub(super) ended: bool,
     pub(super) head_request: bool,
+    /// The codec's side of the stream.
+    pub(super) handle: StreamHandle,
+    /// There is no request: `head` is made up.
+    pub(super) headless: bool,
 }
 
 impl Active {
-    pub(super) fn start(hcm: Rc<HcmConnection>, head: RequestHead, header_bytes: u64) -> Box<Self> {
+    pub(super) fn start(
+        hcm: Rc<HcmConnection>,
+        head: RequestHead,
+        header_bytes: u64,
+        handle: StreamHandle,
+    ) -> Box<Self> {
         hcm.stream_started();
         let mut info = StreamInfo::new(hcm.info.clone(), Some(head.version));
         info.request_header_bytes = header_bytes;
@@ -63,8 +73,27 @@ impl Active {
             grpc: false,
             close: false,
             ended: false,
+            handle,
+            headless: false,
             hcm,
         })
+    }
+
+    /// A stream whose request never came, or not whole.
+    pub(super) fn without_request(hcm: Rc<HcmConnection>) -> Box<Self> {
+        let head = RequestHead {
+            method: Method::GET,
+            scheme: Scheme::Http,
+            authority: None,
+            path: None,
+            protocol: None,
+            version: Version::HTTP_11,
+            headers: HeaderMap::new(),
+        };
+        let mut active = Self::start(hcm, head, 0, StreamHandle::default());
+        active.headless = true;
+        active.close = true;
+        active
     }
 
     /// `max_stream_duration`, which a route may replace; its zero means none.
@@ -102,8 +131,11 @@ impl Active {
             .last_downstream_tx
             .set(info.progress.last_downstream_tx.get().or(Some(now)));
         if !self.ended {
-            // The client went away, or the response broke off: the codec dropped what it was sending.
-            if info.flags.is_empty() || self.response.is_none() {
+            // The client broke the protocol or went away, or the response broke off: the codec dropped it.
+            if let Some(fault) = self.handle.fault() {
+                info.flags.set(Flag::DownstreamProtocolError);
+                info.response_code_details = Some(fault.details().into());
+            } else if info.flags.is_empty() || self.response.is_none() {
                 info.flags.set(Flag::DownstreamConnectionTermination);
                 info.response_code_details = Some("downstream_remote_disconnect".into());
             }
@@ -127,7 +159,7 @@ impl Active {
         let log = &self.hcm.config.access_log;
         if !log.is_empty() {
             log.log(&LogCx {
-                request: Some(&self.head),
+                request: (!self.headless).then_some(&self.head),
                 response: self.response.as_ref(),
                 info,
             });

@@ -38,7 +38,7 @@ use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack},
     http::{
         RequestHead,
-        codec::{CodecOptions, CodecType},
+        codec::{CodecOptions, CodecType, H1Options, HeaderCase, Underscores},
         filter::HttpFilterConfig,
     },
     net::cidr_range,
@@ -168,8 +168,6 @@ pub struct HcmConfig {
     pub strip_trailing_dot: bool,
     /// `common_http_protocol_options.headers_with_underscores_action`
     pub underscores: HeadersWithUnderscoresAction,
-    /// `http_protocol_options.accept_http_10`
-    pub accept_http_10: bool,
     /// `http_protocol_options.default_host_for_http_10`
     pub default_host: Option<HeaderValue>,
     /// `local_reply_config`
@@ -188,7 +186,7 @@ impl HcmConfig {
                 codec_type, stat_prefix, http_filters, add_user_agent, common_http_protocol_options,
                 http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
                 scheme_header_transformation, max_request_headers_kb, stream_idle_timeout, request_timeout,
-                request_headers_timeout, drain_timeout, access_log, access_log_options, use_remote_address,
+                request_headers_timeout, drain_timeout, delayed_close_timeout, access_log, access_log_options, use_remote_address,
                 xff_num_trusted_hops, internal_address_config, skip_xff_append, via, generate_request_id,
                 preserve_external_request_id, always_set_request_id_in_response, forward_client_cert_details,
                 set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes,
@@ -201,7 +199,6 @@ impl HcmConfig {
                 http3_protocol_options: "HTTP/3 is not served",
                 http1_safe_max_connection_duration: "a connection is closed after its running request",
                 drain_timeout_jitter: "drains take the full time",
-                delayed_close_timeout: "responses are flushed before a close",
                 stream_flush_timeout: "stream_idle_timeout covers flushing",
                 access_log_flush_interval: "lines are written at the end of a stream",
                 flush_access_log_on_new_request: "lines are written at the end of a stream",
@@ -254,6 +251,7 @@ impl HcmConfig {
         let (internal_ranges, internal_unix) = cx
             .opt("internal_address_config", internal_address_config, internal_addresses)?
             .unwrap_or_default();
+        let stream_idle = stream_idle_timeout.enabled_or(Duration::from_secs(300));
         let chain = filter_chain("http_filters", http_filters, &stat_prefix, cx)?;
         let via = if via.is_empty() {
             None
@@ -280,22 +278,35 @@ impl HcmConfig {
                     Ok(ProtoCodec::Http3) => return Err(cx.error_at("codec_type", "not supported: HTTP/3")),
                     Ok(ProtoCodec::Auto) | Err(_) => CodecType::Auto,
                 },
-                max_header_bytes: max_request_headers_kb.map_or(60, |v| v.value as usize) * 1024,
-                max_headers: common.max_headers,
+                h1: H1Options {
+                    max_header_bytes: max_request_headers_kb.map_or(60, |v| v.value as usize) * 1024,
+                    max_headers: common.max_headers,
+                    underscores: match common.underscores {
+                        HeadersWithUnderscoresAction::Allow => Underscores::Allow,
+                        HeadersWithUnderscoresAction::RejectRequest => Underscores::Reject,
+                        HeadersWithUnderscoresAction::DropHeader => Underscores::Drop,
+                    },
+                            accept_http_10: http1.accept_http_10,
+                    custom_methods: http1.custom_methods,
+                    enable_trailers: http1.enable_trailers,
+                    case: match http1.proper_case {
+                        true => HeaderCase::ProperWords,
+                        false => HeaderCase::Lower,
+                    },
+                },
                 idle_timeout: common.idle_timeout,
                 max_connection_duration: common.max_connection_duration,
                 headers_timeout: request_headers_timeout.enabled_or(Duration::ZERO),
                 drain_timeout: drain_timeout.or_duration(Duration::from_secs(5)),
+                delayed_close: delayed_close_timeout.enabled_or(Duration::from_secs(1)),
+                stream_idle_timeout: stream_idle,
                 max_requests: common.max_requests,
-                title_case: http1.title_case,
-                preserve_case: http1.preserve_case,
-                server: (server_header != ServerHeaderTransformation::PassThrough).then(|| server_name.clone()),
                 h2,
             },
             routes,
             chain,
             upgrades: cx.each("upgrade_configs", upgrade_configs, |u, cx| upgrade(u, &stat_prefix, cx))?,
-            stream_idle_timeout: stream_idle_timeout.enabled_or(Duration::from_secs(300)),
+            stream_idle_timeout: stream_idle,
             request_timeout: request_timeout.enabled_or(Duration::ZERO),
             max_stream_duration: common.max_stream_duration,
             access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
@@ -326,7 +337,6 @@ impl HcmConfig {
             strip_any_port: matches!(strip_port_mode, Some(StripPortMode::StripAnyHostPort(true))),
             strip_trailing_dot: strip_trailing_host_dot,
             underscores: common.underscores,
-            accept_http_10: http1.accept_http_10,
             default_host,
             local_replies: cx.field("local_reply_config", |cx| LocalReplies::build(local_reply_config, cx))?,
             early_mutations: cx.each(

@@ -2,14 +2,13 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Instant};
 
-use http::{StatusCode, Version};
+use http::Version;
 
-use super::{HcmConfig, request, stats::HcmStats};
+use super::{HcmConfig, complete::Active, request, stats::HcmStats};
 use crate::{
-    access_log::LogCx,
     http::{
-        Body, ConnectionInfo, Flag, ResponseHead, Scheme, StreamInfo,
-        codec::{self, CloseReason, CodecRequest, Handler},
+        Body, ConnectionInfo, ResponseHead, Scheme,
+        codec::{self, CloseReason, CodecError, CodecRequest, Handler},
     },
     network_filter::Connection,
     server::{Drain, Worker},
@@ -28,6 +27,9 @@ pub(super) struct HcmConnection {
     active: Cell<u32>,
     idle_since: Cell<Instant>,
     closing: Cell<Option<CloseReason>>,
+    /// Streams that were open when the connection began to close.
+    cut: Cell<u32>,
+    max_duration_reached: Cell<bool>,
     started: Instant,
 }
 
@@ -50,6 +52,8 @@ pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection
         active: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
         closing: Cell::new(None),
+        cut: Cell::new(0),
+        max_duration_reached: Cell::new(false),
         started: Instant::now(),
         info,
         config: config.clone(),
@@ -95,14 +99,14 @@ impl Drop for Ended {
         }
         let local = matches!(
             hcm.closing.get(),
-            Some(CloseReason::Idle | CloseReason::MaxDuration | CloseReason::Drain | CloseReason::ProtocolError)
+            Some(CloseReason::Idle | CloseReason::MaxDuration | CloseReason::Drain | CloseReason::ProtocolError | CloseReason::Local)
         );
         if local {
             stats.downstream_cx_destroy_local.inc();
         } else {
             stats.downstream_cx_destroy_remote.inc();
         }
-        if hcm.active.get() > 0 {
+        if hcm.cut.get() > 0 {
             stats.downstream_cx_destroy_active_rq.inc();
             if local {
                 stats.downstream_cx_destroy_local_active_rq.inc();
@@ -150,6 +154,17 @@ impl HcmConnection {
             self.stats().downstream_cx_max_requests_reached.inc();
             return true;
         }
+        if self
+            .config
+            .codec
+            .max_connection_duration
+            .is_some_and(|max| self.started.elapsed() >= max)
+        {
+            if !self.max_duration_reached.replace(true) {
+                self.stats().downstream_cx_max_duration_reached.inc();
+            }
+            return true;
+        }
         if self.drain.started()
             || self
                 .worker
@@ -169,35 +184,13 @@ impl Handler for HcmConnection {
         request::handle(self, request).await
     }
 
-    fn protocol_error(&self, status: StatusCode, details: &'static str) {
-        let stats = self.stats();
-        stats.downstream_rq_total.inc();
-        stats.downstream_rq_http1_total.inc();
-        stats.downstream_rq_4xx.inc();
-        stats.downstream_rq_completed.inc();
-        if status == StatusCode::REQUEST_TIMEOUT {
-            stats.downstream_rq_header_timeout.inc();
-        } else {
-            stats.downstream_cx_protocol_error.inc();
-        }
-        if self.config.access_log.is_empty() {
-            return;
-        }
-        let mut info = StreamInfo::new(self.info.clone(), Some(self.version.get()));
-        info.response_code = Some(status);
-        info.access_log_type = "DownstreamEnd";
-        info.response_code_details = Some(details.into());
-        if status != StatusCode::REQUEST_TIMEOUT {
-            info.flags.set(Flag::DownstreamProtocolError);
-        }
-        info.progress
-            .bytes_sent
-            .set(status.canonical_reason().map_or(0, str::len) as u64);
-        self.config.access_log.log(&LogCx {
-            request: None,
-            response: None,
-            info: &info,
-        });
+    async fn refuse(self: Rc<Self>, error: CodecError) -> (ResponseHead, Body) {
+        request::refuse(self, error).await
+    }
+
+    fn head_cut(self: Rc<Self>) {
+        // Its drop logs that the client went away.
+        drop(Active::without_request(self));
     }
 
     fn count_bytes(&self, read: u64, written: u64) {
@@ -226,8 +219,13 @@ impl Handler for HcmConnection {
         match reason {
             CloseReason::Idle => stats.downstream_cx_idle_timeout.inc(),
             CloseReason::MaxDuration => stats.downstream_cx_max_duration_reached.inc(),
-            CloseReason::Drain | CloseReason::ProtocolError | CloseReason::Remote => {}
+            CloseReason::DelayedClose => {
+                stats.downstream_cx_delayed_close_timeout.inc();
+                return;
+            }
+            CloseReason::Drain | CloseReason::ProtocolError | CloseReason::Local | CloseReason::Remote => {}
         }
+        self.cut.set(self.active.get());
         self.closing.set(Some(reason));
     }
 

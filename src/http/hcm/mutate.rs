@@ -108,10 +108,6 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &HcmConfig, upgrade: bool) {
     strip_hop_by_hop(&mut head.headers, upgrade);
     join(&mut head.headers, &X_FORWARDED_FOR);
-    if !config.proxy_100_continue {
-        // Answered here already.
-        head.headers.remove(header::EXPECT);
-    }
     let connection = info.connection.clone();
     let edge = config.use_remote_address;
     let remote = remote_address(head, info, config, &connection);
@@ -262,16 +258,6 @@ pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, delimiter: &[u8]
 /// Whether [`request`] found the request to be internal.
 pub(super) fn is_marked_internal(headers: &HeaderMap) -> bool {
     headers.contains_key(X_ENVOY_INTERNAL)
-}
-
-/// Whether the body is not transfer-encoded, or only chunked: another coding would be lost on the way.
-pub(super) fn is_plainly_chunked(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(one), None) => one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
-        _ => false,
-    }
 }
 
 /// Several headers of one name become one, as Envoy's codecs make them.

@@ -49,20 +49,23 @@ impl Common {
 /// `http_protocol_options`
 #[derive(Default)]
 pub(super) struct Http1 {
-    pub(super) title_case: bool,
-    pub(super) preserve_case: bool,
+    pub(super) proper_case: bool,
     pub(super) accept_http_10: bool,
+    pub(super) custom_methods: bool,
+    pub(super) enable_trailers: bool,
     pub(super) default_host_for_http_10: String,
 }
 
 impl Http1 {
     pub(super) fn build(proto: Http1ProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Http1ProtocolOptions {
-            supported { allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format, enable_trailers }
+            supported {
+                allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format, enable_trailers,
+                allow_custom_methods
+            }
             ignored {
                 override_stream_error_on_invalid_http_message: "a broken message always ends its connection",
                 use_balsa_parser: "there is one parser",
-                allow_custom_methods: "any method token is passed on",
             }
             rejected {
                 allow_chunked_length: "a message with both lengths can be read in two ways",
@@ -70,13 +73,13 @@ impl Http1 {
                 ignore_http_11_upgrade: "ignoring chosen upgrades",
             }
         });
-        // Absolute targets are understood and trailers passed on in any case.
-        let _ = (allow_absolute_url, enable_trailers);
-        let (mut title_case, mut preserve_case) = (false, false);
+        // Absolute targets are understood in any case.
+        let _ = allow_absolute_url;
+        let mut proper_case = false;
         if let Some(HeaderKeyFormat { header_format }) = header_key_format {
             match header_format {
                 None => {}
-                Some(HeaderFormat::ProperCaseWords(_)) => title_case = true,
+                Some(HeaderFormat::ProperCaseWords(_)) => proper_case = true,
                 Some(HeaderFormat::StatefulFormatter(f)) => {
                     let known = f.typed_config.as_ref().is_some_and(|a| {
                         a.type_name()
@@ -88,14 +91,14 @@ impl Http1 {
                             format!("unknown formatter '{}'", f.name),
                         ));
                     }
-                    preserve_case = true;
                 }
             }
         }
         Ok(Self {
-            title_case,
-            preserve_case,
+            proper_case,
             accept_http_10,
+            custom_methods: allow_custom_methods,
+            enable_trailers,
             default_host_for_http_10,
         })
     }

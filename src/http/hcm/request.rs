@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use xds_protos::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction as Underscores;
 
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     http::{
         Body, Flag, LocalReply, ResponseHead,
-        codec::{CodecRequest, Upgrade},
+        codec::{CodecError, CodecRequest, StreamHandle, Upgrade},
         filter::{StreamCx, settle},
     },
     net::Deadline,
@@ -45,10 +45,13 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
         body,
         upgrade,
         header_bytes,
+        fragment,
+        handle,
     } = request;
-    let mut active = Active::start(hcm, head, header_bytes);
+    let mut active = Active::start(hcm, head, header_bytes, handle.clone());
+    continue_at_once(&mut active);
     let body = CountedBody::wrap(body, &active.cx.info);
-    let outcome = match admit(&mut active) {
+    let mut outcome = match admit(&mut active, fragment) {
         Ok(table) => {
             // A route may replace the timers.
             choose_route(&mut active, table.as_ref());
@@ -72,6 +75,7 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
                 let mut expired = pin!(timers.expire());
                 tokio::select! {
                     biased;
+                    fault = faulty(&handle) => Ok(Outcome::Reply(Box::new(reply_to(fault)))),
                     outcome = running.as_mut() => Ok(outcome),
                     reply = expired.as_mut() => Err(reply),
                 }
@@ -86,7 +90,61 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
             Outcome::Reply(reply)
         }
     };
+    // Whoever read the body may have been told first, and have given up for another reason.
+    if let Some(fault) = handle.fault() {
+        outcome = Outcome::Reply(refusal(&mut active, fault));
+    }
     active.respond(outcome).await
+}
+
+/// Answers what never became a request.
+pub(super) async fn refuse(hcm: Rc<HcmConnection>, error: CodecError) -> (ResponseHead, Body) {
+    let mut active = Active::without_request(hcm);
+    let reply = refusal(&mut active, error);
+    active.respond(Outcome::Reply(reply)).await
+}
+
+/// The codec's table as a reply; the connection ends with it.
+fn refusal(active: &mut Active, error: CodecError) -> Box<LocalReply> {
+    active.close = true;
+    let stats = active.hcm.stats();
+    match error.is_protocol_error() {
+        true => stats.downstream_cx_protocol_error.inc(),
+        false => stats.downstream_rq_header_timeout.inc(),
+    }
+    Box::new(reply_to(error))
+}
+
+fn reply_to(error: CodecError) -> LocalReply {
+    let reply = LocalReply::new(error.status(), error.body(), error.details());
+    match error.is_protocol_error() {
+        true => reply.flag(Flag::DownstreamProtocolError),
+        false => reply,
+    }
+}
+
+/// Ready when the request's body broke the protocol. Polled on the connection's task, which is woken then.
+async fn faulty(handle: &StreamHandle) -> CodecError {
+    std::future::poll_fn(|_| match handle.fault() {
+        Some(fault) => std::task::Poll::Ready(fault),
+        None => std::task::Poll::Pending,
+    })
+    .await
+}
+
+/// `Expect: 100-continue` is answered before anything else is known of the request.
+fn continue_at_once(active: &mut Active) {
+    let head = &mut active.head;
+    if active.hcm.config.proxy_100_continue || head.version >= Version::HTTP_2 {
+        return;
+    }
+    let mut expect = head.headers.get_all(header::EXPECT).iter();
+    if let (Some(one), None) = (expect.next(), expect.next())
+        && one.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        head.headers.remove(header::EXPECT);
+        active.handle.inform(StatusCode::CONTINUE, &HeaderMap::new());
+    }
 }
 
 /// Counts a timer that ran out; a request that did not come whole leaves nothing to go on with.
@@ -103,45 +161,27 @@ fn note_expiry(active: &mut Active, reply: &LocalReply) {
 }
 
 /// Steps 1 to 8: what must hold before a route is looked for. Returns the route table of the stream's life.
-fn admit(active: &mut Active) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>> {
+fn admit(active: &mut Active, fragment: bool) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>> {
     let hcm = active.hcm.clone();
     let config = &hcm.config;
     let head = &mut active.head;
     let table = config.routes.load(head);
 
-    if head.version == Version::HTTP_10 || head.version == Version::HTTP_09 {
-        if !config.accept_http_10 {
-            active.close = true;
-            return Err(Box::new(
-                LocalReply::new(StatusCode::UPGRADE_REQUIRED, "Upgrade Required", "low_version")
-                    .flag(Flag::DownstreamProtocolError),
-            ));
-        }
-        if head.authority.is_none() {
-            head.authority.clone_from(&config.default_host);
-        }
+    if head.version < Version::HTTP_11 && head.authority.is_none() {
+        head.authority.clone_from(&config.default_host);
     }
-    if head.version < Version::HTTP_2 && !mutate::is_plainly_chunked(&head.headers) {
-        active.close = true;
-        return Err(Box::new(
-            LocalReply::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "Not Implemented",
-                "http1.invalid_transfer_encoding",
-            )
-            .flag(Flag::DownstreamProtocolError),
-        ));
+    if head.authority.is_none() {
+        return Err(bad_request(active, "missing_host_header"));
     }
-    if head.authority.as_ref().is_none_or(|a| a.is_empty()) {
-        active.close = head.version < Version::HTTP_2;
-        return Err(Box::new(LocalReply::new(
-            StatusCode::BAD_REQUEST,
-            "",
-            "missing_host_header",
-        )));
+    if head.method.as_str() == "QUERY" && !head.headers.contains_key(header::CONTENT_TYPE) {
+        return Err(bad_request(active, "query_missing_content_type"));
     }
-    if config.underscores != Underscores::Allow {
+    // HTTP/1 has done this in its codec.
+    if config.underscores != Underscores::Allow && head.version >= Version::HTTP_2 {
         underscores(active)?;
+    }
+    if fragment {
+        return Err(bad_request(active, "path_normalization_failed"));
     }
     let head = &mut active.head;
     if head.method != Method::CONNECT {
@@ -164,7 +204,10 @@ fn admit(active: &mut Active) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>
             Some(_) => {}
         }
     }
-    normalize::path(head, config)?;
+    if let Err(reply) = normalize::path(head, config) {
+        active.close |= head.version < Version::HTTP_2 && reply.status == StatusCode::BAD_REQUEST;
+        return Err(reply);
+    }
     normalize::host(head, config, hcm.info.local_address.port());
     for mutations in &config.early_mutations {
         mutations.apply_to_request(head, &active.cx.info);
@@ -195,6 +238,12 @@ fn admit(active: &mut Active) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>
     Ok(table)
 }
 
+/// A request that is not worth a look at the next one on its connection.
+fn bad_request(active: &mut Active, details: &'static str) -> Box<LocalReply> {
+    active.close = active.head.version < Version::HTTP_2;
+    Box::new(LocalReply::new(StatusCode::BAD_REQUEST, "", details))
+}
+
 fn underscores(active: &mut Active) -> Result<(), Box<LocalReply>> {
     let config = active.hcm.config.clone();
     let named: Vec<_> = active
@@ -206,9 +255,8 @@ fn underscores(active: &mut Active) -> Result<(), Box<LocalReply>> {
         .collect();
     for name in named {
         if config.underscores == Underscores::RejectRequest {
-            active.close = active.head.version < Version::HTTP_2;
             return Err(Box::new(
-                LocalReply::new(StatusCode::BAD_REQUEST, "", "http1.unexpected_underscore")
+                LocalReply::new(StatusCode::BAD_REQUEST, "", "http2.unexpected_underscore")
                     .flag(Flag::DownstreamProtocolError),
             ));
         }

@@ -1,0 +1,186 @@
+//! A response's head on the wire, and how the end of its body is told: as Envoy's codec decides.
+
+use std::{
+    cell::Cell,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::{HeaderMap, HeaderName, StatusCode, header};
+
+use crate::http::{
+    ResponseHead,
+    codec::{H1Options, HeaderCase, reason},
+};
+
+/// What the request says about its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// HTTP/1.0
+    pub(super) http_10: bool,
+    /// HEAD
+    pub(super) head: bool,
+    /// CONNECT
+    pub(super) connect: bool,
+}
+
+impl Asked {
+    /// A request that nothing is known of.
+    pub(super) const UNKNOWN: Self = Self {
+        http_10: false,
+        head: false,
+        connect: false,
+    };
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There is none, whatever the headers say.
+    Bodiless,
+    /// `content-length`
+    Length(u64),
+    Chunked,
+    /// Until the connection closes.
+    UntilClose,
+}
+
+/// Writes a head; returns how the body is to be written, and whether the connection ends with it. `end`: no body
+/// follows. `close`: this response is the connection's last; none: that is of no concern, as for a tunnel.
+pub(super) fn head(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    asked: Asked,
+    end: bool,
+    close: Option<bool>,
+    options: &H1Options,
+) -> (Framing, Option<bool>) {
+    let status = head.status;
+    status_line(out, status, asked);
+    let (mut length, mut date, mut connection) = (None, false, false);
+    for (name, value) in &head.headers {
+        if *name == header::CONTENT_LENGTH {
+            length = value.to_str().ok().and_then(|v| v.trim().parse().ok());
+        } else if *name == header::DATE {
+            date = true;
+        } else if *name == header::CONNECTION {
+            connection = true;
+        }
+        field(out, name, value.as_bytes(), options);
+    }
+    if !date {
+        with_date(|date| field(out, &header::DATE, date, options));
+    }
+    let framing = framing(status, asked, end, length);
+    let close = close.map(|close| close || framing == Framing::UntilClose);
+    match close {
+        Some(true) if !connection => field(out, &header::CONNECTION, b"close", options),
+        Some(false) if !connection && asked.http_10 => field(out, &header::CONNECTION, b"keep-alive", options),
+        _ => {}
+    }
+    match framing {
+        Framing::Length(0) if length.is_none() => field(out, &header::CONTENT_LENGTH, b"0", options),
+        Framing::Chunked => field(out, &header::TRANSFER_ENCODING, b"chunked", options),
+        // What a GET would have had.
+        Framing::Bodiless if asked.head && length.is_none() && !is_bodiless(status) && !asked.http_10 => {
+            field(out, &header::TRANSFER_ENCODING, b"chunked", options);
+        }
+        _ => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    (framing, close)
+}
+
+/// Writes an informational response.
+pub(super) fn interim(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, options: &H1Options) {
+    status_line(out, status, Asked::UNKNOWN);
+    for (name, value) in headers {
+        field(out, name, value.as_bytes(), options);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn framing(status: StatusCode, asked: Asked, end: bool, length: Option<u64>) -> Framing {
+    if is_bodiless(status) || asked.head {
+        return Framing::Bodiless;
+    }
+    match length {
+        Some(length) => Framing::Length(length),
+        None if end => Framing::Length(0),
+        None if asked.http_10 || asked.connect && status.is_success() => Framing::UntilClose,
+        None => Framing::Chunked,
+    }
+}
+
+fn is_bodiless(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status.as_u16(), 204 | 304)
+}
+
+fn status_line(out: &mut Vec<u8>, status: StatusCode, asked: Asked) {
+    out.extend_from_slice(if asked.http_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason::phrase(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// One header line, its name in the case that is configured.
+pub(super) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8], options: &H1Options) {
+    let name = name.as_str().as_bytes();
+    match options.case {
+        HeaderCase::Lower => out.extend_from_slice(name),
+        HeaderCase::ProperWords => {
+            let mut start = true;
+            out.extend(name.iter().map(|b| {
+                let b = if start { b.to_ascii_uppercase() } else { *b };
+                start = !b.is_ascii_alphanumeric();
+                b
+            }));
+        }
+    }
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The line before a chunk of so many bytes.
+pub(super) fn chunk_size(out: &mut Vec<u8>, size: usize) {
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    for i in (0..digits).rev() {
+        let digit = (size >> (4 * i)) & 15;
+        out.push(b"0123456789abcdef".get(digit).copied().unwrap_or(b'0'));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a chunked body, with its trailers.
+pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>, options: &H1Options) {
+    out.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers.into_iter().flatten() {
+        field(out, name, value.as_bytes(), &H1Options { case: HeaderCase::Lower, ..*options });
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`
+const DATE_LENGTH: usize = 29;
+
+thread_local! {
+    /// The second that the date was written for, and the date.
+    static DATE: Cell<(u64, [u8; DATE_LENGTH])> = const { Cell::new((0, [0; DATE_LENGTH])) };
+}
+
+fn with_date(write: impl FnOnce(&[u8])) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (mut second, mut date) = DATE.get();
+    if second != now {
+        let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
+        if let Ok(text) = text.as_bytes().try_into() {
+            (second, date) = (now, text);
+            DATE.set((second, date));
+        }
+    }
+    write(&date);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! HTTP/1 towards the client: one task per connection, one request after the other.
+//!
+//! [`serve`] reads a head ([`head`]), lets the handler answer it, writes the response ([`respond`]), and starts
+//! over or ends the connection. The request's body is pulled by whoever reads it ([`body`]) from the bytes that it
+//! shares with this task ([`wire`]). What cannot be read as HTTP becomes a [`CodecError`], which the handler turns
+//! into a response like any other.
+//!
+//! A request is understood as Envoy 1.40 does with its defaults, or refused: no bytes may be framed differently
+//! here and upstream.
+
+mod body;
+mod chunked;
+mod encode;
+mod error;
+mod handle;
+mod head;
+mod nominated;
+mod respond;
+mod target;
+mod timers;
+mod upgraded;
+mod wire;
+
+use std::{cell::RefCell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
+
+use bytes::BytesMut;
+use http::Method;
+use tokio::sync::oneshot;
+
+use super::{CloseReason, CodecOptions, CodecRequest, Handler, Upgrade};
+use crate::{
+    http::{Body, Scheme},
+    net::{Deadline, Stream},
+    server::Drain,
+};
+
+pub use body::RequestBody;
+pub use error::CodecError;
+pub use handle::StreamHandle;
+
+use encode::Asked;
+use head::{Head, Length};
+use respond::Sent;
+use timers::Timers;
+use wire::{NoHead, Shared, Wire};
+
+/// Serves HTTP/1 until the connection ends. `prefix` was read of it already.
+pub(super) async fn serve<H: Handler + 'static>(
+    stream: Stream,
+    prefix: BytesMut,
+    scheme: Scheme,
+    options: &CodecOptions,
+    mut drain: Drain,
+    handler: Rc<H>,
+) {
+    let wire: Shared = Rc::new(RefCell::new(Wire::new(stream, prefix, options.h1)));
+    let counted = handler.clone();
+    let _counted = Counted(&wire, &*counted);
+    let mut timers = Timers::new(options);
+    let drain_started = drain.clone();
+    let mut drained = pin!(drain.wait());
+    loop {
+        let next = poll_fn(|cx| {
+            let mut bytes = wire.borrow_mut();
+            if let Poll::Ready(head) = bytes.poll_head(cx) {
+                return Poll::Ready(head.map_err(Stop::NoHead));
+            }
+            let partial = bytes.has_bytes();
+            drop(bytes);
+            if !partial && drained.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Stop::Close(CloseReason::Drain)));
+            }
+            timers.poll(cx, partial).map(Err)
+        })
+        .await;
+        timers.head_ended();
+        let head = match next {
+            Ok(block) => {
+                let bytes = block.len() as u64;
+                head::parse(&block, scheme, &options.h1).map(|head| (head, bytes))
+            }
+            Err(Stop::NoHead(NoHead::Refused(error))) => Err(error),
+            Err(Stop::NoHead(NoHead::Closed { partial })) => {
+                handler.closing(CloseReason::Remote);
+                if partial {
+                    handler.head_cut();
+                }
+                return;
+            }
+            Err(Stop::Close(reason)) => {
+                handler.closing(reason);
+                return close(&wire, options, false).await;
+            }
+        };
+        let end = match head {
+            Ok((head, bytes)) => exchange(&wire, head, bytes, options, &handler).await,
+            Err(error) => {
+                handler.closing(CloseReason::ProtocolError);
+                let answer = Box::pin(handler.clone().refuse(error)).await;
+                respond::send(&wire, answer, Asked::UNKNOWN, Some(true), Default::default(), options).await;
+                End::Linger
+            }
+        };
+        let (read, written) = wire.borrow_mut().take_counts();
+        handler.count_bytes(read, written);
+        match end {
+            End::KeepAlive => {}
+            End::Close => return close(&wire, options, false).await,
+            End::Linger => return close(&wire, options, true).await,
+            End::Gone => return,
+        }
+        wire.borrow_mut().end_request();
+        timers.request_ended();
+        if drain_started.started() && !wire.borrow().has_bytes() {
+            handler.closing(CloseReason::Drain);
+            return close(&wire, options, true).await;
+        }
+    }
+}
+
+/// Why no request follows.
+enum Stop {
+    NoHead(NoHead),
+    Close(CloseReason),
+}
+
+/// What becomes of the connection after a request.
+enum End {
+    /// The next request.
+    KeepAlive,
+    /// Closes; the client has said all it had to say.
+    Close,
+    /// Closes once the client had time to read the answer to what it may still be sending.
+    Linger,
+    /// Nobody is there any more.
+    Gone,
+}
+
+/// One request and its response.
+async fn exchange<H: Handler + 'static>(
+    wire: &Shared,
+    head: Head,
+    header_bytes: u64,
+    options: &CodecOptions,
+    handler: &Rc<H>,
+) -> End {
+    let asked = Asked {
+        http_10: head.request.version < http::Version::HTTP_11,
+        head: head.request.method == Method::HEAD,
+        connect: head.request.method == Method::CONNECT,
+    };
+    let keep_alive = head.keep_alive;
+    wire.borrow_mut().start_body(head.length);
+    let (upgrade, taker) = match head.length {
+        Length::Upgrade => {
+            let (taker, taken) = oneshot::channel();
+            (Some(Upgrade::Http1(taken)), Some(taker))
+        }
+        _ => (None, None),
+    };
+    let request = CodecRequest {
+        head: head.request,
+        body: match head.length {
+            Length::None | Length::Upgrade => Body::Empty,
+            Length::Exact(_) | Length::Chunked => Body::Http1(RequestBody::new(wire.clone())),
+        },
+        upgrade,
+        header_bytes,
+        fragment: head.fragment,
+        handle: StreamHandle::new(wire.clone()),
+    };
+    // Boxed, so that a connection that waits does not keep room for it.
+    let mut answering = Box::pin(handler.clone().handle(request));
+    let mut interim = respond::Interim::default();
+    let answer = poll_fn(|cx| {
+        if wire.borrow().is_gone() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(answer) = answering.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
+        }
+        if interim.poll(wire, cx).is_err() || wire.borrow_mut().poll_gone(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    })
+    .await;
+    let Some(answer) = answer else {
+        handler.closing(CloseReason::Remote);
+        return End::Gone;
+    };
+    drop(answering);
+    let switching = answer.0.status == http::StatusCode::SWITCHING_PROTOCOLS
+        || asked.connect && answer.0.status.is_success();
+    if let Some(taker) = taker.filter(|taker| switching && !taker.is_closed()) {
+        return match respond::send(wire, answer, asked, None, interim, options).await {
+            Sent::Whole { .. } => tunnel(wire, taker).await,
+            Sent::Broken => End::Gone,
+        };
+    }
+    match respond::send(wire, answer, asked, Some(!keep_alive), interim, options).await {
+        Sent::Whole { close: false } if wire.borrow().is_request_done() => End::KeepAlive,
+        Sent::Whole { .. } if wire.borrow().is_request_done() && !keep_alive => End::Close,
+        Sent::Whole { .. } => End::Linger,
+        Sent::Broken => {
+            if wire.borrow().is_gone() {
+                handler.closing(CloseReason::Remote);
+            }
+            End::Gone
+        }
+    }
+}
+
+/// Hands the bytes over, and waits until whoever has them is done.
+async fn tunnel(wire: &Shared, taker: oneshot::Sender<Stream>) -> End {
+    let (stream, read) = wire.borrow_mut().take_stream();
+    let (stream, ended) = upgraded::upgraded(stream, read);
+    if taker.send(stream).is_ok() {
+        // An error is the end, too.
+        let _ = ended.await;
+    }
+    End::Gone
+}
+
+/// Ends the connection in an orderly way. `linger`: what the client still sends is read for a while, lest the
+/// kernel answer it with a reset that takes our last bytes away.
+async fn close(wire: &Shared, options: &CodecOptions, linger: bool) {
+    // Best effort: the client may well be gone.
+    let shut = async {
+        let _ = poll_fn(|cx| wire.borrow_mut().poll_shutdown(cx)).await;
+        if linger {
+            poll_fn(|cx| wire.borrow_mut().poll_discard(cx)).await;
+        }
+    };
+    match options.delayed_close {
+        Some(limit) => {
+            tokio::select! {
+                biased;
+                () = shut => {}
+                () = Deadline::after(limit) => {}
+            }
+        }
+        None if linger => {
+            let _ = poll_fn(|cx| wire.borrow_mut().poll_flush(cx)).await;
+        }
+        None => shut.await,
+    }
+}
+
+/// Counts what was read and written, however the connection ends.
+struct Counted<'a, H: Handler>(&'a Shared, &'a H);
+
+impl<H: Handler> Drop for Counted<'_, H> {
+    fn drop(&mut self) {
+        let (read, written) = self.0.borrow_mut().take_counts();
+        self.1.count_bytes(read, written);
+    }
+}
+
+#[cfg(test)]
+mod tests;
