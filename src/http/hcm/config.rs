@@ -286,7 +286,7 @@ impl HcmConfig {
                         HeadersWithUnderscoresAction::RejectRequest => Underscores::Reject,
                         HeadersWithUnderscoresAction::DropHeader => Underscores::Drop,
                     },
-                            accept_http_10: http1.accept_http_10,
+                    accept_http_10: http1.accept_http_10,
                     custom_methods: http1.custom_methods,
                     enable_trailers: http1.enable_trailers,
                     case: match http1.proper_case {

@@ -99,7 +99,13 @@ impl Drop for Ended {
         }
         let local = matches!(
             hcm.closing.get(),
-            Some(CloseReason::Idle | CloseReason::MaxDuration | CloseReason::Drain | CloseReason::ProtocolError | CloseReason::Local)
+            Some(
+                CloseReason::Idle
+                    | CloseReason::MaxDuration
+                    | CloseReason::Drain
+                    | CloseReason::ProtocolError
+                    | CloseReason::Local
+            )
         );
         if local {
             stats.downstream_cx_destroy_local.inc();

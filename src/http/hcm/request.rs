@@ -193,7 +193,7 @@ fn admit(active: &mut Active, fragment: bool) -> Result<Option<Arc<RouteTable>>,
                     "missing_path_header",
                 )));
             }
-            Some(p) if !p.as_str().starts_with('/') && p.as_str() != "*" => {
+            Some(p) if !p.as_str().starts_with('/') => {
                 hcm.stats().downstream_rq_non_relative_path.inc();
                 return Err(Box::new(LocalReply::new(
                     StatusCode::NOT_FOUND,

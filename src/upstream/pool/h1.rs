@@ -7,7 +7,11 @@ use std::{
     task::Poll,
 };
 
-use http::{Request, Uri, header::HOST};
+use http::{
+    HeaderValue, Method, Request, Uri,
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
+};
+use http_body::Body as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
@@ -42,11 +46,30 @@ pub(super) fn request(mut head: RequestHead, body: Body, options: &HttpOptions) 
     if let Some(authority) = head.authority.take() {
         head.headers.insert(HOST, authority);
     }
+    frame(&mut head, &body);
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
     *request.headers_mut() = head.headers;
     request
+}
+
+/// Says how the body ends where hyper would not: it leaves out a body of unknown length where none is usual, and the
+/// length of none where one is.
+fn frame(head: &mut RequestHead, body: &Body) {
+    let unusual = matches!(
+        head.method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
+    );
+    if head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(UPGRADE) {
+        return;
+    }
+    if unusual && head.method != Method::CONNECT && !body.is_end_stream() && body.size_hint().exact().is_none() {
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    } else if !unusual && matches!(body, Body::Empty) {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
 }
 
 /// Serves requests over a stream until it closes.

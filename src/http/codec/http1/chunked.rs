@@ -33,7 +33,9 @@ pub(super) enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In the digits of a size; `some` were read.
-    Size { some: bool },
+    Size {
+        some: bool,
+    },
     /// In the white space after it.
     SizeSpace,
     /// In what follows a `;`, which is dropped.

@@ -156,7 +156,15 @@ pub(super) fn chunk_size(out: &mut Vec<u8>, size: usize) {
 pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>, options: &H1Options) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
-        field(out, name, value.as_bytes(), &H1Options { case: HeaderCase::Lower, ..*options });
+        field(
+            out,
+            name,
+            value.as_bytes(),
+            &H1Options {
+                case: HeaderCase::Lower,
+                ..*options
+            },
+        );
     }
     out.extend_from_slice(b"\r\n");
 }

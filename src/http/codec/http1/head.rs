@@ -70,7 +70,9 @@ pub(super) fn check_start(buffer: &[u8], options: &H1Options) -> Result<(), Code
     }
     let Some(lf) = memchr(b'\n', buffer) else { return Ok(()) };
     // HTTP/0.9 has no more than its first line.
-    RequestLine::split(buffer.get(..lf).unwrap_or_default()).map(drop).map_err(|e| e.of(options))
+    RequestLine::split(buffer.get(..lf).unwrap_or_default())
+        .map(drop)
+        .map_err(|e| e.of(options))
 }
 
 /// Reads a head. `block` ends with its empty line.
@@ -87,7 +89,11 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
     let mut fields = Fields::read(block, lf + 1, options)?;
     let headers = &mut fields.headers;
     let mut upgrade = is_upgrade(headers);
-    if upgrade && headers.get(header::UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"h2c")) {
+    if upgrade
+        && headers
+            .get(header::UPGRADE)
+            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"h2c"))
+    {
         nominated::remove_h2c(headers);
         upgrade = false;
     }
@@ -199,15 +205,42 @@ impl RequestLine {
             [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(BadLine::Version),
             _ => return Err(BadLine::Syntax),
         };
-        Ok(Self { method, target, version })
+        Ok(Self {
+            method,
+            target,
+            version,
+        })
     }
 }
 
 /// The methods that Envoy's parser knows besides those of the `http` crate, in order.
 const METHODS: [&[u8]; 26] = [
-    b"ACL", b"BIND", b"CHECKOUT", b"COPY", b"LINK", b"LOCK", b"MERGE", b"MKACTIVITY", b"MKCALENDAR", b"MKCOL",
-    b"MOVE", b"MSEARCH", b"NOTIFY", b"PROPFIND", b"PROPPATCH", b"PURGE", b"QUERY", b"REBIND", b"REPORT", b"SEARCH",
-    b"SOURCE", b"SUBSCRIBE", b"UNBIND", b"UNLINK", b"UNLOCK", b"UNSUBSCRIBE",
+    b"ACL",
+    b"BIND",
+    b"CHECKOUT",
+    b"COPY",
+    b"LINK",
+    b"LOCK",
+    b"MERGE",
+    b"MKACTIVITY",
+    b"MKCALENDAR",
+    b"MKCOL",
+    b"MOVE",
+    b"MSEARCH",
+    b"NOTIFY",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"PURGE",
+    b"QUERY",
+    b"REBIND",
+    b"REPORT",
+    b"SEARCH",
+    b"SOURCE",
+    b"SUBSCRIBE",
+    b"UNBIND",
+    b"UNLINK",
+    b"UNLOCK",
+    b"UNSUBSCRIBE",
 ];
 
 fn method(bytes: &[u8], options: &H1Options) -> Result<Method, CodecError> {
@@ -272,7 +305,10 @@ impl Fields {
                 fields.encodings += 1;
                 fields.chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
             }
-            fields.headers.try_append(name, value).map_err(|_| CodecError::TooManyHeaders)?;
+            fields
+                .headers
+                .try_append(name, value)
+                .map_err(|_| CodecError::TooManyHeaders)?;
         }
         Ok(fields)
     }
@@ -323,7 +359,9 @@ impl<'a> Lines<'a> {
         if is_blank(*first) {
             return Err(CodecError::Syntax);
         }
-        let Some(colon) = memchr(b':', line) else { return Err(self.bad(start..end)) };
+        let Some(colon) = memchr(b':', line) else {
+            return Err(self.bad(start..end));
+        };
         let mut folded = false;
         while self.block.get(next).is_some_and(|b| is_blank(*b)) {
             (end, next) = self.line(next)?;
@@ -343,7 +381,11 @@ impl<'a> Lines<'a> {
     }
 
     fn trimmed(&self, mut range: Range<usize>) -> Range<usize> {
-        let blank = |i: usize| self.block.get(i).is_some_and(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n'));
+        let blank = |i: usize| {
+            self.block
+                .get(i)
+                .is_some_and(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
+        };
         // CR and LF only stand at the ends of folded lines here; one that does not is found with the value.
         let fold = |i: usize| matches!(self.block.get(i), Some(b'\r' | b'\n'));
         while range.start < range.end && blank(range.start) && (!fold(range.start) || self.starts_fold(range.start)) {
@@ -432,10 +474,11 @@ fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
 
 /// Whether a comma-separated header has a token.
 pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .any(|v| v.as_bytes().split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token)))
+    headers.get_all(name).iter().any(|v| {
+        v.as_bytes()
+            .split(|b| *b == b',')
+            .any(|t| t.trim_ascii().eq_ignore_ascii_case(token))
+    })
 }
 
 fn is_blank(b: u8) -> bool {
@@ -463,7 +506,8 @@ const KEPT_MAPS: usize = 64;
 const KEPT_CAPACITY: usize = 64;
 
 fn take_map() -> HeaderMap {
-    MAPS.with_borrow_mut(Vec::pop).unwrap_or_else(|| HeaderMap::with_capacity(16))
+    MAPS.with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| HeaderMap::with_capacity(16))
 }
 
 /// Gives back a map that is not needed any more.

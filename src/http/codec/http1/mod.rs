@@ -89,7 +89,7 @@ pub(super) async fn serve<H: Handler + 'static>(
             }
             Err(Stop::Close(reason)) => {
                 handler.closing(reason);
-                return close(&wire, options, false).await;
+                return close(&wire, options, &*handler, false).await;
             }
         };
         let end = match head {
@@ -105,15 +105,17 @@ pub(super) async fn serve<H: Handler + 'static>(
         handler.count_bytes(read, written);
         match end {
             End::KeepAlive => {}
-            End::Close => return close(&wire, options, false).await,
-            End::Linger => return close(&wire, options, true).await,
+            End::Close | End::Linger => {
+                handler.closing(CloseReason::Local);
+                return close(&wire, options, &*handler, matches!(end, End::Linger)).await;
+            }
             End::Gone => return,
         }
         wire.borrow_mut().end_request();
         timers.request_ended();
         if drain_started.started() && !wire.borrow().has_bytes() {
             handler.closing(CloseReason::Drain);
-            return close(&wire, options, true).await;
+            return close(&wire, options, &*handler, true).await;
         }
     }
 }
@@ -190,8 +192,8 @@ async fn exchange<H: Handler + 'static>(
         return End::Gone;
     };
     drop(answering);
-    let switching = answer.0.status == http::StatusCode::SWITCHING_PROTOCOLS
-        || asked.connect && answer.0.status.is_success();
+    let switching =
+        answer.0.status == http::StatusCode::SWITCHING_PROTOCOLS || asked.connect && answer.0.status.is_success();
     if let Some(taker) = taker.filter(|taker| switching && !taker.is_closed()) {
         return match respond::send(wire, answer, asked, None, interim, options).await {
             Sent::Whole { .. } => tunnel(wire, taker).await,
@@ -224,7 +226,7 @@ async fn tunnel(wire: &Shared, taker: oneshot::Sender<Stream>) -> End {
 
 /// Ends the connection in an orderly way. `linger`: what the client still sends is read for a while, lest the
 /// kernel answer it with a reset that takes our last bytes away.
-async fn close(wire: &Shared, options: &CodecOptions, linger: bool) {
+async fn close(wire: &Shared, options: &CodecOptions, handler: &impl Handler, linger: bool) {
     // Best effort: the client may well be gone.
     let shut = async {
         let _ = poll_fn(|cx| wire.borrow_mut().poll_shutdown(cx)).await;
@@ -237,7 +239,7 @@ async fn close(wire: &Shared, options: &CodecOptions, linger: bool) {
             tokio::select! {
                 biased;
                 () = shut => {}
-                () = Deadline::after(limit) => {}
+                () = Deadline::after(limit) => handler.closing(CloseReason::DelayedClose),
             }
         }
         None if linger => {

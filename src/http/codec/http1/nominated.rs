@@ -44,7 +44,9 @@ pub(super) fn sanitize(headers: &mut HeaderMap, host: &mut Option<HeaderValue>) 
 
 /// Leaves `trailers` of `te`, if it is there.
 fn keep_trailers(headers: &mut HeaderMap) -> Result<(), CodecError> {
-    let Some(te) = headers.get(header::TE) else { return Ok(()) };
+    let Some(te) = headers.get(header::TE) else {
+        return Ok(());
+    };
     if te.len() > LONGEST_TE {
         return Err(CodecError::ConnectionHeader);
     }

@@ -21,7 +21,10 @@ use super::{
     wire::Shared,
 };
 use crate::{
-    http::{Body, ResponseHead, codec::{CodecOptions, H1Options}},
+    http::{
+        Body, ResponseHead,
+        codec::{CodecOptions, H1Options},
+    },
     net::Deadline,
 };
 
@@ -101,7 +104,9 @@ pub(super) async fn send(
                 }
                 (_, Poll::Pending) => {
                     if let Some(limit) = options.stream_idle_timeout
-                        && Pin::new(stuck.get_or_insert_with(|| Deadline::after(limit))).poll(cx).is_ready()
+                        && Pin::new(stuck.get_or_insert_with(|| Deadline::after(limit)))
+                            .poll(cx)
+                            .is_ready()
                     {
                         return Poll::Ready(Err(()));
                     }
@@ -232,7 +237,11 @@ impl Out {
 
     /// Where text goes that follows all that is there.
     fn tail(&mut self) -> &mut Vec<u8> {
-        if self.large.is_empty() { &mut self.front } else { &mut self.back }
+        if self.large.is_empty() {
+            &mut self.front
+        } else {
+            &mut self.back
+        }
     }
 
     fn data(&mut self, data: Bytes) {

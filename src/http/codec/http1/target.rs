@@ -132,7 +132,9 @@ fn host_and_port(authority: &[u8]) -> Option<&[u8]> {
         _ => {
             let end = authority.iter().position(|b| *b == b':').unwrap_or(authority.len());
             let (host, rest) = authority.split_at_checked(end)?;
-            let fine = host.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+            let fine = host
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
             (fine.then_some(host)?, rest)
         }
     };

@@ -47,7 +47,9 @@ impl<'a> Timers<'a> {
     /// Ready when the connection has waited for long enough; `partial` when a part of a head is there.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, partial: bool) -> Poll<Stop> {
         loop {
-            let Some((due, stop)) = self.next(partial) else { return Poll::Pending };
+            let Some((due, stop)) = self.next(partial) else {
+                return Poll::Pending;
+            };
             if let Some((at, deadline)) = &mut self.armed
                 && *at <= due
             {
@@ -67,7 +69,10 @@ impl<'a> Timers<'a> {
     fn next(&mut self, partial: bool) -> Option<(Instant, Stop)> {
         if !partial {
             let idle = self.options.idle_timeout.and_then(|d| self.idle_since.checked_add(d));
-            let old = self.options.max_connection_duration.and_then(|d| self.started.checked_add(d));
+            let old = self
+                .options
+                .max_connection_duration
+                .and_then(|d| self.started.checked_add(d));
             let idle = idle.map(|at| (at, CloseReason::Idle));
             let old = old.map(|at| (at, CloseReason::MaxDuration));
             let first = idle.into_iter().chain(old).min_by_key(|(at, _)| *at);

@@ -58,7 +58,9 @@ enum Decoder {
 pub(super) enum NoHead {
     Refused(CodecError),
     /// The client closed; `partial` when it had begun a request.
-    Closed { partial: bool },
+    Closed {
+        partial: bool,
+    },
 }
 
 /// See the module.
