@@ -7,20 +7,21 @@ use xds_protos::{
     envoy::{
         admin::v3::{
             BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, ConfigDump, ListenersConfigDump,
-            RoutesConfigDump, clusters_config_dump as clusters, listeners_config_dump as listeners,
-            routes_config_dump as routes,
+            RoutesConfigDump, ScopedRoutesConfigDump, clusters_config_dump as clusters,
+            listeners_config_dump as listeners, routes_config_dump as routes,
         },
-        config::{
-            cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
-            route::v3::RouteConfiguration,
-        },
+        config::{cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener},
     },
     google::protobuf::Any,
     print::{self, PrintOptions},
     prost::{Message, Name},
+    prost_reflect::{ReflectMessage, Value},
 };
 
-use super::{AdminRequest, Reply};
+use super::{
+    AdminRequest, Reply,
+    mask::{Mask, packed},
+};
 use crate::{
     server::ServerContext,
     upstream::admin,
@@ -52,71 +53,118 @@ fn assignment_name(any: Option<&Any>) -> String {
         .unwrap_or_default()
 }
 
-/// `/config_dump?resource=FIELD&name_regex=REGEX&include_eds`
+/// `/config_dump?resource=FIELD&mask=FIELDS&name_regex=REGEX&include_eds`
 pub(super) fn config_dump(request: &AdminRequest) -> Reply {
     let names = match request
         .param("name_regex")
         .filter(|f| !f.is_empty())
-        .map(|f| regex::Regex::new(&format!("^(?:{f})$")))
+        .map(|f| regex::Regex::new(&format!("^(?:{f})$")).map_err(|_| f))
         .transpose()
     {
         Ok(names) => names,
-        Err(_) => {
-            return Reply::error(
+        Err(regex) => {
+            return Reply::plain_error(
                 StatusCode::BAD_REQUEST,
-                "Error while parsing name_regex from query string",
+                format!("INVALID_ARGUMENT: Error while parsing name_regex from {regex}"),
             );
         }
     };
-    if request.has("mask") {
-        return Reply::error(StatusCode::NOT_IMPLEMENTED, "mask is not supported");
-    }
     let keep = |name: &str| names.as_ref().is_none_or(|n| n.is_match(name));
-    let server = &request.server;
-    let listeners = listeners_dump(server, &keep);
-    let clusters = clusters_dump(server, &keep);
-    let routes = routes_dump(server, &keep);
-    let mut endpoints = admin::endpoints_dump(server);
-    endpoints
-        .static_endpoint_configs
-        .retain(|e| keep(&assignment_name(e.endpoint_config.as_ref())));
-    endpoints
-        .dynamic_endpoint_configs
-        .retain(|e| keep(&assignment_name(e.endpoint_config.as_ref())));
-    if let Some(resource) = request.param("resource").filter(|r| !r.is_empty()) {
-        let configs = match resource.as_str() {
-            "static_listeners" => pack_all(&listeners.static_listeners),
-            "dynamic_listeners" => pack_all(&listeners.dynamic_listeners),
-            "static_clusters" => pack_all(&clusters.static_clusters),
-            "dynamic_active_clusters" => pack_all(&clusters.dynamic_active_clusters),
-            "dynamic_warming_clusters" => pack_all(&clusters.dynamic_warming_clusters),
-            "static_route_configs" => pack_all(&routes.static_route_configs),
-            "dynamic_route_configs" => pack_all(&routes.dynamic_route_configs),
-            "dynamic_endpoint_configs" => pack_all(&endpoints.dynamic_endpoint_configs),
-            "static_endpoint_configs" => pack_all(&endpoints.static_endpoint_configs),
-            "bootstrap" => vec![xds_protos::any::pack(&*server.bootstrap)],
-            other => return Reply::error(StatusCode::NOT_FOUND, format!("{other} not found in config dump")),
-        };
-        return Reply::json(to_json(&ConfigDump { configs }) + "\n");
+    let dumps = dumps(request, &keep);
+    let mask = request.param("mask");
+    let configs = match request.param("resource") {
+        Some(resource) => of_resource(dumps, &resource, mask.as_deref()),
+        None => all(dumps, mask.as_deref()),
+    };
+    match configs {
+        Ok(configs) => Reply::json(to_json(&ConfigDump { configs }) + "\n"),
+        Err((status, reason)) => Reply::refused(status, reason),
     }
+}
+
+type Refused = (StatusCode, String);
+
+/// Everything, in the order of the names that Envoy keeps the parts under.
+fn dumps(request: &AdminRequest, keep: &dyn Fn(&str) -> bool) -> Vec<Any> {
+    let server = &request.server;
     let mut bootstrap = (*server.bootstrap).clone();
     bootstrap.node = Some((*server.node).clone());
     let bootstrap = BootstrapConfigDump {
         bootstrap: Some(bootstrap),
         last_updated: Some(timestamp(server.started.0)),
     };
-    let mut configs = vec![xds_protos::any::pack(&bootstrap), xds_protos::any::pack(&clusters)];
+    let mut dumps = vec![
+        xds_protos::any::pack(&bootstrap),
+        xds_protos::any::pack(&clusters_dump(server, keep)),
+    ];
     if request.has("include_eds") {
-        configs.push(xds_protos::any::pack(&endpoints));
+        let mut endpoints = admin::endpoints_dump(server);
+        let keep = |any: Option<&Any>| keep(&assignment_name(any));
+        endpoints
+            .static_endpoint_configs
+            .retain(|e| keep(e.endpoint_config.as_ref()));
+        endpoints
+            .dynamic_endpoint_configs
+            .retain(|e| keep(e.endpoint_config.as_ref()));
+        dumps.push(xds_protos::any::pack(&endpoints));
     }
-    configs.push(xds_protos::any::pack(&listeners));
-    configs.push(xds_protos::any::pack(&routes));
-    configs.push(xds_protos::any::pack(&crate::tls::secrets_config_dump(server)));
-    Reply::json(to_json(&ConfigDump { configs }) + "\n")
+    dumps.push(xds_protos::any::pack(&listeners_dump(server, keep)));
+    dumps.push(xds_protos::any::pack(&ScopedRoutesConfigDump::default()));
+    dumps.push(xds_protos::any::pack(&routes_dump(server, keep)));
+    let mut secrets = crate::tls::secrets_config_dump(server);
+    secrets.static_secrets.retain(|s| keep(&s.name));
+    secrets.dynamic_active_secrets.retain(|s| keep(&s.name));
+    secrets.dynamic_warming_secrets.retain(|s| keep(&s.name));
+    dumps.push(xds_protos::any::pack(&secrets));
+    dumps
 }
 
-fn pack_all<T: Message + Name>(messages: &[T]) -> Vec<Any> {
-    messages.iter().map(xds_protos::any::pack).collect()
+/// All parts; with a mask those that have its fields, and of them only these.
+fn all(dumps: Vec<Any>, mask: Option<&str>) -> Result<Vec<Any>, Refused> {
+    let Some(mask) = mask else { return Ok(dumps) };
+    let fields = Mask::parse(mask);
+    let masked: Vec<_> = dumps
+        .iter()
+        .filter_map(|any| {
+            let mut message = dynamic::from_any(any).ok()?;
+            fields.trim(&mut message).then(|| packed(&message))
+        })
+        .collect();
+    if masked.is_empty() {
+        let reason = format!("FieldMask {mask} could not be successfully applied to any configs.");
+        return Err((StatusCode::BAD_REQUEST, reason));
+    }
+    Ok(masked)
+}
+
+/// The elements of one repeated field of the first part that has it.
+fn of_resource(dumps: Vec<Any>, resource: &str, mask: Option<&str>) -> Result<Vec<Any>, Refused> {
+    let found = dumps.iter().find_map(|any| {
+        let message = dynamic::from_any(any).ok()?;
+        let field = message.descriptor().get_field_by_name(resource)?;
+        Some((message, field))
+    });
+    let Some((message, field)) = found else {
+        return Err((StatusCode::NOT_FOUND, format!("{resource} not found in config dump")));
+    };
+    let value = message.get_field(&field);
+    let Value::List(elements) = &*value else {
+        let reason = format!("{resource} is not a repeated field. Use ?mask={resource} to get only this field");
+        return Err((StatusCode::BAD_REQUEST, reason));
+    };
+    let mut configs = Vec::with_capacity(elements.len());
+    for element in elements {
+        let Value::Message(element) = element else { continue };
+        let mut element = element.clone();
+        if let Some(mask) = mask
+            && !Mask::parse(mask).trim_resource(&mut element)
+        {
+            let reason = format!("FieldMask {mask} could not be successfully used.");
+            return Err((StatusCode::BAD_REQUEST, reason));
+        }
+        configs.push(packed(&element));
+    }
+    Ok(configs)
 }
 
 fn listeners_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> ListenersConfigDump {
@@ -195,36 +243,28 @@ fn clusters_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> Cluster
 }
 
 fn routes_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> RoutesConfigDump {
-    let known = server
-        .xds
-        .inventory
-        .resources(&xds_protos::type_url::<RouteConfiguration>());
-    let applied = RouteConfigs::applied(&server.xds.routes);
-    let mut dynamic: Vec<_> = applied
+    let dynamic = RouteConfigs::applied(&server.xds.routes)
         .iter()
         .filter(|r| keep(&r.name))
         .map(|r| routes::DynamicRouteConfig {
             version_info: r.version.clone(),
             route_config: Some(r.resource.clone()),
             last_updated: Some(timestamp(r.last_updated)),
-            error_state: known.get(&r.name).and_then(|k| k.error.as_ref()).map(|f| f.to_proto()),
+            // Envoy does not show refused routes here.
+            error_state: None,
             client_status: ClientResourceStatus::Unknown as i32,
         })
         .collect();
-    for (name, state) in &known {
-        if let Some(failure) = state
-            .error
-            .as_ref()
-            .filter(|_| keep(name) && !applied.iter().any(|r| r.name == *name))
-        {
-            dynamic.push(routes::DynamicRouteConfig {
-                error_state: Some(failure.to_proto()),
-                ..Default::default()
-            });
-        }
-    }
+    let fixed = RouteConfigs::inline(&server.xds.routes);
     RoutesConfigDump {
-        static_route_configs: Vec::new(),
+        static_route_configs: fixed
+            .into_iter()
+            .filter(|r| keep(&r.name))
+            .map(|r| routes::StaticRouteConfig {
+                route_config: Some(r.resource),
+                last_updated: Some(timestamp(r.last_updated)),
+            })
+            .collect(),
         dynamic_route_configs: dynamic,
     }
 }

@@ -3,7 +3,8 @@
 use http::{Method, StatusCode};
 
 use super::{
-    AdminRequest, Reply, clusters, config_dump, home, lifecycle, listeners, logging, runtime, server_info, stats,
+    AdminRequest, Reply, clusters, config_dump, home, lifecycle, listeners, logging, profiling, runtime, server_info,
+    stats,
 };
 
 /// One endpoint.
@@ -47,9 +48,17 @@ const fn post(
     }
 }
 
+const ENABLE: &[(&str, &str)] = &[("enable", "turns it on or off; One of (y, n)")];
+
 /// All endpoints.
 pub(super) static TABLE: &[Endpoint] = &[
     get("/", "Admin home page", &[], home::home),
+    post(
+        "/allocprofiler",
+        "enable/disable the allocation profiler (if supported)",
+        ENABLE,
+        profiling::profiler,
+    ),
     get("/certs", "print certs on machine", &[], certs),
     get(
         "/clusters",
@@ -65,10 +74,23 @@ pub(super) static TABLE: &[Endpoint] = &[
         "dump current Envoy configs",
         &[
             ("resource", "The resource to dump"),
+            ("mask", "Only these fields; with a resource, of each of its elements"),
             ("name_regex", "Only configurations whose names match"),
             ("include_eds", "Dump endpoints too"),
         ],
         config_dump::config_dump,
+    ),
+    get(
+        "/contention",
+        "dump current Envoy mutex contention stats (if enabled)",
+        &[],
+        profiling::contention,
+    ),
+    post(
+        "/cpuprofiler",
+        "enable/disable the CPU profiler",
+        ENABLE,
+        profiling::profiler,
     ),
     post(
         "/drain_listeners",
@@ -95,12 +117,33 @@ pub(super) static TABLE: &[Endpoint] = &[
         &[],
         lifecycle::healthcheck_ok,
     ),
+    get(
+        "/heap_dump",
+        "dump current Envoy heap (if supported)",
+        &[],
+        profiling::heap,
+    ),
+    post(
+        "/heapprofiler",
+        "enable/disable the heap profiler",
+        ENABLE,
+        profiling::heap,
+    ),
     get("/help", "print out list of admin commands", &[], help),
     get(
         "/hot_restart_version",
         "print the hot restart compatibility version",
         &[],
         |_| Reply::text("disabled"),
+    ),
+    get(
+        "/init_dump",
+        "dump current Envoy init manager information (experimental)",
+        &[(
+            "mask",
+            "The desired component to dump unready targets; only 'listener' has some",
+        )],
+        listeners::init_dump,
     ),
     get(
         "/listeners",
@@ -126,6 +169,13 @@ pub(super) static TABLE: &[Endpoint] = &[
         "print current allocation/heap usage",
         &[],
         server_info::memory,
+    ),
+    get("/memory/tcmalloc", "print TCMalloc stats", &[], profiling::allocator),
+    get(
+        "/peak_heap_dump",
+        "dump peak Envoy heap (if supported)",
+        &[],
+        profiling::heap,
     ),
     post("/quitquitquit", "exit the server", &[], lifecycle::quit),
     get(
@@ -198,6 +248,30 @@ pub(super) static TABLE: &[Endpoint] = &[
             ),
         ],
         stats::prometheus,
+    ),
+    get(
+        "/stats/recentlookups",
+        "Show recent stat-name lookups",
+        &[],
+        stats::recent_lookups,
+    ),
+    post(
+        "/stats/recentlookups/clear",
+        "clear list of stat-name lookups and counter",
+        &[],
+        |_| Reply::text("OK\n"),
+    ),
+    post(
+        "/stats/recentlookups/disable",
+        "disable recording of reset stat-name lookup names",
+        &[],
+        |_| Reply::text("OK\n"),
+    ),
+    post(
+        "/stats/recentlookups/enable",
+        "enable recording of reset stat-name lookup names",
+        &[],
+        |_| Reply::text("OK\n"),
     ),
 ];
 

@@ -36,6 +36,30 @@ pub(super) fn listeners(request: &AdminRequest) -> Reply {
     Reply::text(out)
 }
 
+/// `/init_dump?mask=listener`: what listeners wait for.
+pub(super) fn init_dump(request: &AdminRequest) -> Reply {
+    let asked = request.param("mask").filter(|mask| !mask.is_empty());
+    let waiting = match asked.as_deref() {
+        None | Some("listener") => request.server.listeners.warming(),
+        Some(_) => Vec::new(),
+    };
+    let dumps: Vec<_> = waiting
+        .iter()
+        .map(|(listener, targets)| {
+            let targets: Vec<_> = targets.iter().map(|target| format!("target {target}")).collect();
+            json!({
+                "name": format!("init manager Listener-local-init-manager {}", listener.config.name),
+                "target_names": targets,
+            })
+        })
+        .collect();
+    let dump = match dumps.is_empty() {
+        true => json!({}),
+        false => json!({ "unready_targets_dumps": dumps }),
+    };
+    Reply::json(super::reply::envoy_json(&dump))
+}
+
 fn address(address: &Address) -> serde_json::Value {
     match address {
         Address::Ip(a) => json!({ "socket_address": { "address": a.ip().to_string(), "port_value": a.port() } }),

@@ -10,6 +10,8 @@ mod home;
 mod lifecycle;
 mod listeners;
 mod logging;
+mod mask;
+mod profiling;
 mod reply;
 mod runtime;
 mod serve;

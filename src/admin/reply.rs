@@ -82,6 +82,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// `content-type`
     pub content_type: &'static str,
+    /// Says `x-content-type-options` twice: what Envoy does for some refusals.
+    pub nosniff_twice: bool,
     /// Body.
     pub body: ReplyBody,
 }
@@ -92,6 +94,7 @@ impl Reply {
         Self {
             status: StatusCode::OK,
             content_type: "text/plain; charset=UTF-8",
+            nosniff_twice: false,
             body: ReplyBody::Whole(body.into()),
         }
     }
@@ -120,6 +123,22 @@ impl Reply {
         }
     }
 
+    /// Text without a charset, as some of Envoy's endpoints refuse.
+    pub fn plain_error(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self {
+            content_type: "text/plain",
+            ..Self::error(status, body)
+        }
+    }
+
+    /// What `/config_dump` answers to a `resource` or `mask` that does not fit.
+    pub fn refused(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self {
+            nosniff_twice: true,
+            ..Self::plain_error(status, body)
+        }
+    }
+
     /// Text rendered in pieces by `render` on a blocking thread; a slow reader slows only that thread.
     pub fn pieces(content_type: &'static str, render: impl FnOnce(&mut dyn FnMut(Bytes)) + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel(4);
@@ -133,6 +152,7 @@ impl Reply {
         Self {
             status: StatusCode::OK,
             content_type,
+            nosniff_twice: false,
             body: ReplyBody::Pieces(receiver),
         }
     }

@@ -127,6 +127,7 @@ async fn answer(request: Request<Incoming>, server: Arc<ServerContext>) -> Respo
     let Reply {
         status,
         content_type,
+        nosniff_twice,
         body,
     } = endpoints::dispatch(parts.uri.path(), &request);
     let body = match body {
@@ -145,6 +146,9 @@ async fn answer(request: Request<Incoming>, server: Arc<ServerContext>) -> Respo
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if nosniff_twice {
+        headers.append(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     headers.insert(header::SERVER, HeaderValue::from_static("envoy"));
     response
 }

@@ -31,6 +31,11 @@ fn rendered(request: &AdminRequest, query: Query) -> Reply {
     Reply::pieces(content_type, move |out| render::render(&store, &query, out))
 }
 
+/// `/stats/recentlookups`: names are put together only for readers, so none is ever looked up.
+pub(super) fn recent_lookups(_: &AdminRequest) -> Reply {
+    Reply::text("Names of statistics are not looked up while requests are served.\n\ntotal: 0\n")
+}
+
 /// `/reset_counters`
 pub(super) fn reset_counters(request: &AdminRequest) -> Reply {
     request.server.stats.reset_counters();

@@ -154,6 +154,7 @@ impl ServerContext {
     /// Where the server stands.
     pub fn state(&self) -> State {
         match self.state.load(Ordering::Relaxed) {
+            0 if self.health_failed.load(Ordering::Relaxed) => State::Draining,
             0 => State::Live,
             1 => State::Draining,
             3 => State::Initializing,

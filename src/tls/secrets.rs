@@ -191,12 +191,13 @@ impl Secrets {
         Ok(slot)
     }
 
-    /// Static slots, then subscribed ones, each in the order of their names.
+    /// Static slots, then subscribed ones, each by kind and then by name.
     pub fn all(&self) -> (Vec<Arc<SecretSlot>>, Vec<Arc<SecretSlot>>) {
         let mut statics: Vec<_> = lock(&self.statics).values().cloned().collect();
         let mut dynamic: Vec<_> = lock(&self.dynamic).values().filter_map(Weak::upgrade).collect();
-        statics.sort_by(|a, b| a.name.cmp(&b.name));
-        dynamic.sort_by(|a, b| a.name.cmp(&b.name));
+        let order = |a: &Arc<SecretSlot>, b: &Arc<SecretSlot>| (a.kind as u8, &a.name).cmp(&(b.kind as u8, &b.name));
+        statics.sort_by(order);
+        dynamic.sort_by(order);
         (statics, dynamic)
     }
 

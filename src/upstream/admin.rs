@@ -261,17 +261,17 @@ pub fn config_dump(server: &ServerContext, version: &str) -> ClustersConfigDump 
     }
 }
 
-/// The `EndpointsConfigDump` of `/config_dump?include_eds`: EDS clusters are dynamic, all others static.
+/// The `EndpointsConfigDump` of `/config_dump?include_eds`: those of clusters of a control plane are dynamic.
 pub fn endpoints_dump(server: &ServerContext) -> EndpointsConfigDump {
     let mut out = EndpointsConfigDump::default();
     for cluster in server.clusters.active() {
         let any = Some(xds_protos::any::pack(&assignment(&cluster)));
-        match cluster.info.eds_service_name.is_empty() {
-            true => out.static_endpoint_configs.push(StaticEndpointConfig {
+        match cluster.info.added_via_api {
+            false => out.static_endpoint_configs.push(StaticEndpointConfig {
                 endpoint_config: any,
                 ..StaticEndpointConfig::default()
             }),
-            false => out.dynamic_endpoint_configs.push(DynamicEndpointConfig {
+            true => out.dynamic_endpoint_configs.push(DynamicEndpointConfig {
                 endpoint_config: any,
                 ..DynamicEndpointConfig::default()
             }),
@@ -289,7 +289,7 @@ fn assignment(cluster: &Cluster) -> ClusterLoadAssignment {
             endpoints.push(LocalityLbEndpoints {
                 locality: Some(locality(&group.locality)),
                 priority: u32::try_from(priority).unwrap_or(0),
-                load_balancing_weight: (group.weight > 0).then_some(pb::UInt32Value { value: group.weight }),
+                load_balancing_weight: Some(pb::UInt32Value { value: group.weight }),
                 lb_endpoints: group.hosts.iter().map(lb_endpoint).collect(),
                 ..LocalityLbEndpoints::default()
             });
@@ -318,10 +318,11 @@ fn lb_endpoint(host: &Arc<Host>) -> LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
             address: Some(address(&host.address)),
             hostname: host.hostname.to_string(),
+            health_check_config: Some(Default::default()),
             ..Endpoint::default()
         })),
         health_status: eds_health(host) as i32,
-        metadata: Some(ProtoMetadata {
+        metadata: (!attributes.metadata.is_empty()).then(|| ProtoMetadata {
             filter_metadata: attributes
                 .metadata
                 .iter()

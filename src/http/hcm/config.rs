@@ -366,7 +366,9 @@ fn routes(specifier: Option<RouteSpecifier>, stat_prefix: &str, cx: &mut BuildCx
             let server = cx.server;
             let has_cluster = |name: &str| server.clusters.contains(name);
             cx.field("route_config", |cx| {
-                RouteTable::build_with(config, Some(&has_cluster), cx).map(Routes::Inline)
+                let table = RouteTable::build_with(config.clone(), Some(&has_cluster), cx)?;
+                server.xds.routes.add_inline(&config, &table);
+                Ok(Routes::Inline(table))
             })
         }
         Some(RouteSpecifier::ScopedRoutes(scoped)) => {

@@ -16,7 +16,7 @@ use crate::{
 stats_block! {
     /// What CDS counts beside its subscription (`cluster_manager.cds.`).
     pub struct CdsStats {
-        counter config_reload, "Updates that changed the clusters";
+        counter config_reload, "Updates that added or changed clusters";
         gauge config_reload_time_ms, "When the clusters changed last, in milliseconds of Unix time";
     }
 }
@@ -86,7 +86,8 @@ impl ResourceHandler for Cds {
             }
         }
         tracing::info!("cds: added/updated {added} cluster(s), skipped {skipped} unmodified, removed {gone}");
-        if added + gone > 0 {
+        // Removals alone are no reload to Envoy.
+        if added > 0 {
             let stats = self.stats.local();
             stats.config_reload.inc();
             stats.config_reload_time_ms.set(unix_millis());

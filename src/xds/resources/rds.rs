@@ -35,7 +35,13 @@ stats_block! {
 
 /// All subscribed route configurations. A slot lives while a listener holds it.
 #[derive(Default)]
-pub struct RouteConfigs(Mutex<HashMap<Key, Weak<RouteSlot>>>);
+pub struct RouteConfigs(Mutex<HashMap<Key, Weak<RouteSlot>>>, Mutex<Vec<Inline>>);
+
+/// Routes written into a connection manager, for as long as their table is there.
+struct Inline {
+    table: Weak<RouteTable>,
+    shown: AppliedRoutes,
+}
 
 // Name and encoded source: two listeners share a subscription only if both are the same.
 type Key = (String, Vec<u8>);
@@ -73,6 +79,30 @@ impl RouteConfigs {
         Ok(slot)
     }
 
+    /// Remembers routes that were written into a connection manager, for `/config_dump`.
+    pub fn add_inline(&self, config: &RouteConfiguration, table: &Arc<RouteTable>) {
+        let mut all = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() == all.capacity() {
+            all.retain(|inline| inline.table.strong_count() > 0);
+        }
+        all.push(Inline {
+            table: Arc::downgrade(table),
+            shown: AppliedRoutes {
+                name: config.name.clone(),
+                version: String::new(),
+                resource: xds_protos::any::pack(config),
+                last_updated: SystemTime::now(),
+            },
+        });
+    }
+
+    /// `static_route_configs` of `/config_dump`, in the order they came.
+    pub fn inline(&self) -> Vec<AppliedRoutes> {
+        let all = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = all.iter().filter(|inline| inline.table.strong_count() > 0);
+        alive.map(|inline| inline.shown.clone()).collect()
+    }
+
     /// What was applied last of each route configuration, in the order of their names: `dynamic_route_configs` of
     /// `/config_dump`.
     pub fn applied(&self) -> Vec<Arc<AppliedRoutes>> {
@@ -88,7 +118,7 @@ impl RouteConfigs {
 }
 
 /// The version of a route configuration that is in use.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AppliedRoutes {
     /// Its name.
     pub name: String,
