@@ -9,14 +9,22 @@ pub use registry::Registry;
 /// Everything that is built in. One line per extension.
 pub fn register_all() -> Registry {
     let mut registry = Registry::default();
+    registry.http_filter(filters::http::api_key_auth::Factory);
+    registry.http_filter(filters::http::basic_auth::Factory);
     registry.http_filter(filters::http::buffer::Factory);
     registry.http_filter(filters::http::cors::Factory);
+    registry.http_filter(filters::http::csrf::Factory);
     registry.http_filter(filters::http::fault::Factory);
+    registry.http_filter(filters::http::grpc_stats::Factory);
+    registry.http_filter(filters::http::grpc_web::Factory);
     registry.http_filter(filters::http::header_mutation::Factory);
+    registry.http_filter(filters::http::header_to_metadata::Factory);
     registry.http_filter(filters::http::health_check::Factory);
     registry.http_filter(filters::http::local_ratelimit::Factory);
     registry.http_filter(filters::http::ratelimit::Factory);
     registry.http_filter(filters::http::rbac::Factory);
+    registry.http_filter(filters::http::set_filter_state::Factory);
+    registry.http_filter(filters::http::set_metadata::Factory);
     registry.network_filter(crate::http::hcm::Factory);
     registry.network_filter(filters::network::connection_limit::Factory);
     registry.network_filter(filters::network::direct_response::Factory);

@@ -345,8 +345,10 @@ impl FilterStateForm {
             Self::Plain => put(out, object.as_text()?.as_bytes()),
             Self::Field(name) => put(out, object.field(name)?.as_bytes()),
             Self::Typed => {
-                let text = object.as_text()?;
-                super::json::write_string(text.as_bytes(), out);
+                match object.as_json() {
+                    Some(json) => out.extend_from_slice(json.as_bytes()),
+                    None => super::json::write_string(object.as_text()?.as_bytes(), out),
+                }
                 Some(Kind::Json)
             }
         }

@@ -152,6 +152,22 @@ pub trait HttpFilter {
         Step::Continue
     }
 
+    /// Whether the filter needs the whole response body before `response_buffered` and the filters after it; asked
+    /// after `response_headers`. The limit in bytes; past it the reply is 500.
+    fn buffer_response(&self) -> Option<u64> {
+        None
+    }
+
+    /// The whole response body, when [`Self::buffer_response`] asked for it.
+    fn response_buffered<'a>(
+        &'a mut self,
+        cx: &'a mut FilterCx,
+        head: &'a mut ResponseHead,
+        body: &'a mut bytes::Bytes,
+    ) -> Step<'a> {
+        Step::Continue
+    }
+
     /// The response's body as it streams: wrap it, or hand it on.
     fn response_body(&mut self, cx: &mut FilterCx, body: Body) -> Body {
         body

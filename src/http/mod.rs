@@ -7,8 +7,8 @@ pub mod filter;
 pub mod hcm;
 pub mod head;
 pub mod local_reply;
+pub mod observe;
 pub mod stream_info;
-pub mod trailers;
 
 pub use body::{Body, BodyError};
 pub use head::{RequestHead, ResponseHead, Scheme};

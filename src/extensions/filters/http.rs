@@ -1,10 +1,19 @@
 //! HTTP filters, one folder each.
 
+pub mod api_key_auth;
+pub mod basic_auth;
 pub mod buffer;
 pub mod cors;
+pub mod csrf;
 pub mod fault;
+mod grpc;
+pub mod grpc_stats;
+pub mod grpc_web;
 pub mod header_mutation;
+pub mod header_to_metadata;
 pub mod health_check;
 pub mod local_ratelimit;
 pub mod ratelimit;
 pub mod rbac;
+pub mod set_filter_state;
+pub mod set_metadata;

@@ -8,7 +8,10 @@ use crate::{
     access_log::LogFilter,
     config::{BuildCx, ConfigResult},
     formatter::{Format, FormatCx},
-    http::{LocalReply, RequestHead, ResponseHead, StreamInfo},
+    http::{
+        LocalReply, RequestHead, ResponseHead, StreamInfo,
+        local_reply::{grpc_of_http, percent_encode},
+    },
     route::HeaderMutations,
 };
 
@@ -125,28 +128,4 @@ pub fn as_grpc(status: StatusCode, grpc_status: Option<u32>, body: &Bytes) -> Re
         head.headers.insert(MESSAGE, message);
     }
     head
-}
-
-/// The table of the gRPC specification.
-fn grpc_of_http(status: StatusCode) -> u32 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    }
-}
-
-/// `grpc-message` keeps printable ASCII but `%`.
-fn percent_encode(body: &[u8]) -> String {
-    let mut out = String::with_capacity(body.len());
-    for b in body {
-        match b {
-            b' '..=b'~' if *b != b'%' => out.push(*b as char),
-            _ => out.push_str(&format!("%{b:02X}")),
-        }
-    }
-    out
 }

@@ -14,6 +14,7 @@ mod options;
 mod request;
 mod response;
 mod stats;
+mod whole;
 mod xfcc;
 
 use std::{rc::Rc, sync::Arc};

@@ -7,9 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version, header};
-use http_body_util::BodyExt;
 use xds_protos::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction as Underscores;
 
 use super::{
@@ -17,11 +15,11 @@ use super::{
     complete::{Active, CountedBody},
     config::FilterChainConfig,
     connection::HcmConnection,
-    mutate, normalize,
+    mutate, normalize, whole,
 };
 use crate::{
     http::{
-        Body, Flag, LocalReply, ResponseHead,
+        Body, BodyError, Flag, LocalReply, ResponseHead,
         codec::{CodecError, CodecRequest, StreamHandle, Upgrade},
         filter::{StreamCx, settle},
     },
@@ -374,48 +372,33 @@ fn create_filters(active: &mut Active, chain: &FilterChainConfig) {
 }
 
 /// Reads the whole body for a filter that wants it, and lets the filter see it.
-async fn buffered(active: &mut Active, index: usize, mut body: Body, limit: u64) -> Result<Body, Box<LocalReply>> {
-    let mut whole = bytes::BytesMut::new();
-    let mut trailers = None;
-    while let Some(frame) = body.frame().await {
-        match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(data)) => {
-                if (whole.len() + data.len()) as u64 > limit {
-                    active.hcm.stats().downstream_rq_too_large.inc();
-                    // The rest of the request is not waited for.
-                    active.close |= active.head.version < Version::HTTP_2;
-                    return Err(Box::new(LocalReply::new(
-                        StatusCode::PAYLOAD_TOO_LARGE,
-                        "Payload Too Large",
-                        "request_payload_too_large",
-                    )));
-                }
-                whole.extend_from_slice(&data);
-            }
-            Ok(Err(frame)) => trailers = frame.into_trailers().ok(),
-            Err(_) => {
-                return Err(Box::new(LocalReply::new(
-                    StatusCode::BAD_REQUEST,
-                    "Bad Request",
-                    "http1.codec_error",
-                )));
-            }
+async fn buffered(active: &mut Active, index: usize, body: Body, limit: u64) -> Result<Body, Box<LocalReply>> {
+    let (mut bytes, trailers) = match whole::read(body, limit).await {
+        Ok(read) => read,
+        Err(BodyError::TooLarge { .. }) => {
+            active.hcm.stats().downstream_rq_too_large.inc();
+            // The rest of the request is not waited for.
+            active.close |= active.head.version < Version::HTTP_2;
+            return Err(Box::new(LocalReply::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Payload Too Large",
+                "request_payload_too_large",
+            )));
         }
-    }
-    let mut whole: Bytes = whole.freeze();
+        Err(_) => {
+            return Err(Box::new(LocalReply::new(
+                StatusCode::BAD_REQUEST,
+                "Bad Request",
+                "http1.codec_error",
+            )));
+        }
+    };
     if let Some((_, filter)) = active.filters.get_mut(index)
-        && let Some(reply) = settle(filter.request_buffered(&mut active.cx, &mut active.head, &mut whole)).await
+        && let Some(reply) = settle(filter.request_buffered(&mut active.cx, &mut active.head, &mut bytes)).await
     {
         return Err(reply);
     }
-    Ok(match trailers {
-        None => Body::full(whole),
-        Some(trailers) => Body::boxed(
-            http_body_util::Full::new(whole)
-                .map_err(|never| match never {})
-                .with_trailers(std::future::ready(Some(Ok(trailers)))),
-        ),
-    })
+    Ok(whole::join(bytes, trailers))
 }
 
 /// The timers of a stream before its response starts. One is armed at a time.

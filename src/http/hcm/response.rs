@@ -9,6 +9,7 @@ use super::{
     local_reply::as_grpc,
     mutate,
     request::Outcome,
+    whole,
 };
 use crate::{
     http::{Body, LocalReply, ResponseHead, filter::settle},
@@ -36,7 +37,17 @@ impl Active {
                 break;
             };
             this.cx.filter_name = name.clone();
-            let reply = settle(filter.response_headers(&mut this.cx, &this.head, &mut head, end)).await;
+            let mut reply = settle(filter.response_headers(&mut this.cx, &this.head, &mut head, end)).await;
+            if let (None, Some(limit)) = (&reply, filter.buffer_response()) {
+                reply = match whole::read(std::mem::take(&mut body), limit).await {
+                    Ok((mut bytes, trailers)) => {
+                        let reply = settle(filter.response_buffered(&mut this.cx, &mut head, &mut bytes)).await;
+                        body = whole::join(bytes, trailers);
+                        reply
+                    }
+                    Err(_) => Some(self.unreadable()),
+                };
+            }
             // A second reply would go round for ever: the first one of the encoder side stands.
             if let Some(reply) = reply
                 && !std::mem::replace(&mut replied, true)
@@ -44,12 +55,11 @@ impl Active {
                 (head, body) = self.local_reply(*reply);
                 tunnel = None;
             }
-        }
-        if !matches!(body, Body::Empty) {
-            let this = &mut *self;
-            for (name, filter) in this.filters.iter_mut().rev() {
-                this.cx.filter_name = name.clone();
-                body = filter.response_body(&mut this.cx, body);
+            if !matches!(body, Body::Empty) {
+                let this = &mut *self;
+                if let Some((_, filter)) = this.filters.get_mut(i) {
+                    body = filter.response_body(&mut this.cx, body);
+                }
             }
         }
         self.finish_headers(&mut head, tunnel.is_some());
@@ -77,6 +87,16 @@ impl Active {
             }
             None => (head, Body::boxed(EdgeBody::new(body, self))),
         }
+    }
+
+    /// A response that a filter wanted whole is too large, or broke off.
+    fn unreadable(&self) -> Box<LocalReply> {
+        self.hcm.stats().rs_too_large.inc();
+        Box::new(LocalReply::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Internal Server Error",
+            "response_payload_too_large",
+        ))
     }
 
     /// A reply of our own as a response: by `grpc-status` for gRPC clients, through `local_reply_config`.

@@ -22,6 +22,10 @@ pub trait FilterStateObject: fmt::Debug {
     fn field(&self, _name: &str) -> Option<Cow<'_, str>> {
         None
     }
+    /// As `%FILTER_STATE(name:TYPED)%` prints it, where that is more than its quoted text.
+    fn as_json(&self) -> Option<String> {
+        None
+    }
     /// The hash that makes it part of an upstream pool's key; none for objects that are not hashable.
     fn hash(&self) -> Option<u64> {
         None

@@ -8,7 +8,7 @@ use crate::{
     http::{
         Body, RequestHead, ResponseHead,
         filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
-        trailers::map_trailers,
+        observe::map_trailers,
     },
     route::PreparedMutations,
 };
