@@ -14,12 +14,15 @@ pub fn workspace() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
-/// The build directory this program was built into, and its profile's name.
+/// The build directory this program was built into, and its profile's name: programs stand in `TARGET/PROFILE`, tests
+/// in `TARGET/PROFILE/deps`.
 fn target() -> Result<(PathBuf, String)> {
     let exe = std::env::current_exe()?;
-    let profile = exe
-        .ancestors()
-        .find(|p| p.parent().is_some_and(|p| p.join("CACHEDIR.TAG").exists()));
+    let folder = exe.parent().context("a program without a folder")?;
+    let profile = match folder.file_name() {
+        Some(name) if name == "deps" => folder.parent(),
+        _ => Some(folder),
+    };
     let profile = profile.context("this program does not run from a cargo target directory")?;
     let target = profile.parent().context("no target directory")?;
     let name = profile.file_name().unwrap_or_default().to_string_lossy().into_owned();

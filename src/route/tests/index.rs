@@ -57,8 +57,8 @@ fn everything_in_a_match_must_hold() {
     assert_eq!(at(0, "/?y=1&x=a%20b", &[]), "query");
     assert_eq!(at(0, "/", &[("cookie", "a=b; c=\"v\"")]), "cookie");
     assert_eq!(at(0, "/", &[("a", ""), ("b", "zz")]), "headers");
-    assert_eq!(at(499_999, "/", &[("b", "zz")]), "half");
-    assert_eq!(at(500_000, "/", &[("b", "zz")]), "rest");
+    assert_eq!(at(149, "/", &[("b", "zz")]), "half");
+    assert_eq!(at(150, "/", &[("b", "zz")]), "rest");
 }
 
 #[test]
