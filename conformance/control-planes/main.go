@@ -83,7 +83,7 @@ func (t *tally) add(name string, err error) {
 		t.passed++
 		fmt.Printf("ok %s\n", name)
 	} else {
-		fmt.Printf("FAIL %s: %s\n", name, strings.ReplaceAll(err.Error(), "\n", " | "))
+		fmt.Printf("FAIL %s: %s\n", name, oneLine(err))
 	}
 }
 
@@ -128,19 +128,32 @@ func prepare(target, binary string, long bool) (kit.Settings, error) {
 	}, nil
 }
 
+// run gives each scenario its turn. One that fails beside others runs once more, alone: programs of
+// others among them have time limits of their own, which a busy machine breaks. One that fails twice
+// has failed; a -long run, whose load is the point, has one try.
 func run(settings kit.Settings, chosen []scenarios.Scenario, jobs int, results *tally) {
 	limit := 2 * time.Minute
 	if settings.Long {
 		limit = 6 * time.Minute
 	}
 	queue := make(chan scenarios.Scenario)
+	var mu sync.Mutex
+	var again []scenarios.Scenario
 	var wg sync.WaitGroup
 	for range max(jobs, 1) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			for s := range queue {
-				results.add(s.Name, kit.Run(settings, s.Name, limit, s.Run))
+				err := kit.Run(settings, s.Name, limit, s.Run)
+				if err == nil || settings.Long {
+					results.add(s.Name, err)
+					continue
+				}
+				fmt.Printf("again, alone: %s: %s\n", s.Name, oneLine(err))
+				mu.Lock()
+				again = append(again, s)
+				mu.Unlock()
 			}
 		}()
 	}
@@ -149,4 +162,11 @@ func run(settings kit.Settings, chosen []scenarios.Scenario, jobs int, results *
 	}
 	close(queue)
 	wg.Wait()
+	for _, s := range again {
+		results.add(s.Name, kit.Run(settings, s.Name, limit, s.Run))
+	}
+}
+
+func oneLine(err error) string {
+	return strings.ReplaceAll(err.Error(), "\n", " | ")
 }
