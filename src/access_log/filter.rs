@@ -2,19 +2,26 @@
 
 use std::time::Instant;
 
-use xds_protos::envoy::config::{
-    accesslog::v3::{
-        AccessLogFilter as Proto, AndFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter, HeaderFilter,
-        LogTypeFilter, MetadataFilter, OrFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter,
-        access_log_filter::FilterSpecifier, comparison_filter::Op,
+use xds_protos::envoy::{
+    config::{
+        accesslog::v3::{
+            AccessLogFilter as Proto, AndFilter, ComparisonFilter, DurationFilter, ExtensionFilter, GrpcStatusFilter,
+            HeaderFilter, LogTypeFilter, MetadataFilter, OrFilter, ResponseFlagFilter, RuntimeFilter, StatusCodeFilter,
+            access_log_filter::FilterSpecifier, comparison_filter::Op, extension_filter,
+        },
+        core::v3::RuntimeUInt32,
     },
-    core::v3::RuntimeUInt32,
+    extensions::access_loggers::filters::cel::v3::ExpressionFilter,
 };
 
 use crate::{
-    config::{BuildCx, ConfigResult, FractionalPercent, fraction},
+    config::{AnyExt, BuildCx, ConfigResult, FractionalPercent, fraction, plain, unpack},
     http::{Flag, RequestHead, ResponseHead, StreamInfo},
-    matching::{HeaderMatcher, MetadataMatcher},
+    matching::{
+        HeaderMatcher, MetadataMatcher,
+        cel::{CelExpression, CelOptions},
+        tree::MatchCx,
+    },
     runtime::Key,
 };
 
@@ -40,6 +47,8 @@ pub enum LogFilter {
     Any(Vec<LogFilter>),
     /// `not_health_check_filter`
     NotHealthCheck,
+    /// `envoy.access_loggers.extension_filters.cel`
+    Cel(Box<CelExpression>),
     /// `traceable_filter`, `log_type_filter`: constant here.
     Always(bool),
 }
@@ -165,9 +174,7 @@ impl LogFilter {
                 let listed = types.iter().any(|t| END_TYPES.contains(t));
                 Ok(Self::Always(listed != exclude))
             }
-            FilterSpecifier::ExtensionFilter(_) => {
-                Err(cx.error_at("extension_filter", "not supported: filter extensions"))
-            }
+            FilterSpecifier::ExtensionFilter(filter) => cx.field("extension_filter", |cx| extension(filter, cx)),
         }
     }
 
@@ -194,6 +201,11 @@ impl LogFilter {
             Self::NotHealthCheck => !info.health_check,
             Self::All(all) => all.iter().all(|f| f.passes(request, response, info)),
             Self::Any(any) => any.iter().any(|f| f.passes(request, response, info)),
+            Self::Cel(expression) => expression.matches(&MatchCx {
+                request,
+                response,
+                ..MatchCx::stream(info)
+            }),
             Self::Always(constant) => *constant,
         }
     }
@@ -217,4 +229,23 @@ fn grpc_status(response: Option<&ResponseHead>, info: &StreamInfo) -> i32 {
         429 | 502..=504 => 14,
         _ => 2,
     }
+}
+
+fn extension(proto: ExtensionFilter, cx: &mut BuildCx<'_>) -> ConfigResult<LogFilter> {
+    coverage!(cx, proto => ExtensionFilter { supported { name, config_type } });
+    let any = match config_type {
+        Some(extension_filter::ConfigType::TypedConfig(any)) => plain(any, cx)?,
+        None => Default::default(),
+    };
+    cx.field("typed_config", |cx| match any.type_name() {
+        "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter" => {
+            let proto = unpack::<ExpressionFilter>(&any, cx)?;
+            coverage!(cx, proto => ExpressionFilter { supported { expression, cel_config } });
+            let options = CelOptions::build(cel_config, cx)?;
+            CelExpression::parse(&expression, options, cx).map(|e| LogFilter::Cel(Box::new(e)))
+        }
+        other => Err(cx.error(format!(
+            "Didn't find a registered implementation for '{name}' with type URL: '{other}'"
+        ))),
+    })
 }

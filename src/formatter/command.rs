@@ -1,6 +1,6 @@
 //! One command of a format: what it is built from, and how it writes its value.
 
-use std::{env, fs, io::Write};
+use std::{env, fs, io::Write, sync::Arc};
 
 use super::{
     FormatCx,
@@ -12,7 +12,12 @@ use super::{
 };
 use crate::{
     http::RequestHead,
-    matching::{HeaderLookup, query_parameter},
+    matching::{
+        HeaderLookup,
+        cel::{CelExpression, CelOptions},
+        query_parameter,
+        tree::MatchCx,
+    },
 };
 
 /// What kind of value a command wrote; `Option::None` stands for a missing value, and nothing was written.
@@ -66,6 +71,7 @@ enum Operation {
     },
     GrpcStatus(GrpcStyle),
     QueryParameter(String),
+    Cel(Arc<CelExpression>),
     QueryParameters {
         decoded: bool,
     },
@@ -185,6 +191,7 @@ const WITH_ARGUMENTS: &[(&str, Syntax, Constructor)] = &[
     ("QUERY_PARAMS", Syntax::OptionalWithLength, |a, _| query_parameters(a)),
     ("PATH", Syntax::OptionalWithLength, |a, _| path(a)),
     ("RESPONSE_CODE_DETAILS", Syntax::Optional, |a, _| details(a)),
+    ("CEL", Syntax::Required { length: true }, |a, _| cel(a)),
     ("REQUESTED_SERVER_NAME", Syntax::Optional, |a, _| server_name(a)),
 ];
 
@@ -306,6 +313,14 @@ impl Operation {
                     operators::underscores(&mut out[start..]);
                 }
                 Some(Kind::Text)
+            }
+            Self::Cel(expression) => {
+                let cx = MatchCx {
+                    request: cx.request,
+                    response: cx.response,
+                    ..MatchCx::stream(cx.info)
+                };
+                put(out, expression.text(&cx)?.as_bytes())
             }
             Self::ServerName { from_host, fall_back } => {
                 let sni = || cx.info.connection.server_name.as_deref().filter(|s| !s.is_empty());
@@ -453,6 +468,10 @@ fn metadata_by_type(arguments: &str) -> Result<Operation, String> {
         Some(source) => metadata_of(source, rest),
         None => Err(format!("{kind} is not supported type of metadata")),
     }
+}
+
+fn cel(arguments: &str) -> Result<Operation, String> {
+    CelExpression::compile(arguments, CelOptions::default()).map(|e| Operation::Cel(Arc::new(e)))
 }
 
 fn filter_state(arguments: &str) -> Result<Operation, String> {

@@ -105,6 +105,7 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerSt
         server_name: None,
         tls: None,
         listener: config.name.clone(),
+        direction: config.direction,
         filter_chain: "".into(),
         metadata: Default::default(),
         filter_state: Default::default(),

@@ -52,6 +52,14 @@ impl HeaderLookup {
         }
     }
 
+    /// The value in a header map, several joined by commas.
+    pub fn of_map<'h>(&self, headers: &'h HeaderMap) -> Option<Cow<'h, [u8]>> {
+        match self {
+            Self::Pseudo(_) => None,
+            Self::Header(name) => joined(headers, name),
+        }
+    }
+
     /// The response's value, several joined by commas.
     pub fn of_response<'h>(&self, head: &'h ResponseHead) -> Option<Cow<'h, [u8]>> {
         match self {

@@ -2,6 +2,7 @@
 //! parameters, values, metadata, addresses. Built once, then matched without allocation.
 
 pub mod address;
+pub mod cel;
 mod header;
 mod query;
 mod regex;

@@ -58,6 +58,7 @@ pub(crate) fn stream() -> StreamInfo {
         server_name: None,
         tls: None,
         listener: "l".into(),
+        direction: Default::default(),
         filter_chain: "".into(),
         metadata: Default::default(),
         filter_state: Default::default(),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustls_pki_types::CertificateDer;
+use xds_protos::envoy::config::core::v3::TrafficDirection;
 
 use super::{FilterState, Metadata};
 use crate::net::Address;
@@ -32,6 +33,8 @@ pub struct ConnectionInfo {
     pub tls: Option<Arc<TlsInfo>>,
     /// Name of the listener.
     pub listener: Arc<str>,
+    /// `Listener.traffic_direction`
+    pub direction: TrafficDirection,
     /// Name of the matched filter chain: `%FILTER_CHAIN_NAME%`.
     pub filter_chain: Arc<str>,
     /// Dynamic metadata set by listener and network filters.

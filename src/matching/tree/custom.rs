@@ -6,13 +6,23 @@ use xds_protos::{
     envoy::extensions::matching::input_matchers::{
         consistent_hashing::v3::ConsistentHashing, ip::v3::Ip, metadata::v3::Metadata,
     },
-    xds::core::v3::TypedExtensionConfig,
+    google::api::expr::v1alpha1,
+    xds::{
+        core::v3::TypedExtensionConfig,
+        r#type::{
+            matcher::v3::CelMatcher,
+            v3::{CelExpression as CelProto, cel_expression::ExprSpecifier},
+        },
+    },
 };
 
 use super::{Data, MatchCx, extension, unknown};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
-    matching::ValueMatcher,
+    matching::{
+        ValueMatcher,
+        cel::{CelExpression, CelOptions},
+    },
     net::cidr_range,
 };
 
@@ -22,6 +32,8 @@ pub(super) enum CustomMatch {
     Ip(Vec<IpNet>),
     /// `envoy.matching.matchers.metadata_matcher`
     Metadata { value: ValueMatcher, invert: bool },
+    /// `envoy.matching.matchers.cel_matcher`
+    Cel(Box<CelExpression>),
     /// `envoy.matching.matchers.consistent_hashing`
     Hash { threshold: u64, modulo: u64, seed: u64 },
 }
@@ -56,17 +68,27 @@ impl CustomMatch {
                     seed,
                 })
             }
+            "xds.type.matcher.v3.CelMatcher" => {
+                let proto = unpack::<CelMatcher>(&any, cx)?;
+                coverage!(cx, proto => CelMatcher {
+                    supported { expr_match }
+                    ignored { description: "for people" }
+                });
+                let expr = cx.required("expr_match", expr_match, cel)?;
+                Ok(Self::Cel(Box::new(expr)))
+            }
             other => Err(cx.error(unknown(&name, other))),
         }
     }
 
-    pub(super) fn matches(&self, data: &Data<'_>, _: &MatchCx<'_>) -> bool {
+    pub(super) fn matches(&self, data: &Data<'_>, cx: &MatchCx<'_>) -> bool {
         match self {
             Self::Ip(ranges) => data.ip().is_some_and(|ip| ranges.iter().any(|r| r.contains(&ip))),
             Self::Metadata { value, invert } => match data {
                 Data::Value(v) => value.matches(Some(v)) != *invert,
                 _ => false,
             },
+            Self::Cel(expr) => *data == Data::Attributes && expr.matches(cx),
             Self::Hash {
                 threshold,
                 modulo,
@@ -75,5 +97,29 @@ impl CustomMatch {
                 .text()
                 .is_some_and(|text| XxHash64::oneshot(*seed, &text) % modulo >= *threshold),
         }
+    }
+}
+
+/// A tree, of either package, checked or not. Envoy does not read texts here.
+fn cel(proto: CelProto, cx: &mut BuildCx<'_>) -> ConfigResult<CelExpression> {
+    coverage!(cx, proto => CelProto {
+        supported { cel_expr_parsed, cel_expr_checked, expr_specifier }
+        ignored { cel_expr_string: "Envoy evaluates parsed expressions only" }
+    });
+    let options = CelOptions::default();
+    if let Some(expr) = cel_expr_checked
+        .and_then(|e| e.expr)
+        .or(cel_expr_parsed.and_then(|e| e.expr))
+    {
+        return CelExpression::build(expr, options, cx);
+    }
+    let old: Option<v1alpha1::Expr> = match expr_specifier {
+        Some(ExprSpecifier::ParsedExpr(e)) => e.expr,
+        Some(ExprSpecifier::CheckedExpr(e)) => e.expr,
+        None => None,
+    };
+    match old {
+        Some(expr) => CelExpression::build_v1alpha1(expr, options, cx),
+        None => Err(cx.error("failed to create an expression: CEL expression not set.")),
     }
 }

@@ -7,7 +7,7 @@ use xds_protos::{
 
 use super::*;
 use crate::{
-    config::{AnyExt, unpack},
+    config::unpack,
     route::test_support::{request, server, stream},
 };
 

@@ -11,7 +11,10 @@ use xds_protos::{
 use super::Rule;
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
-    matching::tree::{MatchCx, MatchTarget, Matcher},
+    matching::{
+        cel::{CelExpression, CelOptions},
+        tree::{MatchCx, MatchTarget, Matcher},
+    },
 };
 
 /// Where an engine works: decides what its matcher tree may ask.
@@ -58,6 +61,7 @@ pub enum Engine {
 pub struct Policy {
     permissions: Vec<Rule>,
     principals: Vec<Rule>,
+    condition: Option<CelExpression>,
 }
 
 impl Engine {
@@ -142,21 +146,33 @@ impl Engine {
 impl Policy {
     fn build(proto: PolicyProto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => PolicyProto {
-            supported { permissions, principals }
-            rejected {
-                condition: "conditions",
-                checked_condition: "conditions",
-                cel_config: "conditions",
-            }
+            supported { permissions, principals, condition, checked_condition, cel_config }
         });
+        let options = CelOptions::build(cel_config, cx)?;
+        let checked = checked_condition.map(|c| c.expr.unwrap_or_default());
+        let condition = match (condition, checked) {
+            // Of two the parsed one decides, as in Envoy.
+            (Some(expr), _) => cx
+                .field("condition", |cx| CelExpression::build_v1alpha1(expr, options, cx))
+                .map(Some),
+            (None, Some(expr)) => cx
+                .field("checked_condition", |cx| {
+                    CelExpression::build_v1alpha1(expr, options, cx)
+                })
+                .map(Some),
+            (None, None) => Ok(None),
+        }?;
         Ok(Self {
             permissions: cx.each("permissions", permissions, Rule::permission)?,
             principals: cx.each("principals", principals, Rule::principal)?,
+            condition,
         })
     }
 
     fn matches(&self, cx: &MatchCx<'_>) -> bool {
-        self.permissions.iter().any(|r| r.matches(cx)) && self.principals.iter().any(|r| r.matches(cx))
+        self.permissions.iter().any(|r| r.matches(cx))
+            && self.principals.iter().any(|r| r.matches(cx))
+            && self.condition.as_ref().is_none_or(|c| c.matches(cx))
     }
 }
 
