@@ -81,11 +81,7 @@ fn what_envoy_refuses_is_refused() {
         assert!(error.contains(reason), "{text}: {error}");
     }
     assert!(compile(&format!("1{}", " + 1".repeat(50))).is_ok());
-    for too_deep in [
-        format!("1{}", " + 1".repeat(1000)),
-        "!".repeat(5000),
-        "[".repeat(5000),
-    ] {
+    for too_deep in [format!("1{}", " + 1".repeat(1000)), "!".repeat(5000), "[".repeat(5000)] {
         assert!(compile(&too_deep).is_err());
     }
     assert!(compile(&format!("{}1{}", "(".repeat(80), ")".repeat(80))).is_err());
