@@ -213,3 +213,6 @@ impl Chunked {
         Ok(Step::End((!trailers.is_empty()).then_some(trailers)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,13 +114,17 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
             return Err(CodecError::TransferEncoding);
         }
     }
-    let keep_alive = keeps_alive(line.version, headers);
+    let version = line.version.unwrap_or(Version::HTTP_10);
+    let keep_alive = keeps_alive(version, headers);
     if !upgrade && headers.contains_key(header::CONNECTION) {
         nominated::sanitize(headers, &mut fields.host)?;
     }
     let target = target::parse(target, &method)?;
-    if line.version != Version::HTTP_11 && !options.accept_http_10 {
+    if version != Version::HTTP_11 && !options.accept_http_10 {
         return Err(CodecError::LowVersion);
+    }
+    if line.version.is_none() {
+        return Err(CodecError::Syntax);
     }
     // The authority of an absolute target wins over `host` (RFC 9112, 3.2.2).
     let authority = match target.authority {
@@ -143,7 +147,7 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
             authority,
             path: target.path,
             protocol: None,
-            version: line.version,
+            version,
             headers: fields.headers,
         },
         length,
@@ -156,22 +160,23 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
 struct RequestLine {
     method: Range<usize>,
     target: Range<usize>,
-    version: Version,
+    /// None: neither HTTP/1.1 nor HTTP/1.0.
+    version: Option<Version>,
 }
 
 /// Why a request line is none.
 enum BadLine {
     Syntax,
-    /// A version that is not HTTP/1.x, or none at all.
-    Version,
+    /// No version, as in HTTP/0.9.
+    NoVersion,
     Characters,
 }
 
 impl BadLine {
     fn of(self, options: &H1Options) -> CodecError {
         match self {
-            Self::Version if !options.accept_http_10 => CodecError::LowVersion,
-            Self::Version | Self::Syntax => CodecError::Syntax,
+            Self::NoVersion if !options.accept_http_10 => CodecError::LowVersion,
+            Self::NoVersion | Self::Syntax => CodecError::Syntax,
             Self::Characters => CodecError::InvalidCharacters,
         }
     }
@@ -199,10 +204,10 @@ impl RequestLine {
             return Err(BadLine::Syntax);
         }
         let version = match line.get(version).unwrap_or_default() {
-            b"HTTP/1.1" => Version::HTTP_11,
-            b"HTTP/1.0" => Version::HTTP_10,
-            [] => return Err(BadLine::Version),
-            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => return Err(BadLine::Version),
+            b"HTTP/1.1" => Some(Version::HTTP_11),
+            b"HTTP/1.0" => Some(Version::HTTP_10),
+            [] => return Err(BadLine::NoVersion),
+            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => None,
             _ => return Err(BadLine::Syntax),
         };
         Ok(Self {

@@ -195,6 +195,12 @@ impl Wire {
         Ok(())
     }
 
+    /// Room that is held for bytes that were read.
+    #[cfg(test)]
+    pub(super) fn buffered(&self) -> usize {
+        self.inbound.capacity()
+    }
+
     /// Starts the body of a request whose head was read.
     pub(super) fn start_body(&mut self, length: Length) {
         self.fault = None;
