@@ -32,8 +32,10 @@ struct Echo {
 }
 
 fn reply(status: StatusCode, body: impl Into<bytes::Bytes>) -> (ResponseHead, Body) {
+    let body = body.into();
     let mut head = ResponseHead::new(status);
     head.set_static(http::header::DATE, "now");
+    head.headers.insert(http::header::CONTENT_LENGTH, body.len().into());
     (head, Body::full(body))
 }
 
@@ -178,7 +180,7 @@ fn answer(options: &CodecOptions, parts: &[&[u8]]) -> (String, Rc<Echo>) {
 }
 
 const LAST: &str = "GET /last HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-const LAST_ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const LAST_ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 #[test]
 fn a_body_nobody_reads_ends_the_connection() {

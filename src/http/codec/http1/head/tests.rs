@@ -83,7 +83,8 @@ fn framing_that_can_be_read_in_two_ways_is_refused() {
         ("content-length: 3\r\n 4", Syntax),
         ("content-length:\r\n 3", Syntax),
         ("content-length : 3", Syntax),
-        (" content-length: 3", Syntax),
+        // It makes the line before it longer: that of `host`.
+        (" content-length: 3", InvalidAuthority),
         ("transfer-encoding: gzip, chunked", TransferEncoding),
         ("transfer-encoding: identity", TransferEncoding),
         ("transfer-encoding:", TransferEncoding),
@@ -100,9 +101,7 @@ fn framing_that_can_be_read_in_two_ways_is_refused() {
         ("transfer-encoding: \x0bchunked", InvalidCharacters),
         ("transfer-encoding:\r\n chunked", Syntax),
     ] {
-        // A folded line's first character makes the line before it longer instead.
-        let expected = if lines.starts_with(' ') { None } else { Some(error) };
-        assert_eq!(refused(lines), expected, "{lines:?}");
+        assert_eq!(refused(lines), Some(error), "{lines:?}");
     }
 }
 
@@ -141,7 +140,6 @@ fn lines_that_are_no_headers() {
         ("a: b\x7fc", InvalidCharacters),
         ("a: b\rc", Syntax),
         ("a: b\r", Syntax),
-        ("a_b\r\n", Syntax),
     ] {
         assert_eq!(refused(lines), Some(error), "{lines:?}");
     }
