@@ -21,6 +21,8 @@ use crate::{
     config::{AnyExt, BuildCx, ConfigResult, read_data_source},
     http::{RequestHead, ResponseHead, StreamInfo},
 };
+pub use percent::decode as percent_decode;
+
 use command::Command;
 use json::Json;
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// Undoes percent encoding; a broken escape stays as it is.
-pub(super) fn decode(text: &str) -> Cow<'_, [u8]> {
+pub fn decode(text: &str) -> Cow<'_, [u8]> {
     let bytes = text.as_bytes();
     if !bytes.contains(&b'%') {
         return Cow::Borrowed(bytes);

@@ -148,14 +148,20 @@ impl Active {
             self.cx.filter_name = name.clone();
             filter.on_complete(&mut self.cx);
         }
-        let info = &mut self.cx.info;
-        info.access_log_type = "DownstreamEnd";
         // Only the formats of local replies see the body.
-        info.local_reply_body = None;
+        self.cx.info.local_reply_body = None;
         let stats = self.hcm.stats();
         stats
             .downstream_rq_time
-            .record(u64::try_from(now.duration_since(info.start).as_millis()).unwrap_or(u64::MAX));
+            .record(u64::try_from(now.duration_since(self.cx.info.start).as_millis()).unwrap_or(u64::MAX));
+        self.log("DownstreamEnd");
+        self.hcm.stream_ended();
+    }
+
+    /// Writes a line of this type (`%ACCESS_LOG_TYPE%`).
+    pub(super) fn log(&mut self, kind: &'static str) {
+        let info = &mut self.cx.info;
+        info.access_log_type = kind;
         let log = &self.hcm.config.access_log;
         if !log.is_empty() {
             log.log(&LogCx {
@@ -164,7 +170,6 @@ impl Active {
                 info,
             });
         }
-        self.hcm.stream_ended();
     }
 }
 

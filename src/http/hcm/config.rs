@@ -18,7 +18,7 @@ use xds_protos::{
             HttpConnectionManager as Proto, HttpFilter as FilterProto, Rds,
             http_connection_manager::{
                 CodecType as ProtoCodec, ForwardClientCertDetails, HcmAccessLogOptions, InternalAddressConfig,
-                PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, SetCurrentClientCertDetails,
+                PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
                 StripPortMode, UpgradeConfig,
             },
             http_filter::ConfigType,
@@ -32,6 +32,7 @@ use super::{
     local_reply::LocalReplies,
     options::{Common, Http1, http2},
     stats::HcmStats,
+    xfcc::CertDetails,
 };
 use crate::{
     access_log::AccessLogs,
@@ -100,6 +101,28 @@ pub struct Upgrade {
     pub chain: Option<FilterChainConfig>,
 }
 
+/// `HcmAccessLogOptions`: lines besides the one at the end of a stream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogMoments {
+    /// `flush_access_log_on_new_request`: once the route is chosen, before the filters.
+    pub new_request: bool,
+    /// `flush_log_on_tunnel_successfully_established`
+    pub tunnel: bool,
+}
+
+impl LogMoments {
+    fn build(proto: HcmAccessLogOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => HcmAccessLogOptions {
+            supported { flush_access_log_on_new_request, flush_log_on_tunnel_successfully_established }
+            ignored { access_log_flush_interval: "no lines are written while a stream runs" }
+        });
+        Ok(Self {
+            new_request: flush_access_log_on_new_request,
+            tunnel: flush_log_on_tunnel_successfully_established,
+        })
+    }
+}
+
 /// A connection manager as configured: immutable, shared by all workers.
 pub struct HcmConfig {
     /// `http.<stat_prefix>.`
@@ -120,6 +143,8 @@ pub struct HcmConfig {
     pub max_stream_duration: Option<Duration>,
     /// `access_log`
     pub access_log: AccessLogs,
+    /// `access_log_options`: when lines are written besides the end of a stream.
+    pub log_moments: LogMoments,
     /// `use_remote_address`
     pub use_remote_address: bool,
     /// `xff_num_trusted_hops`
@@ -153,7 +178,7 @@ pub struct HcmConfig {
     /// `forward_client_cert_details`
     pub forward_cert: ForwardClientCertDetails,
     /// `set_current_client_cert_details`
-    pub cert_details: SetCurrentClientCertDetails,
+    pub cert_details: CertDetails,
     /// `normalize_path`
     pub normalize_path: bool,
     /// `merge_slashes`
@@ -186,7 +211,8 @@ impl HcmConfig {
                 codec_type, stat_prefix, http_filters, add_user_agent, common_http_protocol_options,
                 http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
                 scheme_header_transformation, max_request_headers_kb, stream_idle_timeout, request_timeout,
-                request_headers_timeout, drain_timeout, delayed_close_timeout, access_log, access_log_options, use_remote_address,
+                request_headers_timeout, drain_timeout, delayed_close_timeout, access_log, access_log_options,
+                flush_access_log_on_new_request, use_remote_address,
                 xff_num_trusted_hops, internal_address_config, skip_xff_append, via, generate_request_id,
                 preserve_external_request_id, always_set_request_id_in_response, forward_client_cert_details,
                 set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes,
@@ -200,8 +226,7 @@ impl HcmConfig {
                 http1_safe_max_connection_duration: "a connection is closed after its running request",
                 drain_timeout_jitter: "drains take the full time",
                 stream_flush_timeout: "stream_idle_timeout covers flushing",
-                access_log_flush_interval: "lines are written at the end of a stream",
-                flush_access_log_on_new_request: "lines are written at the end of a stream",
+                access_log_flush_interval: "no lines are written while a stream runs",
                 represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "addresses are shown as they are",
                 stream_error_on_invalid_http_message: "a broken message ends its stream or connection",
                 proxy_status_config: "the proxy-status header is not added",
@@ -217,8 +242,12 @@ impl HcmConfig {
             }
         });
         let flag = |v: Option<xds_protos::google::protobuf::BoolValue>, default| v.map_or(default, |v| v.value);
-        if let Some(HcmAccessLogOptions { .. }) = access_log_options {
-            cx.ignored("access_log_options", "lines are written at the end of a stream");
+        let mut log_moments = LogMoments {
+            new_request: flush_access_log_on_new_request,
+            tunnel: false,
+        };
+        if let Some(options) = access_log_options {
+            log_moments = cx.field("access_log_options", |cx| LogMoments::build(options, cx))?;
         }
         if request_id_extension
             .as_ref()
@@ -310,6 +339,7 @@ impl HcmConfig {
             request_timeout: request_timeout.enabled_or(Duration::ZERO),
             max_stream_duration: common.max_stream_duration,
             access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
+            log_moments,
             use_remote_address: flag(use_remote_address, false),
             trusted_hops: xff_num_trusted_hops,
             skip_xff_append,
@@ -328,7 +358,9 @@ impl HcmConfig {
             preserve_external_request_id,
             always_set_request_id: always_set_request_id_in_response,
             forward_cert: ForwardClientCertDetails::try_from(forward_client_cert_details).unwrap_or_default(),
-            cert_details: set_current_client_cert_details.unwrap_or_default(),
+            cert_details: cx
+                .opt("set_current_client_cert_details", set_current_client_cert_details, CertDetails::build)?
+                .unwrap_or_default(),
             normalize_path: flag(normalize_path, false),
             merge_slashes,
             escaped_slashes: PathWithEscapedSlashesAction::try_from(path_with_escaped_slashes_action)

@@ -53,6 +53,9 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
         Ok(table) => {
             // A route may replace the timers.
             choose_route(&mut active, table.as_ref());
+            if active.hcm.config.log_moments.new_request {
+                active.log("DownstreamStart");
+            }
             let progress = active.cx.info.progress.clone();
             let (idle, request, longest) = (
                 active.idle_timeout(),

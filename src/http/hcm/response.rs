@@ -191,6 +191,9 @@ impl Active {
             stats.downstream_cx_upgrades_total.inc();
             stats.downstream_cx_upgrades_active.inc();
             let idle = self.idle_timeout();
+            if self.hcm.config.log_moments.tunnel {
+                self.log("DownstreamTunnelSuccessfullyEstablished");
+            }
             tunnel.copy(&self.cx.info, idle).await;
             stats.downstream_cx_upgrades_active.dec();
         });

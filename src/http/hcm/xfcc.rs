@@ -1,64 +1,161 @@
-//! `x-forwarded-client-cert`: telling the upstream who the client is, in five modes.
-
-use std::fmt::Write;
+//! `x-forwarded-client-cert`: telling the upstream who the client is, in five modes and two formats.
 
 use http::{HeaderName, HeaderValue};
-use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::ForwardClientCertDetails as Mode;
+use serde_json::{Map, Value};
+use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    ForwardClientCertDetails as Mode, ForwardClientCertFormat as Format, SetCurrentClientCertDetails as Proto,
+};
 
 use super::{HcmConfig, mutate::append};
-use crate::http::{ConnectionInfo, RequestHead};
+use crate::{
+    config::{BuildCx, ConfigResult},
+    formatter::percent_decode,
+    http::{ConnectionInfo, RequestHead, TlsInfo},
+};
 
 const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// `set_current_client_cert_details`: what of the client's certificate is told, besides `By` and `Hash`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CertDetails {
+    subject: bool,
+    cert: bool,
+    chain: bool,
+    dns: bool,
+    uri: bool,
+    issuer: bool,
+    json: bool,
+}
+
+impl CertDetails {
+    pub(super) fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => Proto { supported { subject, cert, chain, dns, uri, issuer, format } });
+        Ok(Self {
+            subject: subject.is_some_and(|v| v.value),
+            cert,
+            chain,
+            dns,
+            uri,
+            issuer,
+            json: match Format::try_from(format) {
+                Ok(Format::Text) => false,
+                Ok(Format::Json) => true,
+                Err(_) => return Err(cx.error_at("format", "value must be one of the defined enum values")),
+            },
+        })
+    }
+
+    fn text(&self, tls: &TlsInfo) -> String {
+        let mut parts: Vec<String> = tls.local.uri_sans.iter().map(|uri| format!("By={uri}")).collect();
+        if !tls.peer.sha256.is_empty() {
+            parts.push(format!("Hash={}", tls.peer.sha256));
+        }
+        if self.cert && !tls.peer.url_encoded_pem.is_empty() {
+            parts.push(format!("Cert=\"{}\"", tls.peer.url_encoded_pem));
+        }
+        if self.chain && !tls.peer.url_encoded_chain.is_empty() {
+            parts.push(format!("Chain=\"{}\"", tls.peer.url_encoded_chain));
+        }
+        // Names are quoted even when empty, so that their commas cannot end the element.
+        let quoted = |name: &str| name.replace('"', "\\\"");
+        if self.subject {
+            parts.push(format!("Subject=\"{}\"", quoted(&tls.peer.subject)));
+        }
+        if self.uri {
+            parts.extend(tls.peer.uri_sans.iter().map(|u| format!("URI={u}")));
+        }
+        if self.dns {
+            parts.extend(tls.peer.dns_sans.iter().map(|d| format!("DNS={d}")));
+        }
+        if self.issuer {
+            parts.push(format!("Issuer=\"{}\"", quoted(&tls.peer.issuer)));
+        }
+        parts.join(";")
+    }
+
+    /// One element of the list that the header is as JSON.
+    fn json(&self, tls: &TlsInfo) -> String {
+        let mut element = Map::new();
+        let mut set = |key: &str, value: Value| {
+            if value.as_str() != Some("") && value.as_array().is_none_or(|a| !a.is_empty()) {
+                element.insert(key.to_owned(), value);
+            }
+        };
+        let list = |names: &[String]| Value::from(names.to_vec());
+        let pem = |encoded: &str| String::from_utf8_lossy(&percent_decode(encoded)).into_owned();
+        set("by", list(&tls.local.uri_sans));
+        set("hash", tls.peer.sha256.clone().into());
+        if self.cert {
+            set("cert", pem(&tls.peer.url_encoded_pem).into());
+        }
+        if self.chain {
+            set("chain", each_certificate(&pem(&tls.peer.url_encoded_chain)));
+        }
+        if self.subject {
+            set("subject", tls.peer.subject.clone().into());
+        }
+        if self.uri {
+            set("uri", list(&tls.peer.uri_sans));
+        }
+        if self.dns {
+            set("dns", list(&tls.peer.dns_sans));
+        }
+        if self.issuer {
+            set("issuer", tls.peer.issuer.clone().into());
+        }
+        Value::Object(element).to_string()
+    }
+}
 
 /// Removes, keeps, appends to or replaces the header.
 pub(super) fn request(head: &mut RequestHead, connection: &ConnectionInfo, config: &HcmConfig) {
     if config.forward_cert == Mode::AlwaysForwardOnly {
         return;
     }
-    let mutual = connection.tls.as_ref().is_some_and(|t| t.peer_presented);
-    if config.forward_cert == Mode::Sanitize || !mutual {
+    let tls = connection.tls.as_ref().filter(|t| t.peer_presented);
+    let Some(tls) = tls.filter(|_| config.forward_cert != Mode::Sanitize) else {
         head.headers.remove(XFCC);
         return;
-    }
-    if config.forward_cert == Mode::ForwardOnly {
-        return;
-    }
-    let Some(element) = element(connection, config).and_then(|e| HeaderValue::from_str(&e).ok()) else {
-        return;
     };
+    let details = &config.cert_details;
     match config.forward_cert {
-        Mode::AppendForward => append(&mut head.headers, XFCC, b",", &element),
-        Mode::SanitizeSet => {
-            head.headers.insert(XFCC, element);
+        Mode::AppendForward if head.headers.contains_key(XFCC) => append_element(head, details, tls),
+        Mode::AppendForward | Mode::SanitizeSet => {
+            let value = match details.json {
+                true => format!("[{}]", details.json(tls)),
+                false => details.text(tls),
+            };
+            match HeaderValue::try_from(value) {
+                Ok(value) => head.headers.insert(XFCC, value),
+                // What cannot be said must not be said by the client instead.
+                Err(_) => head.headers.remove(XFCC),
+            };
         }
-        _ => {}
+        Mode::Sanitize | Mode::ForwardOnly | Mode::AlwaysForwardOnly => {}
     }
 }
 
-fn element(connection: &ConnectionInfo, config: &HcmConfig) -> Option<String> {
-    let tls = connection.tls.as_ref()?;
-    let details = &config.cert_details;
-    let mut parts: Vec<String> = tls.local.uri_sans.iter().map(|uri| format!("By={uri}")).collect();
-    if !tls.peer.sha256.is_empty() {
-        parts.push(format!("Hash={}", tls.peer.sha256));
+/// An element more, in the format of those that are there: a JSON list gets it inside its brackets.
+fn append_element(head: &mut RequestHead, details: &CertDetails, tls: &TlsInfo) {
+    let values: Vec<&[u8]> = head.headers.get_all(XFCC).iter().map(HeaderValue::as_bytes).collect();
+    let joined = values.join(&b','[..]);
+    let list = joined.strip_suffix(b"]").filter(|start| start.starts_with(b"["));
+    let Some(list) = list else {
+        if let Ok(element) = HeaderValue::try_from(details.text(tls)) {
+            append(&mut head.headers, XFCC, b",", &element);
+        }
+        return;
+    };
+    let whole = [list, b",", details.json(tls).as_bytes(), b"]"].concat();
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)) {
+        head.headers.insert(XFCC, value);
     }
-    if details.cert && !tls.peer.url_encoded_pem.is_empty() {
-        parts.push(format!("Cert=\"{}\"", tls.peer.url_encoded_pem));
-    }
-    if details.chain && !tls.peer.url_encoded_chain.is_empty() {
-        parts.push(format!("Chain=\"{}\"", tls.peer.url_encoded_chain));
-    }
-    if details.subject.is_some_and(|v| v.value) {
-        let mut quoted = String::new();
-        // The subject is quoted even when empty, so that its commas cannot end the element.
-        let _ = write!(quoted, "Subject=\"{}\"", tls.peer.subject.replace('"', "\\\""));
-        parts.push(quoted);
-    }
-    if details.uri {
-        parts.extend(tls.peer.uri_sans.iter().map(|u| format!("URI={u}")));
-    }
-    if details.dns {
-        parts.extend(tls.peer.dns_sans.iter().map(|d| format!("DNS={d}")));
-    }
-    Some(parts.join(";"))
+}
+
+/// The certificates of a PEM text, each by itself.
+fn each_certificate(pem: &str) -> Value {
+    pem.split_inclusive("-----END CERTIFICATE-----\n")
+        .filter(|p| !p.trim().is_empty())
+        .map(str::to_owned)
+        .collect()
 }

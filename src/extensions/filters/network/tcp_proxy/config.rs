@@ -48,6 +48,10 @@ pub(super) struct Config {
     /// `max_connect_attempts`; default 1.
     pub(super) max_connect_attempts: u32,
     pub(super) access_log: AccessLogs,
+    /// `flush_access_log_on_start`: a line when the connection is taken.
+    pub(super) log_on_start: bool,
+    /// `flush_access_log_on_connected`: a line when the upstream is connected.
+    pub(super) log_on_connected: bool,
 }
 
 /// Where connections go.
@@ -81,11 +85,10 @@ impl Config {
         coverage!(cx, proto => Proto {
             supported {
                 stat_prefix, idle_timeout, access_log, max_connect_attempts, max_downstream_connection_duration,
-                access_log_options, cluster_specifier, upstream_connect_mode
+                access_log_options, flush_access_log_on_connected, cluster_specifier, upstream_connect_mode
             }
             ignored {
-                access_log_flush_interval: "lines are written at the end of a connection",
-                flush_access_log_on_connected: "lines are written at the end of a connection",
+                access_log_flush_interval: "no lines are written while a connection runs",
                 max_downstream_connection_duration_jitter_percentage: "connections end at the full duration",
                 downstream_idle_timeout: "idle_timeout covers both sides",
                 upstream_idle_timeout: "idle_timeout covers both sides",
@@ -103,8 +106,9 @@ impl Config {
             }
         });
         let _ = upstream_connect_mode;
-        if let Some(TcpAccessLogOptions { .. }) = access_log_options {
-            cx.ignored("access_log_options", "lines are written at the end of a connection");
+        let (mut log_on_start, mut log_on_connected) = (false, flush_access_log_on_connected);
+        if let Some(options) = access_log_options {
+            (log_on_start, log_on_connected) = cx.field("access_log_options", |cx| log_options(options, cx))?;
         }
         let clusters = match cluster_specifier {
             Some(ClusterSpecifier::Cluster(name)) => Clusters::One(name.into()),
@@ -128,6 +132,17 @@ impl Config {
             max_duration: max_downstream_connection_duration.enabled_or(Duration::ZERO),
             max_connect_attempts: max_connect_attempts.map_or(1, |v| v.value).max(1),
             access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
+            log_on_start,
+            log_on_connected,
         })
     }
+}
+
+/// Whether a line is written at the start, and when connected.
+fn log_options(proto: TcpAccessLogOptions, cx: &mut BuildCx<'_>) -> ConfigResult<(bool, bool)> {
+    coverage!(cx, proto => TcpAccessLogOptions {
+        supported { flush_access_log_on_connected, flush_access_log_on_start }
+        ignored { access_log_flush_interval: "no lines are written while a connection runs" }
+    });
+    Ok((flush_access_log_on_start, flush_access_log_on_connected))
 }

@@ -26,9 +26,15 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
         stats,
         upstream: None,
     };
+    if config.log_on_start {
+        session.log("TcpConnectionStart");
+    }
     let Some(lease) = connect(&mut session, &worker).await else {
         return;
     };
+    if config.log_on_connected {
+        session.log("TcpUpstreamConnected");
+    }
     let end = {
         let copying = copy(connection.stream, lease.stream, config.idle_timeout, &session.progress);
         match config.max_duration {
@@ -92,7 +98,14 @@ impl Drop for Session<'_> {
         if let Some(details) = connection.termination_details.take() {
             self.info.connection_termination_details = Some(details.into());
         }
-        self.info.access_log_type = "TcpConnectionEnd";
+        self.log("TcpConnectionEnd");
+    }
+}
+
+impl Session<'_> {
+    /// Writes a line of this type (`%ACCESS_LOG_TYPE%`).
+    fn log(&mut self, kind: &'static str) {
+        self.info.access_log_type = kind;
         if !self.config.access_log.is_empty() {
             self.config.access_log.log(&LogCx {
                 request: None,
