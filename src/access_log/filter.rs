@@ -11,12 +11,13 @@ use xds_protos::envoy::{
         },
         core::v3::RuntimeUInt32,
     },
+    data::accesslog::v3::AccessLogType,
     extensions::access_loggers::filters::cel::v3::ExpressionFilter,
 };
 
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, FractionalPercent, fraction, plain, unpack},
-    http::{Flag, RequestHead, ResponseHead, StreamInfo},
+    http::{Flag, RequestHead, ResponseHead, StreamInfo, grpc},
     matching::{
         HeaderMatcher, MetadataMatcher,
         cel::{CelExpression, CelOptions},
@@ -49,7 +50,9 @@ pub enum LogFilter {
     NotHealthCheck,
     /// `envoy.access_loggers.extension_filters.cel`
     Cel(Box<CelExpression>),
-    /// `traceable_filter`, `log_type_filter`: constant here.
+    /// `log_type_filter`: names of [`StreamInfo::access_log_type`]
+    LogType(Vec<&'static str>, bool),
+    /// `traceable_filter`: constant here.
     Always(bool),
 }
 
@@ -169,10 +172,8 @@ impl LogFilter {
             FilterSpecifier::TraceableFilter(_) => Ok(Self::Always(false)),
             FilterSpecifier::LogTypeFilter(filter) => {
                 coverage!(cx, filter => LogTypeFilter { supported { types, exclude } });
-                // Lines are written at the end of a stream: DownstreamEnd, TcpConnectionEnd and their like.
-                const END_TYPES: [i32; 4] = [2, 6, 8, 11];
-                let listed = types.iter().any(|t| END_TYPES.contains(t));
-                Ok(Self::Always(listed != exclude))
+                let names = types.into_iter().filter_map(|t| AccessLogType::try_from(t).ok());
+                Ok(Self::LogType(names.map(|t| t.as_str_name()).collect(), exclude))
             }
             FilterSpecifier::ExtensionFilter(filter) => cx.field("extension_filter", |cx| extension(filter, cx)),
         }
@@ -206,6 +207,7 @@ impl LogFilter {
                 response,
                 ..MatchCx::stream(info)
             }),
+            Self::LogType(types, exclude) => types.contains(&info.access_log_type) != *exclude,
             Self::Always(constant) => *constant,
         }
     }
@@ -220,15 +222,10 @@ fn grpc_status(response: Option<&ResponseHead>, info: &StreamInfo) -> i32 {
     if let Some(status) = told.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()) {
         return status;
     }
-    match info.response_code.map_or(0, |s| s.as_u16()) {
-        200 => 0,
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    }
+    info.response_code
+        .map_or(2, grpc::status_of_http)
+        .try_into()
+        .unwrap_or(2)
 }
 
 fn extension(proto: ExtensionFilter, cx: &mut BuildCx<'_>) -> ConfigResult<LogFilter> {

@@ -6,6 +6,7 @@ use super::{
     FormatCx,
     command::{Kind, number, put},
 };
+use crate::http::grpc;
 
 /// How a status is written.
 #[derive(Debug, Clone, Copy)]
@@ -73,12 +74,5 @@ fn status(cx: &FormatCx<'_>) -> Option<u64> {
     if let Some(status) = cx.response.and_then(|r| of(&r.headers)) {
         return Some(status);
     }
-    Some(match cx.info.response_code?.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    })
+    Some(u64::from(grpc::status_of_http(cx.info.response_code?)))
 }

@@ -132,7 +132,9 @@ impl Json {
                 command.write(scratch, cx).is_none()
             }
             Self::Literal(text) => &**text == b"null",
-            _ => false,
+            // A struct of which nothing is left is left out too.
+            Self::Object(fields) => fields.iter().all(|(_, value)| value.is_missing(scratch, cx)),
+            Self::List(_) | Self::Text(_) => false,
         }
     }
 }

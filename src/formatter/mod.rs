@@ -4,6 +4,7 @@
 //! [`Format::parse`] and [`Format::build`] compile once; [`Format::write`] appends to a buffer and allocates only
 //! for JSON.
 
+mod arguments;
 mod command;
 mod grpc_status;
 mod json;
@@ -12,6 +13,7 @@ mod operators;
 mod parse;
 mod percent;
 mod time;
+mod values;
 
 use xds_protos::envoy::config::core::v3::{
     JsonFormatOptions, SubstitutionFormatString as Proto, TypedExtensionConfig, substitution_format_string,
@@ -150,6 +152,11 @@ impl Format {
             },
             Body::Json(_) => None,
         }
+    }
+
+    /// Whether it writes JSON, which ends with a line feed.
+    pub fn is_json(&self) -> bool {
+        matches!(self.body, Body::Json(_))
     }
 
     /// `content_type`, or Envoy's default: `application/json` for JSON, `text/plain` otherwise.

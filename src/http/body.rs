@@ -1,6 +1,7 @@
 //! Bodies: one enum for what usually happens, a box for what filters wrap around it.
 
 use std::{
+    borrow::Cow,
     error::Error as StdError,
     pin::Pin,
     task::{Context, Poll},
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::codec::RequestBody;
+use super::{Flag, codec::RequestBody};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +31,14 @@ pub enum BodyError {
     /// No byte for longer than the stream's idle timeout allows.
     #[error("stream idle timeout")]
     IdleTimeout,
-    /// The route's timeout passed while the response was on its way.
-    #[error("upstream response timeout")]
-    UpstreamTimeout,
+    /// The response broke off or took too long: what the log says of it.
+    #[error("{details}")]
+    Upstream {
+        /// The response flag.
+        flag: Flag,
+        /// `%RESPONSE_CODE_DETAILS%`
+        details: Cow<'static, str>,
+    },
     /// The stream was reset by this side, for the reason named.
     #[error("stream reset: {0}")]
     Reset(&'static str),

@@ -12,7 +12,7 @@ use xds_protos::prost::{Message, Name};
 use super::{Body, LocalReply, RequestHead, ResponseHead, StreamInfo};
 use crate::{
     config::{BuildCx, ConfigResult},
-    route::RouteMatch,
+    route::{RouteMatch, RouteOutcome, RouteTable},
     server::Worker,
 };
 
@@ -69,6 +69,28 @@ pub struct FilterCx {
 }
 
 impl FilterCx {
+    /// Looks the route up; without one the router answers 404.
+    pub fn choose_route(&mut self, head: &RequestHead, table: Option<&Arc<RouteTable>>) {
+        self.route = None;
+        let upstream = &mut self.info.upstream;
+        (upstream.cluster, upstream.cluster_observability_name) = (None, None);
+        self.info.route_name = None;
+        let Some(table) = table else { return };
+        let RouteOutcome::Match(found) = table.find(head, &self.info, fastrand::u64(..)) else {
+            return;
+        };
+        self.info.route_name = (!found.name.is_empty()).then(|| found.name.clone());
+        self.info.route_metadata = found.metadata.clone();
+        self.info.virtual_host_metadata = found.virtual_host().metadata.clone();
+        // Known from here on, so that a request a filter answers is logged with the cluster it was meant for.
+        if let Some(cluster) = self.worker.clusters.get(found.cluster_name()) {
+            let upstream = &mut self.info.upstream;
+            upstream.cluster = Some(cluster.info.name.clone());
+            upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
+        }
+        self.route = Some(found);
+    }
+
     /// The running filter's most specific per-route configuration of type `T`: route, then virtual host,
     /// then route configuration.
     pub fn route_config<T: 'static>(&self) -> Option<&T> {

@@ -49,27 +49,3 @@ impl LocalReply {
         self
     }
 }
-
-/// The gRPC status that stands for an HTTP status, by the table of the gRPC specification.
-pub fn grpc_of_http(status: StatusCode) -> u32 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
-    }
-}
-
-/// `grpc-message` keeps printable ASCII but `%`.
-pub fn percent_encode(body: &[u8]) -> String {
-    let mut out = String::with_capacity(body.len());
-    for b in body {
-        match b {
-            b' '..=b'~' if *b != b'%' => out.push(*b as char),
-            _ => out.push_str(&format!("%{b:02X}")),
-        }
-    }
-    out
-}

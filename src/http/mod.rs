@@ -4,6 +4,7 @@
 pub mod body;
 pub mod codec;
 pub mod filter;
+pub mod grpc;
 pub mod hcm;
 pub mod head;
 pub mod local_reply;

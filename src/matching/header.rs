@@ -147,14 +147,37 @@ impl HeaderMatcher {
 
     /// Whether the request's header matches.
     pub fn matches(&self, head: &RequestHead) -> bool {
-        self.matches_value(self.name.get(head).as_deref())
+        match &self.name {
+            HeaderLookup::Pseudo(name) => self.matches_value(head.get(name)),
+            HeaderLookup::Header(_) => self.matches_map(&head.headers),
+        }
+    }
+
+    /// Whether the response's header, or `:status`, matches.
+    pub fn matches_response(&self, head: &ResponseHead) -> bool {
+        match &self.name {
+            HeaderLookup::Pseudo(name) => self.matches_value(head.get(name)),
+            HeaderLookup::Header(_) => self.matches_map(&head.headers),
+        }
     }
 
     /// Whether a header of `headers` matches; pseudo-headers are not in there.
+    ///
+    /// Each of several values is looked at by itself: one that matches is enough, and inverted, none may.
     pub fn matches_map(&self, headers: &HeaderMap) -> bool {
-        match &self.name {
-            HeaderLookup::Pseudo(_) => self.matches_value(None),
-            HeaderLookup::Header(name) => self.matches_value(joined(headers, name).as_deref()),
+        let HeaderLookup::Header(name) = &self.name else {
+            return self.matches_value(None);
+        };
+        let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        match (values.next(), values.next()) {
+            (first, None) => self.matches_value(first),
+            (first, second) => {
+                let mut all = first.into_iter().chain(second).chain(values);
+                match self.invert {
+                    false => all.any(|v| self.matches_value(Some(v))),
+                    true => all.all(|v| self.matches_value(Some(v))),
+                }
+            }
         }
     }
 

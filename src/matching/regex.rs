@@ -18,11 +18,12 @@ impl RegexMatcher {
     /// Compiles `RegexMatcher.regex`.
     pub fn build(proto: ProtoRegex, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let pattern = pattern(proto, cx)?;
-        Ok(Self(compile(
-            &format!(r"\A(?:{})\z", translate(&pattern)),
-            &pattern,
-            cx,
-        )?))
+        let translated = translate(&pattern);
+        if pattern.contains(')') {
+            // What closes a group that it did not open must not close ours.
+            compile(&translated, &pattern, cx)?;
+        }
+        Ok(Self(compile(&format!(r"\A(?:{translated})\z"), &pattern, cx)?))
     }
 
     /// Whether the whole of `text` matches.
@@ -93,7 +94,23 @@ fn pattern(proto: ProtoRegex, cx: &mut BuildCx<'_>) -> ConfigResult<String> {
 fn compile(translated: &str, pattern: &str, cx: &BuildCx<'_>) -> ConfigResult<Regex> {
     RegexBuilder::new(translated)
         .build()
-        .map_err(|e| cx.error_at("regex", format!("invalid regex '{pattern}': {e}")))
+        .map_err(|e| cx.error_at("regex", re2_error(&e.to_string(), pattern)))
+}
+
+/// What is wrong with a pattern, in RE2's words.
+fn re2_error(error: &str, pattern: &str) -> String {
+    let from = |c: char| pattern.rfind(c).map_or(pattern, |at| &pattern[at..]);
+    // The last line of a syntax error says what it is.
+    match error.lines().last().unwrap_or_default().trim_start_matches("error: ") {
+        "unclosed group" => format!("missing ): {pattern}"),
+        "unopened group" => format!("unexpected ): {pattern}"),
+        "unclosed character class" => format!("missing ]: {}", from('[')),
+        "repetition operator missing expression" => format!("no argument for repetition operator: {pattern}"),
+        "invalid character class range, the start must be <= the end" => {
+            format!("invalid character class range: {}", from('['))
+        }
+        other => format!("invalid regex '{pattern}': {other}"),
+    }
 }
 
 /// Rewrites what RE2 and the `regex` crate read differently: ASCII-only classes and word boundaries, literal

@@ -75,11 +75,13 @@ fn header_matchers() {
 }
 
 #[test]
-fn several_values_are_joined() {
+fn several_values_are_matched_one_by_one() {
     let mut headers = HeaderMap::new();
     headers.append("x", "a".parse().unwrap());
     headers.append("x", "b".parse().unwrap());
-    assert!(header("{name: x, string_match: {exact: 'a,b'}}").matches_map(&headers));
+    assert!(header("{name: x, string_match: {exact: b}}").matches_map(&headers));
+    assert!(!header("{name: x, string_match: {exact: 'a,b'}}").matches_map(&headers));
+    assert!(!header("{name: x, string_match: {exact: a}, invert_match: true}").matches_map(&headers));
 }
 
 fn regex(pattern: &str) -> RegexMatcher {

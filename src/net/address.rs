@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -55,4 +55,17 @@ impl From<SocketAddr> for Address {
     fn from(a: SocketAddr) -> Self {
         Self::Ip(a)
     }
+}
+
+/// The machine's address as others see it: that of the interface packets leave by; loopback when there is none.
+/// Looked up once.
+pub fn local_address() -> IpAddr {
+    static LOCAL: std::sync::OnceLock<IpAddr> = std::sync::OnceLock::new();
+    // Connecting a datagram socket sends nothing; it only picks the route (to a documentation network).
+    let route = || {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    };
+    *LOCAL.get_or_init(|| route().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |a: SocketAddr| a.ip()))
 }

@@ -9,7 +9,7 @@ mod listen;
 pub mod proxy_protocol;
 mod stream;
 
-pub use address::Address;
+pub use address::{Address, local_address};
 pub use address_proto::{from_proto as address_from_proto, socket_address};
 pub use cidr::{cidr_range, xds_cidr_range};
 pub use copy::{CopyEnd, CopyProgress, copy, copy_both_ways};

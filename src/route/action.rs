@@ -15,7 +15,8 @@ use xds_protos::envoy::config::{
 };
 
 use super::{
-    ClusterSpecifier, CorsPolicy, HashPolicies, HedgePolicy, MetadataMatch, MirrorPolicy, RetryExtension, RetryPolicy,
+    ClusterSpecifier, CorsPolicy, HashPolicies, HedgePolicy, MetadataMatch, MirrorPolicy, RedirectPredicate,
+    RetryPolicy,
     cluster::lb_metadata,
     mutation::header_name,
     path::PathMatch,
@@ -242,8 +243,8 @@ pub struct InternalRedirectPolicy {
     pub allow_cross_scheme: bool,
     /// Response headers copied into the new request.
     pub headers_to_copy: Vec<HeaderName>,
-    /// Predicates by name, in order.
-    pub predicates: Vec<RetryExtension>,
+    /// Predicates in order.
+    pub predicates: Vec<RedirectPredicate>,
 }
 
 /// The default of [`Timeouts::global`].
@@ -388,13 +389,10 @@ impl InternalRedirectPolicy {
                 }
                 header_name(&name, cx)
             })?,
-            predicates: predicates
-                .into_iter()
-                .map(|TypedExtensionConfig { name, typed_config }| RetryExtension {
-                    name,
-                    config: typed_config,
-                })
-                .collect(),
+            predicates: cx.each("predicates", predicates, |proto, cx| {
+                coverage!(cx, proto => TypedExtensionConfig { supported { name, typed_config } });
+                RedirectPredicate::build(&name, typed_config, cx)
+            })?,
         })
     }
 }

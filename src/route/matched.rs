@@ -128,13 +128,13 @@ impl RouteMatch {
     pub fn finalize_request_headers(&self, head: &mut RequestHead, info: &StreamInfo, keep_original: bool) {
         let weighted = self.weighted_cluster();
         if let Some(weighted) = weighted {
-            mutate_request(&weighted.request, head, info);
+            weighted.request.run(head, info);
             if let Some(host) = &weighted.host_rewrite {
                 head.authority = Some(host.clone());
             }
         }
         for mutations in self.levels(&self.table.request, &self.virtual_host().request, &self.request) {
-            mutate_request(mutations, head, info);
+            mutations.run(head, info);
         }
         let Some(action) = self.forward() else {
             return;
@@ -251,19 +251,6 @@ impl Deref for RouteMatch {
         let vhost = self.virtual_host();
         vhost.routes().get(self.route as usize).unwrap_or(&vhost.tls_redirect)
     }
-}
-
-fn mutate_request(mutations: &HeaderMutations, head: &mut RequestHead, info: &StreamInfo) {
-    if mutations.is_empty() {
-        return;
-    }
-    mutations.remove(&mut head.headers);
-    let cx = FormatCx {
-        request: Some(head),
-        response: None,
-        info,
-    };
-    mutations.evaluate(&head.headers, &cx).apply(&mut head.headers);
 }
 
 fn mutate_response(

@@ -10,6 +10,7 @@ use xds_protos::envoy::config::{
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult},
     formatter::{Format, FormatCx},
+    http::{RequestHead, StreamInfo},
 };
 
 /// Mutations of one level: all removals, then all additions, whose values are formatted before any of them is set.
@@ -68,6 +69,20 @@ impl HeaderMutations {
             add: add.into(),
             remove: remove.into(),
         })
+    }
+
+    /// Runs all of them on a request.
+    pub fn run(&self, head: &mut RequestHead, info: &StreamInfo) {
+        if self.is_empty() {
+            return;
+        }
+        self.remove(&mut head.headers);
+        let cx = FormatCx {
+            request: Some(head),
+            response: None,
+            info,
+        };
+        self.evaluate(&head.headers, &cx).apply(&mut head.headers);
     }
 
     /// Whether there is nothing to do.

@@ -2,21 +2,19 @@
 
 use std::{ops::BitOr, time::Duration};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use xds_protos::{
     envoy::{
-        config::{
-            core::v3::TypedExtensionConfig,
-            route::v3::{HedgePolicy as ProtoHedge, RetryPolicy as ProtoRetry, retry_policy as proto},
-        },
+        config::route::v3::{HedgePolicy as ProtoHedge, RetryPolicy as ProtoRetry, retry_policy as proto},
         r#type::v3::FractionalPercent as ProtoFraction,
     },
-    google::protobuf::{Any, Duration as ProtoDuration},
+    google::protobuf::Duration as ProtoDuration,
 };
 
+use super::plugins::{HostPredicate, PreviousPriorities};
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent, duration, fraction},
-    http::RequestHead,
+    http::{RequestHead, ResponseHead},
     matching::HeaderMatcher,
 };
 
@@ -146,22 +144,9 @@ pub struct RetryPolicy {
     /// Longest wait a reset header may ask for; default 300 s.
     pub reset_max_interval: Duration,
     /// Host predicates in order.
-    pub host_predicates: Vec<RetryExtension>,
-    /// The priority plug-in.
-    pub priority: Option<RetryExtension>,
-    /// Options predicates in order.
-    pub options_predicates: Vec<RetryExtension>,
-    /// `refresh_cluster_on_retry`: the route's cluster is chosen again before a retry.
-    pub refresh_cluster_on_retry: bool,
-}
-
-/// A retry plug-in by name and typed configuration; the router knows what `previous_hosts` means.
-#[derive(Debug, Clone)]
-pub struct RetryExtension {
-    /// Configured name, for example `envoy.retry_host_predicates.previous_hosts`.
-    pub name: String,
-    /// Its configuration, when it has one.
-    pub config: Option<Any>,
+    pub host_predicates: Vec<HostPredicate>,
+    /// Which priorities a retry avoids.
+    pub priority: Option<PreviousPriorities>,
 }
 
 /// A response header that tells how long to wait (`ResetHeader`).
@@ -186,8 +171,8 @@ impl RetryPolicy {
     }
 
     /// Whether a response header asks for a retry ([`RetryOn::RETRIABLE_HEADERS`]).
-    pub fn response_header_matches(&self, headers: &HeaderMap) -> bool {
-        self.retriable_headers.iter().any(|m| m.matches_map(headers))
+    pub fn response_header_matches(&self, response: &ResponseHead) -> bool {
+        self.retriable_headers.iter().any(|m| m.matches_response(response))
     }
 
     /// Builds the policy of a route or virtual host.
@@ -195,9 +180,11 @@ impl RetryPolicy {
         coverage!(cx, proto => ProtoRetry {
             supported {
                 retry_on, num_retries, per_try_timeout, per_try_idle_timeout, retry_priority, retry_host_predicate,
-                retry_options_predicates, host_selection_retry_max_attempts, retriable_status_codes, retry_back_off,
-                rate_limited_retry_back_off, retriable_headers, retriable_request_headers, refresh_cluster_on_retry,
+                host_selection_retry_max_attempts, retriable_status_codes, retry_back_off,
+                rate_limited_retry_back_off, retriable_headers, retriable_request_headers,
             }
+            ignored { refresh_cluster_on_retry: "a retry stays with the cluster of the first attempt" }
+            rejected { retry_options_predicates: "retry options predicates" }
         });
         let (base_interval, max_interval) = cx
             .opt("retry_back_off", retry_back_off, build_back_off)?
@@ -230,13 +217,20 @@ impl RetryPolicy {
             max_interval,
             reset_headers,
             reset_max_interval,
-            host_predicates: retry_host_predicate.into_iter().map(host_predicate).collect(),
-            priority: retry_priority.filter(|p| !p.name.is_empty()).map(|p| RetryExtension {
-                name: p.name,
-                config: p.config_type.map(|proto::retry_priority::ConfigType::TypedConfig(c)| c),
-            }),
-            options_predicates: retry_options_predicates.into_iter().map(options_predicate).collect(),
-            refresh_cluster_on_retry,
+            host_predicates: cx.each("retry_host_predicate", retry_host_predicate, |p, cx| {
+                coverage!(cx, p => proto::RetryHostPredicate { supported { name, config_type } });
+                let any = config_type.map(|proto::retry_host_predicate::ConfigType::TypedConfig(any)| any);
+                HostPredicate::build(&name, any, cx)
+            })?,
+            priority: cx.opt(
+                "retry_priority",
+                retry_priority.filter(|p| !p.name.is_empty()),
+                |p, cx| {
+                    coverage!(cx, p => proto::RetryPriority { supported { name, config_type } });
+                    let any = config_type.map(|proto::retry_priority::ConfigType::TypedConfig(any)| any);
+                    PreviousPriorities::build(&name, any, cx)
+                },
+            )?,
         })
     }
 }
@@ -277,22 +271,6 @@ fn build_rate_limited(
     })?;
     let max = max_interval.map_or(RESET_MAX_INTERVAL, |d| duration(&d).max(SHORTEST));
     Ok((headers, max))
-}
-
-fn host_predicate(proto: proto::RetryHostPredicate) -> RetryExtension {
-    RetryExtension {
-        name: proto.name,
-        config: proto
-            .config_type
-            .map(|proto::retry_host_predicate::ConfigType::TypedConfig(c)| c),
-    }
-}
-
-fn options_predicate(proto: TypedExtensionConfig) -> RetryExtension {
-    RetryExtension {
-        name: proto.name,
-        config: proto.typed_config,
-    }
 }
 
 /// How requests are hedged (`HedgePolicy`).

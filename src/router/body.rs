@@ -4,19 +4,75 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 use tokio::time::Sleep;
 
-use super::{forward::Request, timeout};
+use super::{failure::Failure, forward::Request, replay::Replay, timeout, upstream_log::AttemptLog};
 use crate::{
     http::{Body, BodyError, StreamInfo, stream_info::Progress},
     stats::Stats,
-    upstream::ClusterStats,
+    upstream::{ClusterStats, UpstreamFailure},
 };
+
+/// The request's body, for one attempt or for several.
+pub(super) enum Bodies {
+    /// None at all, or one that goes with the first attempt.
+    Once(Option<Body>),
+    /// One that is kept.
+    Kept(Replay),
+}
+
+impl Bodies {
+    pub(super) fn new(body: Body, keep: bool, limit: u64, stats: Stats<ClusterStats>) -> Self {
+        match body {
+            Body::Empty => Self::Once(Some(Body::Empty)),
+            body if keep => Self::Kept(Replay::new(body, limit, stats)),
+            body => Self::Once(Some(body)),
+        }
+    }
+
+    /// The body from its first byte.
+    pub(super) fn next(&mut self) -> Body {
+        match self {
+            Self::Once(Some(Body::Empty)) => Body::Empty,
+            Self::Once(body) => body.take().unwrap_or_default(),
+            Self::Kept(replay) => replay.body(),
+        }
+    }
+
+    /// The copy was given up: no other attempt can be made.
+    pub(super) fn abandoned(&self) -> bool {
+        matches!(self, Self::Kept(replay) if replay.abandoned())
+    }
+
+    /// The whole body once more, when all of it is kept.
+    pub(super) fn again(&self) -> Option<Body> {
+        match self {
+            Self::Once(Some(Body::Empty)) => Some(Body::Empty),
+            Self::Once(_) => None,
+            Self::Kept(replay) if replay.abandoned() => None,
+            Self::Kept(replay) => Some(replay.body()),
+        }
+    }
+
+    /// Reads what is there already, up to `limit` bytes, so that it is counted.
+    pub(super) fn read_what_came(&mut self, limit: u64) {
+        let mut body = self.next();
+        let mut read = 0;
+        while let Some(Some(Ok(frame))) = body.frame().now_or_never() {
+            read += frame.data_ref().map_or(0, |d| d.len() as u64);
+            if read >= limit {
+                return;
+            }
+        }
+    }
+}
 
 /// A request body as it goes upstream.
 pub(super) struct RequestTail {
@@ -57,8 +113,9 @@ impl HttpBody for RequestTail {
         self.inner.is_end_stream()
     }
 
+    /// Never told: `content-length` is what the client sent, not what is known by the time of a retry.
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        SizeHint::default()
     }
 }
 
@@ -68,12 +125,22 @@ pub(super) struct UpstreamTail {
     progress: Rc<Progress>,
     stats: Stats<ClusterStats>,
     start: Instant,
-    limit: Option<Duration>,
+    ready: Instant,
+    limits: timeout::Limits,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Written when the body ends.
+    _log: Option<AttemptLog>,
 }
 
 impl UpstreamTail {
-    pub(super) fn wrap(body: Body, request: &Request<'_>, info: &StreamInfo) -> Body {
+    /// `ready` is when the attempt had its connection.
+    pub(super) fn wrap(
+        body: Body,
+        request: &Request<'_>,
+        info: &StreamInfo,
+        ready: Instant,
+        log: Option<AttemptLog>,
+    ) -> Body {
         let stats = request.cluster.info.stats.clone();
         if matches!(body, Body::Empty) {
             let now = Instant::now();
@@ -86,25 +153,47 @@ impl UpstreamTail {
             progress: info.progress.clone(),
             stats,
             start: info.start,
-            limit: request.limits.global,
+            ready,
+            limits: request.limits,
             timer: None,
+            _log: log,
         })
     }
 
-    /// The route's timeout holds for the whole response; the timer is armed only while there is something to wait for.
-    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(limit) = self.limit else { return Poll::Pending };
+    /// The limit that runs out next, as things are now.
+    fn next_limit(&self) -> Option<(Instant, Failure)> {
         let progress = &self.progress;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(timeout::due(limit, progress).into())));
-        std::task::ready!(timer.as_mut().poll(cx));
-        let due = timeout::due(limit, progress);
-        if progress.request_complete.get() && due <= Instant::now() {
-            return Poll::Ready(());
+        let active = progress.last_activity.get().map_or(self.ready, |at| at.max(self.ready));
+        [
+            self.limits
+                .global
+                .map(|d| (timeout::due(d, progress), Failure::Timeout)),
+            self.limits.per_try_idle.map(|d| (active + d, Failure::PerTryIdle)),
+            self.limits.max_duration.map(|d| (self.ready + d, Failure::MaxDuration)),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(at, _)| *at)
+    }
+
+    /// The limits hold for the whole response; the timer is armed only while there is something to wait for.
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            let Some((due, failure)) = self.next_limit() else {
+                return Poll::Pending;
+            };
+            let waits_for_request = matches!(failure, Failure::Timeout) && !self.progress.request_complete.get();
+            if due <= Instant::now() && !waits_for_request {
+                return Poll::Ready(failure);
+            }
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
+            if timer.deadline() != due.into() {
+                timer.as_mut().reset(due.into());
+            }
+            std::task::ready!(timer.as_mut().poll(cx));
         }
-        timer.as_mut().reset(due.into());
-        timer.as_mut().poll(cx)
     }
 }
 
@@ -124,11 +213,15 @@ impl HttpBody for UpstreamTail {
         let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                std::task::ready!(this.poll_timeout(cx));
-                this.stats.local().upstream_rq_timeout.inc();
-                return Poll::Ready(Some(Err(BodyError::UpstreamTimeout)));
+                let failure = std::task::ready!(this.poll_limits(cx));
+                failure.count(this.stats.local());
+                return Poll::Ready(Some(Err(failure.late())));
             }
         };
+        if let Some(Err(error)) = &frame {
+            let failure = Failure::Upstream(UpstreamFailure::of_body(error));
+            return Poll::Ready(Some(Err(failure.late())));
+        }
         let now = Instant::now();
         let mut ended = frame.is_none();
         if let Some(Ok(frame)) = &frame {

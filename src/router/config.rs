@@ -1,11 +1,13 @@
 //! `envoy.extensions.filters.http.router.v3.Router` -> [`RouterConfig`].
 
+use http::HeaderValue;
 use xds_protos::{envoy::extensions::filters::http::router::v3::Router as Proto, google::protobuf::Any};
 
 use crate::{
     access_log::AccessLogs,
     config::{BuildCx, ConfigResult, unpack},
     http::hcm::HcmStats,
+    net::local_address,
     runtime::KnownKeys,
     stats::Stats,
 };
@@ -26,6 +28,8 @@ pub struct RouterConfig {
     pub keys: KnownKeys,
     /// `http.<stat_prefix>.*`
     pub stats: Stats<HcmStats>,
+    /// This machine's address: whom mirrored requests come from.
+    pub local_address: HeaderValue,
 }
 
 impl RouterConfig {
@@ -39,7 +43,7 @@ impl RouterConfig {
             }
             ignored {
                 start_child_span: "no tracer is built in yet: spans are not reported",
-                upstream_log_options: "a line is written at the end of each attempt",
+                upstream_log_options: "a line is written at the end of each attempt, and only there",
                 suppress_grpc_request_failure_code_stats: "only grpc_stats counts by gRPC status",
                 reject_connect_request_early_data: "bytes sent before CONNECT is answered wait for the answer",
             }
@@ -64,6 +68,7 @@ impl RouterConfig {
             upstream_log: cx.field("upstream_log", |cx| AccessLogs::build(upstream_log, cx))?,
             keys: cx.server.runtime.known.clone(),
             stats: cx.server.stats.scope(stat_prefix).block(),
+            local_address: HeaderValue::try_from(local_address().to_string()).map_err(|e| cx.error(e.to_string()))?,
         })
     }
 }

@@ -1,10 +1,12 @@
 //! Everything that can go wrong upstream, and what a client, a log and a retry policy see of it: one table.
 
+use std::borrow::Cow;
+
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::{
-    http::{Flag, LocalReply},
-    upstream::{ConnectFailure, UpstreamFailure},
+    http::{BodyError, Flag, LocalReply},
+    upstream::{ClusterStats, ConnectFailure, UpstreamFailure},
 };
 
 /// Why an attempt gave no response.
@@ -18,67 +20,90 @@ pub(super) enum Failure {
     Timeout,
     /// The retry policy's `per_try_timeout`.
     PerTryTimeout,
+    /// The retry policy's `per_try_idle_timeout`.
+    PerTryIdle,
+    /// The cluster's `max_stream_duration`, or what `x-envoy-upstream-stream-duration-ms` asked for.
+    MaxDuration,
+}
+
+/// What a reply to a failure depends on besides the failure.
+pub(super) struct ReplyCx {
+    /// Other attempts were made before.
+    pub(super) retried: bool,
+    /// `x-envoy-upstream-rq-timeout-alt-response`: a timeout is answered 204.
+    pub(super) alternative: bool,
+    /// The whole request was read.
+    pub(super) request_complete: bool,
+    /// `suppress_envoy_headers`
+    pub(super) suppress_envoy_headers: bool,
 }
 
 impl Failure {
     /// The response flag.
     pub(super) fn flag(&self) -> Flag {
         match self {
-            Self::Connect(f) | Self::Upstream(UpstreamFailure::Connect(f)) => match f {
-                ConnectFailure::Overflow => Flag::UpstreamOverflow,
-                _ => Flag::UpstreamConnectionFailure,
-            },
+            Self::Connect(f) | Self::Upstream(UpstreamFailure::Connect(f)) if f.is_overflow() => Flag::UpstreamOverflow,
+            Self::Connect(_) => Flag::UpstreamConnectionFailure,
             Self::Upstream(f) => match f {
+                UpstreamFailure::Connect(_) => Flag::UpstreamConnectionFailure,
                 UpstreamFailure::RemoteReset | UpstreamFailure::RemoteRefusedStream => Flag::UpstreamRemoteReset,
                 UpstreamFailure::ProtocolError(_) => Flag::UpstreamProtocolError,
                 UpstreamFailure::RequestBody(_) => Flag::LocalReset,
-                UpstreamFailure::ConnectionTermination | UpstreamFailure::Connect(_) => {
-                    Flag::UpstreamConnectionTermination
-                }
+                UpstreamFailure::ConnectionTermination => Flag::UpstreamConnectionTermination,
             },
-            Self::Timeout | Self::PerTryTimeout => Flag::UpstreamRequestTimeout,
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle => Flag::UpstreamRequestTimeout,
+            Self::MaxDuration => Flag::UpstreamMaxStreamDurationReached,
+        }
+    }
+
+    /// `%RESPONSE_CODE_DETAILS%` of what is no reset.
+    fn timer_details(&self) -> Option<&'static str> {
+        match self {
+            Self::Connect(_) | Self::Upstream(_) => None,
+            Self::Timeout => Some("response_timeout"),
+            Self::PerTryTimeout => Some("upstream_per_try_timeout"),
+            Self::PerTryIdle => Some("upstream_per_try_idle_timeout"),
+            Self::MaxDuration => Some("upstream_max_stream_duration_reached"),
+        }
+    }
+
+    /// The status a client is answered.
+    pub(super) fn status(&self, cx: &ReplyCx) -> StatusCode {
+        match self {
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle if cx.alternative => StatusCode::NO_CONTENT,
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle => StatusCode::GATEWAY_TIMEOUT,
+            Self::MaxDuration if cx.request_complete => StatusCode::GATEWAY_TIMEOUT,
+            Self::MaxDuration => StatusCode::REQUEST_TIMEOUT,
+            Self::Upstream(UpstreamFailure::ProtocolError(_)) => StatusCode::BAD_GATEWAY,
+            Self::Connect(_) | Self::Upstream(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// What the client is answered when this was the last attempt.
-    pub(super) fn reply(&self, retried: bool) -> LocalReply {
-        let (reason, transport) = match self {
-            Self::Timeout => {
-                return LocalReply::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "upstream request timeout",
-                    "response_timeout",
-                )
-                .flag(self.flag());
-            }
-            Self::PerTryTimeout => {
-                return LocalReply::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "upstream request timeout",
-                    "upstream_per_try_timeout",
-                )
-                .flag(self.flag());
-            }
-            Self::Connect(f) => (f.reset_reason(), f.transport_failure_reason()),
-            Self::Upstream(f) => (f.reset_reason(), f.transport_failure_reason()),
-        };
-        let status = match self {
-            Self::Upstream(UpstreamFailure::ProtocolError(_)) => StatusCode::BAD_GATEWAY,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
-        };
+    pub(super) fn reply(&self, cx: &ReplyCx) -> LocalReply {
+        let status = self.status(cx);
+        if let Some(details) = self.timer_details() {
+            let body = match self {
+                Self::MaxDuration => "upstream max stream duration reached",
+                _ if cx.alternative => "",
+                _ => "upstream request timeout",
+            };
+            return LocalReply::new(status, body, details).flag(self.flag());
+        }
+        let reason = self.reset_reason();
         let body = format!(
             "upstream connect error or disconnect/reset before headers. {}reset reason: {reason}",
-            if retried { "retried and the latest " } else { "" }
+            if cx.retried { "retried and the latest " } else { "" }
         );
-        let mut details = format!("upstream_reset_before_response_started{{{reason}");
-        if let Some(transport) = transport {
-            // The client is not told why; the log is.
-            details.push('|');
-            details.push_str(transport);
-        }
-        details.push('}');
+        // The client is not told why; the log is.
+        let details = match self.transport_failure() {
+            Some(transport) => format!("upstream_reset_before_response_started{{{reason}|{transport}}}"),
+            None => format!("upstream_reset_before_response_started{{{reason}}}"),
+        };
         let mut reply = LocalReply::new(status, body, details.replace(' ', "_")).flag(self.flag());
-        if matches!(self, Self::Connect(ConnectFailure::Overflow)) {
+        let overflow =
+            matches!(self, Self::Connect(f) | Self::Upstream(UpstreamFailure::Connect(f)) if f.is_overflow());
+        if overflow && !cx.suppress_envoy_headers {
             reply.headers.insert(
                 HeaderName::from_static("x-envoy-overloaded"),
                 HeaderValue::from_static("true"),
@@ -87,12 +112,46 @@ impl Failure {
         reply
     }
 
+    /// Counts a limit that ran out.
+    pub(super) fn count(&self, stats: &ClusterStats) {
+        match self {
+            Self::Connect(_) | Self::Upstream(_) => {}
+            Self::Timeout => stats.upstream_rq_timeout.inc(),
+            Self::PerTryTimeout => stats.upstream_rq_per_try_timeout.inc(),
+            Self::PerTryIdle => stats.upstream_rq_per_try_idle_timeout.inc(),
+            Self::MaxDuration => stats.upstream_rq_max_duration_reached.inc(),
+        }
+    }
+
+    /// What a response breaks off with when the failure comes after its head.
+    pub(super) fn late(&self) -> BodyError {
+        let details = match self.timer_details() {
+            Some(details) => Cow::Borrowed(details),
+            None => {
+                let reason = self.reset_reason().replace(' ', "_");
+                format!("upstream_reset_after_response_started{{{reason}}}").into()
+            }
+        };
+        BodyError::Upstream {
+            flag: self.flag(),
+            details,
+        }
+    }
+
+    fn reset_reason(&self) -> &'static str {
+        match self {
+            Self::Connect(f) => f.reset_reason(),
+            Self::Upstream(f) => f.reset_reason(),
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle | Self::MaxDuration => "local reset",
+        }
+    }
+
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`
     pub(super) fn transport_failure(&self) -> Option<&str> {
         match self {
             Self::Connect(f) => f.transport_failure_reason(),
             Self::Upstream(f) => f.transport_failure_reason(),
-            Self::Timeout | Self::PerTryTimeout => None,
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle | Self::MaxDuration => None,
         }
     }
 }

@@ -1,111 +1,105 @@
 //! Forwarding to a cluster: attempts, until one counts.
 
-use std::{pin::pin, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, pin::pin, rc::Rc, sync::Arc};
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
-    Routed, RouterConfig, Tunnel,
+    Outcome, Routed, RouterConfig, Tunnel,
     attempt::{self, Answer},
-    body::UpstreamTail,
-    failure::Failure,
-    headers, mirror,
-    replay::Replay,
+    body::{Bodies, UpstreamTail},
+    failure::{Failure, ReplyCx},
+    headers, mirror, redirect,
     retry::{Retry, Verdict},
-    timeout, transport,
+    timeout::{self, Limits},
+    transport,
+    upstream_log::AttemptLog,
 };
 use crate::{
     http::{Body, Flag, LocalReply, RequestHead, codec::Upgrade, filter::FilterCx},
-    route::{Priority, RouteAction, RouteMatch},
-    upstream::{Dropped, Host, LbContext, ResourcePriority, TransportOptions, WorkerCluster},
+    route::{HashOutcome, Priority, RouteAction, RouteMatch},
+    upstream::{ConnectFailure, Dropped, Host, LbContext, ResourcePriority, TransportOptions, WorkerCluster},
 };
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const TIMEOUT_RETRY: HeaderName = HeaderName::from_static("x-envoy-is-timeout-retry");
 
 /// Forwards the request as `action` says.
 pub(super) async fn forward(
-    config: &RouterConfig,
+    config: &Arc<RouterConfig>,
     cx: &mut FilterCx,
     head: &mut RequestHead,
     body: Body,
     upgrade: Option<Upgrade>,
     route: &RouteMatch,
     action: &RouteAction,
-) -> Result<Routed, Box<LocalReply>> {
+) -> Result<Outcome, Box<LocalReply>> {
     let name = route.cluster_name();
-    cx.info.virtual_cluster = route.virtual_cluster(head);
     let Some(cluster) = cx.worker.clusters.get(name) else {
         config.stats.local().no_cluster.inc();
         return Err(Box::new(
             LocalReply::new(action.cluster_not_found, "", "cluster_not_found").flag(Flag::NoClusterFound),
         ));
     };
+    cx.info.virtual_cluster = route.virtual_cluster(head);
     cx.info.upstream.cluster = Some(cluster.info.name.clone());
     cx.info.upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
+    cx.info.upstream.cluster_metadata = Some(cluster.info.metadata.clone());
     headers::strict_check(head, config)?;
-    refused(config, cx, &cluster)?;
+    headers::strip(head);
 
-    let priority = match action.priority {
-        Priority::Default => ResourcePriority::Default,
-        Priority::High => ResourcePriority::High,
-    };
-    let limits = timeout::limits(head, action, config);
-    let mut retry = Retry::new(action.retry_policy.as_ref(), head, &config.keys);
     let mut request = Request {
         config,
         route,
         action,
         cluster: &cluster,
-        priority,
-        limits,
+        priority: match action.priority {
+            Priority::Default => ResourcePriority::Default,
+            Priority::High => ResourcePriority::High,
+        },
+        hash: route.hash(head, &cx.info),
+        internal: headers::is_internal(head),
+        limits: Limits::default(),
         transport: None,
         tried: Vec::new(),
     };
+    refused(&request, cx)?;
+    cx.info.upstream.attempts = 1;
+    let Some(mut host) = request.pick(head) else {
+        return Err(request.no_healthy_upstream());
+    };
+    note_host(cx, &host);
+    request.limits = timeout::limits(head, action, &cluster.info, config);
+    let limits = request.limits;
+    limits.set_headers(head, true, &cx.info.progress, config);
+    let vhost = route.virtual_host();
+    if vhost.include_request_attempt_count {
+        head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
+    }
+    route.finalize_request_headers(head, &cx.info, !config.suppress_envoy_headers);
+    request.transport = transport::options(&cluster.info.http, head, &cx.info);
+    if cluster.info.sockets.speaks_proxy_protocol() {
+        request.transport = TransportOptions::with_proxy(request.transport.take(), &cx.info);
+    }
+    let mut retry = Retry::new(action.retry_policy.as_ref(), head, &config.keys);
 
-    let empty = matches!(body, Body::Empty);
     let buffer_limit = route
         .request_body_buffer_limit
         .unwrap_or_else(|| u64::from(cluster.info.per_connection_buffer_limit));
-    let mut bodies = Bodies::new(body, retry.possible(), buffer_limit);
+    let body = mirror::send(&request, head, body, buffer_limit, cx);
+    let keep = retry.possible() || action.internal_redirect.is_some();
+    let mut bodies = Bodies::new(body, keep, buffer_limit, cluster.info.stats.clone());
 
-    let expired = timeout::expire(limits.global, cx.info.progress.clone());
+    let expired = timeout::expire(limits.global, None, cx.info.progress.clone());
     tokio::pin!(expired);
-    let mut finalized = false;
     let mut held = None;
     loop {
-        let attempts = cx.info.upstream.attempts + 1;
-        let Some(host) = request.pick(head, cx) else {
-            charge(config, &cluster, StatusCode::SERVICE_UNAVAILABLE);
-            return Err(Box::new(
-                LocalReply::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "no healthy upstream",
-                    "no_healthy_upstream",
-                )
-                .flag(Flag::NoHealthyUpstream),
-            ));
-        };
-        cx.info.upstream.attempts = attempts;
-        if let Some(previous) = cx.info.upstream.host.replace(host.clone()) {
-            cx.info.upstream.earlier_hosts.push(previous);
-        }
-        if !finalized {
-            finalized = true;
-            route.finalize_request_headers(head, &cx.info, !config.suppress_envoy_headers);
-            request.transport = transport::options(&cluster.info.http, head, &cx.info);
-            if cluster.info.sockets.speaks_proxy_protocol() {
-                request.transport = TransportOptions::with_proxy(request.transport.take(), &cx.info);
-            }
-            mirror::send(action, head, empty, cx);
-        }
-        if route.virtual_host().include_request_attempt_count {
-            head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempts));
-        }
+        let attempts = cx.info.upstream.attempts;
         route.rewrite_host(head, &host.hostname, !config.suppress_envoy_headers);
-
+        let mut log = AttemptLog::start(config, head, &cx.info);
         let result = {
             // Pinned where it is made: `select!` would move kilobytes of it.
-            let mut running = pin!(attempt::run(&request, cx, head, &host, bodies.next()));
+            let mut running = pin!(attempt::run(&request, cx, head, &host, &mut bodies));
             tokio::select! {
                 biased;
                 result = running.as_mut() => result,
@@ -113,51 +107,72 @@ pub(super) async fn forward(
             }
         };
         drop(held.take());
+        if let Some(log) = &mut log {
+            log.note(&cx.info, &result);
+        }
+        if let Err(failure) = &result {
+            note_failure(failure, cx, &cluster, &host);
+        }
         let verdict = match &result {
-            Ok(answer) => retry.on_response(answer.head.status, &answer.head.headers, &cluster.info, priority),
-            Err(failure) => {
-                note_failure(failure, cx, &cluster, &host);
-                retry.on_failure(failure, &cluster.info, priority)
-            }
+            // Given up with the copy of the body.
+            _ if bodies.abandoned() => Verdict::Done,
+            Ok(answer) => retry.on_response(&answer.head, &cluster.info, request.priority),
+            Err(failure) => retry.on_failure(failure, &cluster.info, request.priority),
         };
         match verdict {
-            Verdict::Again(wait, guard) if bodies.can_repeat() => {
+            Verdict::Again(wait, guard) => {
                 if let Ok(answer) = &result {
                     charge_attempt(config, &cluster, &host, answer.head.status);
                 }
+                let timed_out = matches!(result, Err(Failure::PerTryTimeout));
                 drop(result);
-                let last = host.clone();
+                drop(log);
                 request.tried.push(host);
                 tokio::select! {
                     biased;
                     () = tokio::time::sleep(wait) => {}
-                    () = expired.as_mut() => {
-                        note_failure(&Failure::Timeout, cx, &cluster, &last);
-                        return Err(Box::new(Failure::Timeout.reply(true)));
-                    }
+                    () = expired.as_mut() => return Err(Box::new(request.reply(&Failure::Timeout, cx))),
                 }
                 held = Some(guard);
+                cx.info.upstream.attempts += 1;
+                host = match request.pick(head) {
+                    Some(host) => host,
+                    None => return Err(request.no_healthy_upstream()),
+                };
+                note_host(cx, &host);
+                limits.set_headers(head, false, &cx.info.progress, config);
+                if vhost.include_request_attempt_count {
+                    let attempts = cx.info.upstream.attempts;
+                    head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempts));
+                }
+                if vhost.include_is_timeout_retry_header {
+                    let value = HeaderValue::from_static(if timed_out { "true" } else { "false" });
+                    head.headers.insert(TIMEOUT_RETRY, value);
+                }
                 continue;
             }
-            Verdict::Again(..) => cluster.info.stats.local().retry_or_shadow_abandoned.inc(),
             Verdict::LimitExceeded => cx.info.flags.set(Flag::UpstreamRetryLimitExceeded),
-            Verdict::Done if attempts > 1 && result.is_ok() => {
-                cluster.info.stats.local().upstream_rq_retry_success.inc()
-            }
-            Verdict::Done | Verdict::Overflow => {}
+            Verdict::Overflow => cx.info.flags.set(Flag::UpstreamOverflow),
+            Verdict::Done if attempts > 1 => cluster.info.stats.local().upstream_rq_retry_success.inc(),
+            Verdict::Done => {}
         }
         return match result {
-            Ok(answer) => Ok(request.finish(*answer, head, cx, &host, upgrade)),
+            Ok(answer) => {
+                if let Some(outcome) = redirect::follow(&request, &answer.head, head, &bodies, cx) {
+                    return Ok(Outcome::Redirect(outcome));
+                }
+                Ok(Outcome::Response(Box::new(
+                    request.finish(*answer, head, cx, &host, upgrade, log),
+                )))
+            }
             Err(failure) => {
-                let mut reply = failure.reply(attempts > 1);
-                if let Failure::Timeout | Failure::PerTryTimeout = failure {
-                    charge(config, &cluster, StatusCode::GATEWAY_TIMEOUT);
-                } else {
-                    charge(config, &cluster, reply.status);
+                if let Failure::Connect(ConnectFailure::Overflow) = failure {
+                    cx.info.upstream.host = None;
                 }
-                if route.virtual_host().include_attempt_count_in_response {
-                    reply.headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempts));
-                }
+                // What has come of the request counts as received, though nobody took it.
+                bodies.read_what_came(buffer_limit);
+                let reply = request.reply(&failure, cx);
+                charge(&request, reply.status);
                 Err(Box::new(reply))
             }
         };
@@ -165,7 +180,8 @@ pub(super) async fn forward(
 }
 
 /// Maintenance mode and `drop_overload`: the cluster takes no request, or not this one.
-fn refused(config: &RouterConfig, cx: &FilterCx, cluster: &WorkerCluster) -> Result<(), Box<LocalReply>> {
+fn refused(request: &Request<'_>, cx: &FilterCx) -> Result<(), Box<LocalReply>> {
+    let cluster = request.cluster;
     let stats = cluster.info.stats.local();
     let (body, details, flag, header) = if cx.worker.server.runtime.in_maintenance(&cluster.info.name) {
         stats.upstream_rq_maintenance_mode.inc();
@@ -192,75 +208,88 @@ fn refused(config: &RouterConfig, cx: &FilterCx, cluster: &WorkerCluster) -> Res
             ),
         }
     };
-    charge(config, cluster, StatusCode::SERVICE_UNAVAILABLE);
+    charge(request, StatusCode::SERVICE_UNAVAILABLE);
     let mut reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, body, details).flag(flag);
-    if !config.suppress_envoy_headers {
+    if !request.config.suppress_envoy_headers {
         let yes = HeaderValue::from_static("true");
         reply.headers.insert(HeaderName::from_static(header), yes);
     }
     Err(Box::new(reply))
 }
 
-/// The request's body, for one attempt or for several.
-enum Bodies {
-    Once(Option<Body>),
-    Kept(Replay),
-}
-
-impl Bodies {
-    fn new(body: Body, keep: bool, limit: u64) -> Self {
-        match body {
-            Body::Empty => Self::Once(Some(Body::Empty)),
-            body if keep => Self::Kept(Replay::new(body, limit)),
-            body => Self::Once(Some(body)),
-        }
-    }
-
-    fn next(&mut self) -> Body {
-        match self {
-            Self::Once(body @ Some(Body::Empty)) => {
-                *body = Some(Body::Empty);
-                Body::Empty
-            }
-            Self::Once(body) => body.take().unwrap_or_default(),
-            Self::Kept(replay) => replay.body(),
-        }
-    }
-
-    fn can_repeat(&self) -> bool {
-        match self {
-            Self::Once(body) => matches!(body, Some(Body::Empty)),
-            Self::Kept(replay) => !replay.abandoned(),
-        }
-    }
-}
-
 /// What all attempts of a request share.
 pub(super) struct Request<'a> {
-    pub(super) config: &'a RouterConfig,
+    pub(super) config: &'a Arc<RouterConfig>,
     pub(super) route: &'a RouteMatch,
     pub(super) action: &'a RouteAction,
     pub(super) cluster: &'a Rc<WorkerCluster>,
     pub(super) priority: ResourcePriority,
-    pub(super) limits: timeout::Limits,
+    pub(super) hash: HashOutcome,
+    /// The request came from inside (`x-envoy-internal`).
+    pub(super) internal: bool,
+    pub(super) limits: Limits,
     /// What the connection must be made with.
     pub(super) transport: Option<Arc<TransportOptions>>,
-    /// Hosts of attempts that failed, for `previous_hosts`.
+    /// Hosts of the attempts before, in order.
     pub(super) tried: Vec<Arc<Host>>,
 }
 
 impl Request<'_> {
-    fn pick(&self, head: &RequestHead, cx: &FilterCx) -> Option<Arc<Host>> {
-        let policy = self.action.retry_policy.as_deref();
-        let avoid = policy.is_some_and(|p| p.host_predicates.iter().any(|e| e.name.ends_with("previous_hosts")));
-        let rejects = |host: &Host| self.tried.iter().any(|t| std::ptr::eq(&**t, host));
-        let hash = self.route.hash(head, &cx.info).hash;
+    fn pick(&self, head: &RequestHead) -> Option<Arc<Host>> {
+        let policy = self.action.retry_policy.as_deref().filter(|_| !self.tried.is_empty());
+        let predicates = policy.map_or(&[][..], |p| &p.host_predicates);
+        let rejects = |host: &Host| predicates.iter().any(|p| p.rejects(host, &self.tried));
+        let avoid = policy.and_then(|p| p.priority).map(|p| p.avoid(&self.tried));
         self.cluster.pick(&LbContext {
-            hash,
-            rejects: (avoid && !self.tried.is_empty()).then_some(&rejects as &dyn Fn(&Host) -> bool),
+            hash: self.hash.hash,
+            rejects: (!predicates.is_empty()).then_some(&rejects as &dyn Fn(&Host) -> bool),
             attempts: policy.map_or(1, |p| p.host_selection_attempts),
+            avoid_priorities: avoid.as_deref().unwrap_or_default(),
+            original_dst: self.original_destination(head),
             ..LbContext::default()
         })
+    }
+
+    /// Where an original destination cluster is to go by the request's header (`use_http_header`).
+    fn original_destination(&self, head: &RequestHead) -> Option<SocketAddr> {
+        let options = self.cluster.info.original_dst.as_ref().filter(|o| o.use_http_header)?;
+        let name = match options.http_header_name.as_str() {
+            "" => "x-envoy-original-dst-host",
+            name => name,
+        };
+        let value = head.get_str(name)?;
+        let address = value.parse().ok();
+        if address.is_none() {
+            self.cluster.info.stats.local().original_dst_host_invalid.inc();
+        }
+        address
+    }
+
+    fn no_healthy_upstream(&self) -> Box<LocalReply> {
+        charge(self, StatusCode::SERVICE_UNAVAILABLE);
+        Box::new(
+            LocalReply::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no healthy upstream",
+                "no_healthy_upstream",
+            )
+            .flag(Flag::NoHealthyUpstream),
+        )
+    }
+
+    /// What the client is answered after a failure.
+    fn reply(&self, failure: &Failure, cx: &FilterCx) -> LocalReply {
+        let attempts = cx.info.upstream.attempts;
+        let mut reply = failure.reply(&ReplyCx {
+            retried: attempts > 1,
+            alternative: self.limits.alternative,
+            request_complete: cx.info.progress.request_complete.get(),
+            suppress_envoy_headers: self.config.suppress_envoy_headers,
+        });
+        if self.route.virtual_host().include_attempt_count_in_response {
+            reply.headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempts));
+        }
+        reply
     }
 
     /// The answer that counts, as a response.
@@ -271,22 +300,24 @@ impl Request<'_> {
         cx: &mut FilterCx,
         host: &Arc<Host>,
         upgrade: Option<Upgrade>,
+        log: Option<AttemptLog>,
     ) -> Routed {
         let Answer {
             head: mut response,
             body,
             upgrade: upstream,
+            ready,
         } = answer;
         if !cx.info.health_check {
-            charge(self.config, self.cluster, response.status);
+            charge(self, response.status);
         }
         count_host(host, response.status);
         headers::response(&mut response, &cx.info, self.config);
         if self.route.virtual_host().include_attempt_count_in_response {
-            response
-                .headers
-                .insert(ATTEMPT_COUNT, HeaderValue::from(cx.info.upstream.attempts));
+            let attempts = cx.info.upstream.attempts;
+            response.headers.insert(ATTEMPT_COUNT, HeaderValue::from(attempts));
         }
+        self.set_cookies(&mut response.headers);
         // Mutations may print both.
         cx.info.response_code = Some(response.status);
         cx.info.response_code_details = Some("via_upstream".into());
@@ -296,12 +327,24 @@ impl Request<'_> {
             (Some(downstream), Some(upstream)) => Some(Tunnel { downstream, upstream }),
             _ => None,
         };
-        let body = UpstreamTail::wrap(body, self, &cx.info);
         Routed {
             head: response,
-            body,
+            body: UpstreamTail::wrap(body, self, &cx.info, ready, log),
             tunnel,
         }
+    }
+
+    /// The cookies that the hash policy made, so that the client comes back to the same host.
+    fn set_cookies(&self, headers: &mut HeaderMap) {
+        for cookie in &self.hash.set_cookies {
+            headers.append(header::SET_COOKIE, cookie.clone());
+        }
+    }
+}
+
+fn note_host(cx: &mut FilterCx, host: &Arc<Host>) {
+    if let Some(previous) = cx.info.upstream.host.replace(host.clone()) {
+        cx.info.upstream.earlier_hosts.push(previous);
     }
 }
 
@@ -309,20 +352,12 @@ fn note_failure(failure: &Failure, cx: &mut FilterCx, cluster: &WorkerCluster, h
     use std::sync::atomic::Ordering::Relaxed;
     // The flag comes with the reply: an attempt that is made again leaves none.
     cx.info.upstream.transport_failure = failure.transport_failure().map(str::to_owned);
-    let stats = cluster.info.stats.local();
-    match failure {
-        Failure::Timeout => {
-            stats.upstream_rq_timeout.inc();
-            host.stats.rq_timeout.fetch_add(1, Relaxed);
-        }
-        Failure::PerTryTimeout => {
-            stats.upstream_rq_per_try_timeout.inc();
-            host.stats.rq_timeout.fetch_add(1, Relaxed);
-        }
-        Failure::Connect(_) | Failure::Upstream(_) => {
-            host.stats.rq_error.fetch_add(1, Relaxed);
-        }
-    }
+    failure.count(cluster.info.stats.local());
+    let counter = match failure {
+        Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => &host.stats.rq_timeout,
+        Failure::Connect(_) | Failure::Upstream(_) | Failure::MaxDuration => &host.stats.rq_error,
+    };
+    counter.fetch_add(1, Relaxed);
 }
 
 /// An attempt whose answer is not the client's.
@@ -333,9 +368,9 @@ fn charge_attempt(config: &RouterConfig, cluster: &WorkerCluster, host: &Host, s
     }
 }
 
-fn charge(config: &RouterConfig, cluster: &WorkerCluster, status: StatusCode) {
-    if config.dynamic_stats {
-        cluster.info.codes.charge(status.as_u16(), false);
+fn charge(request: &Request<'_>, status: StatusCode) {
+    if request.config.dynamic_stats {
+        request.cluster.info.codes.charge(status.as_u16(), request.internal);
     }
 }
 

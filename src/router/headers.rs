@@ -5,6 +5,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::RouterConfig;
 use crate::http::{Flag, LocalReply, RequestHead, ResponseHead, StreamInfo};
 
+const ALT_STAT_NAME: HeaderName = HeaderName::from_static("x-envoy-upstream-alt-stat-name");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 /// `strict_check_headers`: a header that steers the router and does not parse is the client's error.
@@ -35,8 +37,21 @@ pub(super) fn response(head: &mut ResponseHead, info: &StreamInfo, config: &Rout
     if config.suppress_envoy_headers {
         return;
     }
-    let received = info.progress.last_downstream_rx.get().unwrap_or(info.start);
+    // An answer before the end of the request says nothing of the upstream's speed.
+    let Some(received) = info.progress.last_downstream_rx.get() else {
+        return;
+    };
     let came = info.progress.first_upstream_rx.get().unwrap_or(received);
     let millis = u64::try_from(came.saturating_duration_since(received).as_millis()).unwrap_or(u64::MAX);
     head.headers.insert(SERVICE_TIME, HeaderValue::from(millis));
+}
+
+/// Takes off what is for the router alone.
+pub(super) fn strip(head: &mut RequestHead) {
+    head.headers.remove(ALT_STAT_NAME);
+}
+
+/// Whether the connection manager found the request to come from inside.
+pub(super) fn is_internal(head: &RequestHead) -> bool {
+    head.headers.get(INTERNAL).is_some_and(|v| v == "true")
 }

@@ -10,15 +10,20 @@ mod failure;
 mod forward;
 mod headers;
 mod mirror;
+mod redirect;
 mod replay;
 mod retry;
 mod timeout;
 mod transport;
 mod tunnel;
+mod upstream_log;
+
+use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode, header};
 
 pub use config::RouterConfig;
+pub use redirect::InternalRedirect;
 pub use tunnel::Tunnel;
 
 use crate::{
@@ -37,14 +42,22 @@ pub struct Routed {
     pub tunnel: Option<Tunnel>,
 }
 
+/// What became of a request that was forwarded.
+pub enum Outcome {
+    /// The upstream's response.
+    Response(Box<Routed>),
+    /// The upstream redirected it, and the route says that this is followed here: the request starts anew.
+    Redirect(InternalRedirect),
+}
+
 /// Routes one request. The reply is what the proxy answers by itself.
 pub async fn run(
-    config: &RouterConfig,
+    config: &Arc<RouterConfig>,
     cx: &mut FilterCx,
     head: &mut RequestHead,
     body: Body,
     upgrade: Option<Upgrade>,
-) -> Result<Routed, Box<LocalReply>> {
+) -> Result<Outcome, Box<LocalReply>> {
     let stats = config.stats.local();
     stats.rq_total.inc();
     let Some(route) = cx.route.clone() else {
@@ -57,6 +70,7 @@ pub async fn run(
         Action::Redirect(redirect) => {
             stats.rq_redirect.inc();
             let mut reply = LocalReply::new(redirect.status, "", "direct_response");
+            cx.info.response_code_details = Some(reply.details.clone());
             if let Some(location) = route.redirect_location(head, &cx.info) {
                 reply.headers.insert(header::LOCATION, location);
             }
@@ -77,8 +91,10 @@ pub async fn run(
     }
 }
 
-fn direct_response(route: &RouteMatch, direct: &DirectResponse, head: &RequestHead, cx: &FilterCx) -> LocalReply {
+fn direct_response(route: &RouteMatch, direct: &DirectResponse, head: &RequestHead, cx: &mut FilterCx) -> LocalReply {
     let mut reply = LocalReply::new(direct.status, direct.body.clone(), "direct_response");
+    cx.info.response_code_details = Some(reply.details.clone());
+    cx.info.local_reply_body = Some(direct.body.clone());
     if let Some(format) = &direct.format {
         let mut out = Vec::new();
         format.write(

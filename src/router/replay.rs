@@ -14,7 +14,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use crate::http::{Body, BodyError};
+use crate::{
+    http::{Body, BodyError},
+    stats::Stats,
+    upstream::ClusterStats,
+};
 
 struct Shared {
     inner: Body,
@@ -24,6 +28,7 @@ struct Shared {
     trailers: Option<HeaderMap>,
     complete: bool,
     abandoned: bool,
+    stats: Stats<ClusterStats>,
 }
 
 /// The keeper of a body; hands out one copy per attempt.
@@ -31,7 +36,8 @@ struct Shared {
 pub(super) struct Replay(Rc<RefCell<Shared>>);
 
 impl Replay {
-    pub(super) fn new(inner: Body, limit: u64) -> Self {
+    /// Giving the copy up counts in `stats`.
+    pub(super) fn new(inner: Body, limit: u64, stats: Stats<ClusterStats>) -> Self {
         Self(Rc::new(RefCell::new(Shared {
             complete: inner.is_end_stream(),
             inner,
@@ -40,6 +46,7 @@ impl Replay {
             limit,
             trailers: None,
             abandoned: false,
+            stats,
         })))
     }
 
@@ -95,6 +102,7 @@ impl HttpBody for ReplayBody {
                         shared.kept += data.len() as u64;
                         if shared.kept > shared.limit {
                             shared.abandoned = true;
+                            shared.stats.local().retry_or_shadow_abandoned.inc();
                             shared.chunks = Vec::new();
                         } else {
                             let data = data.clone();

@@ -5,20 +5,22 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName};
 
 use super::failure::Failure;
 use crate::{
-    http::RequestHead,
+    http::{RequestHead, ResponseHead},
     route::{RetryOn, RetryPolicy},
     runtime::KnownKeys,
-    upstream::{ClusterInfo, ConnectFailure, Guard, ResourcePriority, UpstreamFailure},
+    upstream::{ClusterInfo, Guard, ResourcePriority, UpstreamFailure},
 };
 
 const RETRY_ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
 const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
 const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
+const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
+const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -41,6 +43,8 @@ pub(super) struct Retry<'a> {
     policy: Option<Arc<RetryPolicy>>,
     on: RetryOn,
     codes: Vec<u16>,
+    /// Response headers named by `x-envoy-retriable-header-names`.
+    names: Vec<HeaderName>,
     left: u32,
     next: Duration,
 }
@@ -52,7 +56,9 @@ fn default_base(keys: &KnownKeys) -> Duration {
 
 /// Whether any header of the request is about retries: one walk instead of four look-ups.
 fn steers(head: &RequestHead) -> bool {
-    let about = |n: &str| n.starts_with("x-envoy-retr") || n == "x-envoy-max-retries";
+    let about = |n: &str| {
+        n.starts_with("x-envoy-retr") || n == "x-envoy-max-retries" || n == "x-envoy-hedge-on-per-try-timeout"
+    };
     head.headers.keys().any(|n| about(n.as_str()))
 }
 
@@ -80,6 +86,14 @@ impl<'a> Retry<'a> {
                     .filter_map(|c| c.trim().parse::<u16>().ok()),
             );
         }
+        let mut names = Vec::new();
+        if steered && let Some(more) = head.headers.remove(&HEADER_NAMES) {
+            let more = more.to_str().unwrap_or_default().to_owned();
+            names.extend(more.split(',').filter_map(|n| n.trim().parse::<HeaderName>().ok()));
+        }
+        if steered {
+            head.headers.remove(&HEDGE);
+        }
         let mut left = policy.map_or(1, |p| p.num_retries);
         if steered
             && let Some(asked) = head
@@ -98,6 +112,7 @@ impl<'a> Retry<'a> {
             policy: policy.cloned(),
             on,
             codes,
+            names,
             left,
             next,
         }
@@ -111,15 +126,14 @@ impl<'a> Retry<'a> {
     /// After a response head.
     pub(super) fn on_response(
         &mut self,
-        status: StatusCode,
-        headers: &HeaderMap,
+        response: &ResponseHead,
         cluster: &ClusterInfo,
         priority: ResourcePriority,
     ) -> Verdict {
-        if !self.wants_response(status, headers) {
+        if !self.wants_response(response) {
             return Verdict::Done;
         }
-        let asked = self.rate_limited_wait(headers);
+        let asked = self.rate_limited_wait(&response.headers);
         self.again(cluster, priority, asked)
     }
 
@@ -136,8 +150,9 @@ impl<'a> Retry<'a> {
         self.again(cluster, priority, None)
     }
 
-    fn wants_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        let code = status.as_u16();
+    fn wants_response(&self, response: &ResponseHead) -> bool {
+        let headers = &response.headers;
+        let code = response.status.as_u16();
         if self.on.is_empty() {
             return false;
         }
@@ -156,7 +171,11 @@ impl<'a> Retry<'a> {
             || (self.on.has(RetryOn::RETRIABLE_4XX) && code == 409)
             || (self.on.has(RetryOn::RETRIABLE_STATUS_CODES) && self.codes.contains(&code))
             || (self.on.has(RetryOn::RETRIABLE_HEADERS)
-                && self.policy.as_ref().is_some_and(|p| p.response_header_matches(headers)))
+                && (self
+                    .policy
+                    .as_ref()
+                    .is_some_and(|p| p.response_header_matches(response))
+                    || self.names.iter().any(|n| headers.contains_key(n))))
             || match grpc() {
                 Some(1) => self.on.has(RetryOn::GRPC_CANCELLED),
                 Some(4) => self.on.has(RetryOn::GRPC_DEADLINE_EXCEEDED),
@@ -171,8 +190,7 @@ impl<'a> Retry<'a> {
         let any_reset = self.on.has(RetryOn::ON_5XX | RetryOn::GATEWAY_ERROR | RetryOn::RESET);
         match failure {
             // An open breaker is no reason to add load.
-            Failure::Connect(ConnectFailure::Overflow)
-            | Failure::Upstream(UpstreamFailure::Connect(ConnectFailure::Overflow)) => false,
+            Failure::Connect(f) | Failure::Upstream(UpstreamFailure::Connect(f)) if f.is_overflow() => false,
             Failure::Upstream(UpstreamFailure::RequestBody(_)) | Failure::Timeout => false,
             Failure::Connect(_) | Failure::Upstream(UpstreamFailure::Connect(_)) => {
                 any_reset || self.on.has(RetryOn::CONNECT_FAILURE | RetryOn::RESET_BEFORE_REQUEST)
@@ -180,7 +198,7 @@ impl<'a> Retry<'a> {
             Failure::Upstream(UpstreamFailure::RemoteRefusedStream) => {
                 any_reset || self.on.has(RetryOn::REFUSED_STREAM)
             }
-            Failure::Upstream(_) | Failure::PerTryTimeout => any_reset,
+            Failure::Upstream(_) | Failure::PerTryTimeout | Failure::PerTryIdle | Failure::MaxDuration => any_reset,
         }
     }
 

@@ -9,86 +9,126 @@ use http::{HeaderName, HeaderValue};
 
 use super::RouterConfig;
 use crate::{
-    http::{RequestHead, stream_info::Progress},
+    http::{
+        RequestHead,
+        grpc::{GRPC_TIMEOUT, parse_timeout, timeout_value},
+        stream_info::Progress,
+    },
     net::Deadline,
     route::RouteAction,
+    upstream::ClusterInfo,
 };
 
 const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 const PER_TRY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
 const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const STREAM_DURATION: HeaderName = HeaderName::from_static("x-envoy-upstream-stream-duration-ms");
+const ALTERNATIVE: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response");
 
 /// The timeouts of one request; none: no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Limits {
+    /// From the end of the request to the end of the response, all attempts together.
     pub(super) global: Option<Duration>,
+    /// From the end of the request, or the connection if that comes later, to the head of an attempt's response.
     pub(super) per_try: Option<Duration>,
+    /// How long an attempt may stand still.
+    pub(super) per_try_idle: Option<Duration>,
+    /// From the connection to the end of an attempt.
+    pub(super) max_duration: Option<Duration>,
+    /// A timeout is answered 204.
+    pub(super) alternative: bool,
+    /// `grpc-timeout` tells the upstream what is left.
+    grpc_header: bool,
 }
 
-/// Decides the timeouts, takes the headers that steer them off, and sets the one that tells the upstream.
-pub(super) fn limits(head: &mut RequestHead, action: &RouteAction, config: &RouterConfig) -> Limits {
-    let grpc = head.is_grpc();
-    let mut global = action.timeouts.global;
-    if grpc && let Some(max) = action.timeouts.max_grpc {
-        let asked = head
+/// Decides the timeouts and takes the headers that steer them off.
+pub(super) fn limits(
+    head: &mut RequestHead,
+    action: &RouteAction,
+    cluster: &ClusterInfo,
+    config: &RouterConfig,
+) -> Limits {
+    let timeouts = &action.timeouts;
+    let mut limits = Limits {
+        max_duration: cluster.http.max_stream_duration,
+        ..Limits::default()
+    };
+    // With `max_stream_duration` the connection manager keeps the time, by `grpc-timeout` too.
+    let mut global = Duration::ZERO;
+    if timeouts.max_stream_duration.is_none() {
+        global = timeouts.global;
+        if let Some(max) = timeouts.max_grpc.filter(|_| head.is_grpc()) {
+            limits.grpc_header = true;
+            global = head
+                .headers
+                .get(&GRPC_TIMEOUT)
+                .and_then(parse_timeout)
+                .unwrap_or_default();
+            if let Some(offset) = timeouts.grpc_offset.filter(|offset| *offset < global) {
+                global -= offset;
+            }
+            if !max.is_zero() && (global.is_zero() || global > max) {
+                global = max;
+            }
+        }
+    }
+    let policy = action.retry_policy.as_ref();
+    let mut per_try = policy.and_then(|p| p.per_try_timeout).unwrap_or_default();
+    limits.per_try_idle = policy.and_then(|p| p.per_try_idle_timeout);
+    if steers(head) {
+        let expected = head
             .headers
-            .get(&GRPC_TIMEOUT)
-            .and_then(grpc_timeout)
-            .unwrap_or(Duration::ZERO);
-        let asked = match action.timeouts.grpc_offset {
-            Some(offset) if asked > offset => asked - offset,
-            _ => asked,
-        };
-        global = if max.is_zero() || (!asked.is_zero() && asked < max) {
-            asked
-        } else {
-            max
-        };
-    }
-    if grpc
-        && let Some(duration) = &action.timeouts.max_stream_duration
-        && let Some(max) = duration.grpc_max
-        && let Some(asked) = head.headers.get(&GRPC_TIMEOUT).and_then(grpc_timeout)
-    {
-        let asked = asked.saturating_sub(duration.grpc_offset.unwrap_or_default());
-        global = if max.is_zero() { asked } else { asked.min(max) };
-    }
-    let steered = steers(head);
-    if steered
-        && config.respect_expected_rq_timeout
-        && let Some(expected) = take_millis(head, &EXPECTED)
-    {
-        global = expected;
-    }
-    if steered && let Some(asked) = take_millis(head, &RQ_TIMEOUT) {
-        global = asked;
-    }
-    let mut per_try = action
-        .retry_policy
-        .as_ref()
-        .and_then(|p| p.per_try_timeout)
-        .unwrap_or_default();
-    if steered && let Some(asked) = take_millis(head, &PER_TRY_TIMEOUT) {
-        per_try = asked;
+            .get(&EXPECTED)
+            .filter(|_| config.respect_expected_rq_timeout);
+        match expected {
+            // The caller's proxy has the deadline already: it goes on as it came.
+            Some(expected) => global = millis(expected).unwrap_or(global),
+            None => global = take_millis(head, &RQ_TIMEOUT).unwrap_or(global),
+        }
+        per_try = take_millis(head, &PER_TRY_TIMEOUT).unwrap_or(per_try);
+        limits.max_duration = take_millis(head, &STREAM_DURATION).map_or(limits.max_duration, non_zero);
+        limits.alternative = head.headers.remove(&ALTERNATIVE).is_some();
     }
     if !global.is_zero() && per_try >= global {
         per_try = Duration::ZERO;
     }
-    let expected = if per_try.is_zero() { global } else { per_try };
-    if !expected.is_zero() && !config.suppress_envoy_headers {
-        head.headers.insert(
-            EXPECTED,
-            HeaderValue::from(u64::try_from(expected.as_millis()).unwrap_or(u64::MAX)),
-        );
-    }
-    Limits {
-        global: non_zero(global),
-        per_try: non_zero(per_try),
+    limits.global = non_zero(global);
+    limits.per_try = non_zero(per_try);
+    limits
+}
+
+impl Limits {
+    /// Tells the upstream how long it has, before each attempt.
+    pub(super) fn set_headers(&self, head: &mut RequestHead, first: bool, progress: &Progress, config: &RouterConfig) {
+        let Some(mut expected) = self.per_try.or(self.global) else {
+            return;
+        };
+        if let Some(global) = self.global {
+            let complete = progress.last_downstream_rx.get();
+            let complete = complete.filter(|_| !first && progress.request_complete.get());
+            let elapsed = complete.map_or(Duration::ZERO, |at| at.elapsed());
+            // Nothing left would mean no limit.
+            let left = global.saturating_sub(elapsed).max(Duration::from_millis(1));
+            expected = expected.min(round_up(left));
+        }
+        if !config.suppress_envoy_headers {
+            let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+            head.headers.insert(EXPECTED, HeaderValue::from(millis));
+        }
+        if self.grpc_header {
+            head.headers.insert(GRPC_TIMEOUT, timeout_value(expected));
+        }
     }
 }
 
-/// Whether any header of the request steers the router: one walk instead of three look-ups.
+/// Whole milliseconds, as Envoy counts time: what is left of one counts.
+fn round_up(d: Duration) -> Duration {
+    let millis = d.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
+/// Whether any header of the request steers the router: one walk instead of five look-ups.
 fn steers(head: &RequestHead) -> bool {
     head.headers.keys().any(|n| n.as_str().starts_with("x-envoy-"))
 }
@@ -97,34 +137,24 @@ fn non_zero(d: Duration) -> Option<Duration> {
     (!d.is_zero()).then_some(d)
 }
 
-fn take_millis(head: &mut RequestHead, name: &HeaderName) -> Option<Duration> {
-    let value = head.headers.remove(name)?;
+fn millis(value: &HeaderValue) -> Option<Duration> {
     value.to_str().ok()?.parse().ok().map(Duration::from_millis)
 }
 
-/// `grpc-timeout`: up to eight digits and a unit.
-fn grpc_timeout(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let n: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(n * 3600),
-        "M" => Duration::from_secs(n * 60),
-        "S" => Duration::from_secs(n),
-        "m" => Duration::from_millis(n),
-        "u" => Duration::from_micros(n),
-        "n" => Duration::from_nanos(n),
-        _ => return None,
-    })
+fn take_millis(head: &mut RequestHead, name: &HeaderName) -> Option<Duration> {
+    millis(&head.headers.remove(name)?)
 }
 
-/// Waits for the route's timeout, which starts when the request is complete.
-pub(super) async fn expire(limit: Option<Duration>, progress: Rc<Progress>) {
+/// Waits for a limit that starts when the request is complete, and not before `from`.
+pub(super) async fn expire(limit: Option<Duration>, from: Option<Instant>, progress: Rc<Progress>) {
     let Some(limit) = limit else {
         return std::future::pending().await;
     };
     loop {
-        let due = due(limit, &progress);
+        let mut due = due(limit, &progress);
+        if let Some(from) = from {
+            due = due.max(from + limit);
+        }
         if due <= Instant::now() && progress.request_complete.get() {
             return;
         }
@@ -132,7 +162,7 @@ pub(super) async fn expire(limit: Option<Duration>, progress: Rc<Progress>) {
     }
 }
 
-/// When the timeout runs out, as things are now.
+/// When a limit from the end of the request runs out, as things are now.
 pub(super) fn due(limit: Duration, progress: &Progress) -> Instant {
     let complete = progress
         .request_complete

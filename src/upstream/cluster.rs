@@ -65,7 +65,11 @@ impl WorkerCluster {
     /// Picks a host. None: `no_healthy_upstream`.
     pub fn pick(&self, cx: &LbContext<'_>) -> Option<Arc<Host>> {
         if self.info.original_dst.is_some() {
-            return self.original_destination(cx);
+            let host = self.original_destination(cx);
+            if host.is_none() {
+                self.info.stats.local().upstream_cx_none_healthy.inc();
+            }
+            return host;
         }
         let mut balancer = self.balancer.borrow_mut();
         balancer.refresh(&self.cluster.hosts.load());
@@ -156,11 +160,7 @@ impl WorkerCluster {
 
     /// The host for wherever the client wanted to go.
     fn original_destination(&self, cx: &LbContext<'_>) -> Option<Arc<Host>> {
-        let stats = self.info.stats.local();
-        let Some(mut to) = cx.original_dst else {
-            stats.original_dst_host_invalid.inc();
-            return None;
-        };
+        let mut to = cx.original_dst?;
         if let Some(port) = self
             .info
             .original_dst

@@ -7,9 +7,12 @@ use crate::http::BodyError;
 /// Why no connection could be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectFailure {
-    /// A circuit breaker is open, or the queue of pending requests is full: `UO`.
+    /// A circuit breaker is open, or the queue of pending requests is full: `UO`. No host was reached.
     #[error("overflow")]
     Overflow,
+    /// There is a connection, but `max_requests` requests are in flight: `UO`.
+    #[error("overflow")]
+    TooManyRequests,
     /// `connect_timeout` passed before the transport socket was connected: `UF`.
     #[error("connection timeout")]
     Timeout,
@@ -31,11 +34,16 @@ impl ConnectFailure {
     /// Envoy's reset reason, as the local reply's body and `response_code_details` name it.
     pub fn reset_reason(&self) -> &'static str {
         match self {
-            Self::Overflow => "overflow",
+            Self::Overflow | Self::TooManyRequests => "overflow",
             Self::Timeout => "connection timeout",
             Self::Remote { .. } => "remote connection failure",
             Self::Local { .. } => "local connection failure",
         }
+    }
+
+    /// Whether a circuit breaker refused.
+    pub fn is_overflow(&self) -> bool {
+        matches!(self, Self::Overflow | Self::TooManyRequests)
     }
 
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`, when there is one.
@@ -117,11 +125,12 @@ impl From<&hyper::Error> for UpstreamFailure {
     }
 }
 
-/// Sorts the error of a response body.
-impl From<&BodyError> for UpstreamFailure {
-    fn from(error: &BodyError) -> Self {
+impl UpstreamFailure {
+    /// Sorts the error of a response body. HTTP/1 knows no reset: what ends before its end is malformed.
+    pub fn of_body(error: &BodyError) -> Self {
         match error {
-            BodyError::Codec(error) => error.into(),
+            BodyError::Codec(error) if find_source::<h2::Error>(error).is_some() => error.into(),
+            BodyError::Codec(error) => Self::ProtocolError(error.to_string().into()),
             other => Self::RequestBody(other.to_string().into()),
         }
     }

@@ -96,19 +96,6 @@ impl Active {
         active
     }
 
-    /// `max_stream_duration`, which a route may replace; its zero means none.
-    pub(super) fn longest(&self) -> Option<Duration> {
-        let of_route = self
-            .cx
-            .route
-            .as_ref()
-            .and_then(|r| r.forward()?.timeouts.max_stream_duration.as_ref()?.max);
-        match of_route {
-            Some(duration) => Some(duration).filter(|d| !d.is_zero()),
-            None => self.hcm.config.max_stream_duration,
-        }
-    }
-
     /// `stream_idle_timeout`, which a route may replace.
     pub(super) fn idle_timeout(&self) -> Option<Duration> {
         match self
@@ -213,7 +200,7 @@ impl HttpBody for CountedBody {
                         .bytes_received
                         .set(this.progress.bytes_received.get() + data.len() as u64);
                 }
-                if this.inner.is_end_stream() {
+                if frame.is_trailers() || this.inner.is_end_stream() {
                     this.progress.request_complete.set(true);
                     this.progress.last_downstream_rx.set(now);
                 }
@@ -321,18 +308,14 @@ impl HttpBody for EdgeBody {
             Some(Err(error)) => {
                 this.active.hcm.stats().downstream_rq_tx_reset.inc();
                 let (flag, details) = match error {
-                    BodyError::UpstreamTimeout => (Flag::UpstreamRequestTimeout, "response_timeout"),
-                    BodyError::Codec(e) if e.is_parse() => (
-                        Flag::UpstreamProtocolError,
-                        "upstream_reset_after_response_started{protocol_error}",
-                    ),
+                    BodyError::Upstream { flag, details } => (*flag, details.clone()),
                     _ => (
                         Flag::UpstreamConnectionTermination,
-                        "upstream_reset_after_response_started{connection_termination}",
+                        "upstream_reset_after_response_started{connection_termination}".into(),
                     ),
                 };
                 info.flags.set(flag);
-                info.response_code_details = Some(details.into());
+                info.response_code_details = Some(details);
             }
         }
         Poll::Ready(frame)

@@ -1,10 +1,6 @@
 //! `HttpConnectionManager` -> [`HcmConfig`].
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -18,8 +14,7 @@ use xds_protos::{
             HttpConnectionManager as Proto, HttpFilter as FilterProto, Rds,
             http_connection_manager::{
                 CodecType as ProtoCodec, ForwardClientCertDetails, HcmAccessLogOptions, InternalAddressConfig,
-                PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
-                StripPortMode, UpgradeConfig,
+                PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, StripPortMode, UpgradeConfig,
             },
             http_filter::ConfigType,
         },
@@ -343,7 +338,7 @@ impl HcmConfig {
             use_remote_address: flag(use_remote_address, false),
             trusted_hops: xff_num_trusted_hops,
             skip_xff_append,
-            local_address: local_address(),
+            local_address: crate::net::local_address(),
             append_x_forwarded_port,
             internal_ranges,
             internal_unix,
@@ -359,7 +354,11 @@ impl HcmConfig {
             always_set_request_id: always_set_request_id_in_response,
             forward_cert: ForwardClientCertDetails::try_from(forward_client_cert_details).unwrap_or_default(),
             cert_details: cx
-                .opt("set_current_client_cert_details", set_current_client_cert_details, CertDetails::build)?
+                .opt(
+                    "set_current_client_cert_details",
+                    set_current_client_cert_details,
+                    CertDetails::build,
+                )?
                 .unwrap_or_default(),
             normalize_path: flag(normalize_path, false),
             merge_slashes,
@@ -524,15 +523,4 @@ fn early_mutation(proto: TypedExtensionConfig, cx: &mut BuildCx<'_>) -> ConfigRe
         coverage!(cx, proto => EarlyHeaderMutation { supported { mutations } });
         HeaderMutationList::build("mutations", mutations, cx)
     })
-}
-
-/// The machine's address as others see it: that of the interface packets leave by; loopback when there is none.
-fn local_address() -> IpAddr {
-    // Connecting a datagram socket sends nothing; it only picks the route (to a documentation network).
-    let route = || {
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        socket.local_addr()
-    };
-    route().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |a: std::net::SocketAddr| a.ip())
 }

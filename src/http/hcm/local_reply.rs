@@ -8,10 +8,7 @@ use crate::{
     access_log::LogFilter,
     config::{BuildCx, ConfigResult},
     formatter::{Format, FormatCx},
-    http::{
-        LocalReply, RequestHead, ResponseHead, StreamInfo,
-        local_reply::{grpc_of_http, percent_encode},
-    },
+    http::{LocalReply, RequestHead, ResponseHead, StreamInfo, grpc},
     route::HeaderMutations,
 };
 
@@ -53,21 +50,58 @@ impl LocalReplies {
         })
     }
 
-    /// Turns a local reply into a response head and its body, with mappers and formats applied.
-    pub fn apply(&self, reply: LocalReply, request: &RequestHead, info: &mut StreamInfo) -> (ResponseHead, Bytes) {
+    /// Turns a local reply into a response head and its body, with mappers and formats applied. A gRPC client is told
+    /// by `grpc-status` in a 200, never by an HTTP status.
+    pub fn apply(
+        &self,
+        reply: LocalReply,
+        grpc: bool,
+        request: &RequestHead,
+        info: &mut StreamInfo,
+    ) -> (ResponseHead, Bytes) {
         let mut head = ResponseHead::new(reply.status);
         head.headers = reply.headers;
         info.response_code = Some(reply.status);
         info.local_reply_body = Some(reply.body.clone());
-        let mut body = reply.body;
-        let mut format = self.body_format.as_ref();
         if reply.verbatim {
-            return (head, body);
+            return (head, reply.body);
         }
+        let given = reply.body.clone();
+        let given_type = head.headers.get(header::CONTENT_TYPE).cloned();
+        let (body, content_type) = self.rewrite(reply.body, &mut head, request, info);
+        let has_own_type = head.headers.get(header::CONTENT_TYPE) != given_type.as_ref();
+        if grpc {
+            let message = body.strip_suffix(b"\n").filter(|_| content_type.is_json);
+            as_grpc(&mut head, reply.grpc_status, message.unwrap_or(&body));
+            return (head, Bytes::new());
+        }
+        if body.is_empty() {
+            head.headers.remove(header::CONTENT_TYPE);
+            head.headers.remove(header::CONTENT_LENGTH);
+        } else {
+            // A rewritten body is of another type, unless the mapper said which.
+            if given_type.is_none() && !has_own_type || body != given && !has_own_type {
+                head.headers.insert(header::CONTENT_TYPE, content_type.value);
+            }
+            head.headers
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        (head, body)
+    }
+
+    /// The body after the first mapper that fits and its format, and the type of that.
+    fn rewrite(
+        &self,
+        mut body: Bytes,
+        head: &mut ResponseHead,
+        request: &RequestHead,
+        info: &mut StreamInfo,
+    ) -> (Bytes, ContentType) {
+        let mut format = self.body_format.as_ref();
         if let Some(mapper) = self
             .mappers
             .iter()
-            .find(|m| m.filter.passes(Some(request), Some(&head), info))
+            .find(|m| m.filter.passes(Some(request), Some(head), info))
         {
             if let Some(b) = &mapper.body {
                 body = b.clone();
@@ -77,7 +111,7 @@ impl LocalReplies {
                 &head.headers,
                 &FormatCx {
                     request: Some(request),
-                    response: Some(&head),
+                    response: Some(head),
                     info,
                 },
             );
@@ -88,44 +122,48 @@ impl LocalReplies {
             }
             format = mapper.format.as_ref().or(format);
         }
-        let mut content_type = HeaderValue::from_static("text/plain");
+        let mut content_type = ContentType {
+            value: HeaderValue::from_static("text/plain"),
+            is_json: false,
+        };
         if let Some(format) = format {
             let mut out = Vec::new();
             format.write(
                 &mut out,
                 &FormatCx {
                     request: Some(request),
-                    response: Some(&head),
+                    response: Some(head),
                     info,
                 },
             );
             body = out.into();
-            content_type = HeaderValue::from_str(format.content_type()).unwrap_or(content_type);
+            content_type.is_json = format.is_json();
+            if let Ok(value) = HeaderValue::from_str(format.content_type()) {
+                content_type.value = value;
+            }
         }
-        if !body.is_empty() {
-            head.headers.entry(header::CONTENT_TYPE).or_insert(content_type);
-            head.headers
-                .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        }
-        (head, body)
+        (body, content_type)
     }
 }
 
-/// A gRPC client is told by `grpc-status` in a 200, never by an HTTP status.
-pub fn as_grpc(status: StatusCode, grpc_status: Option<u32>, body: &Bytes) -> ResponseHead {
+struct ContentType {
+    value: HeaderValue,
+    is_json: bool,
+}
+
+/// Makes a gRPC answer of the head: its status and message are headers.
+fn as_grpc(head: &mut ResponseHead, status: Option<u32>, message: &[u8]) {
     const STATUS: HeaderName = HeaderName::from_static("grpc-status");
     const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-    let mut head = ResponseHead::new(StatusCode::OK);
+    let status = status.unwrap_or_else(|| grpc::status_of_http(head.status));
+    head.status = StatusCode::OK;
     head.headers
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    head.headers.insert(
-        STATUS,
-        HeaderValue::from(grpc_status.unwrap_or_else(|| grpc_of_http(status))),
-    );
-    if !body.is_empty()
-        && let Ok(message) = HeaderValue::from_str(&percent_encode(body))
+    head.headers.entry(STATUS).or_insert(HeaderValue::from(status));
+    if !message.is_empty()
+        && let Ok(message) = HeaderValue::from_str(&grpc::percent_encode(message))
     {
         head.headers.insert(MESSAGE, message);
     }
-    head
+    head.headers.remove(header::CONTENT_LENGTH);
 }

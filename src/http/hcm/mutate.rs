@@ -20,7 +20,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Headers that only an internal caller may send: they steer the router.
-const INTERNAL_ONLY: [HeaderName; 13] = [
+const INTERNAL_ONLY: [HeaderName; 14] = [
     HeaderName::from_static("x-envoy-retriable-status-codes"),
     HeaderName::from_static("x-envoy-retriable-header-names"),
     HeaderName::from_static("x-envoy-retry-on"),
@@ -34,13 +34,16 @@ const INTERNAL_ONLY: [HeaderName; 13] = [
     HeaderName::from_static("x-envoy-force-trace"),
     HeaderName::from_static("x-envoy-ip-tags"),
     HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    HeaderName::from_static("x-envoy-original-url"),
 ];
 
 /// Headers that tell of the caller; removed at the edge.
-const EDGE_ONLY: [HeaderName; 3] = [
+const EDGE_ONLY: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-decorator-operation"),
     HeaderName::from_static("x-envoy-downstream-service-cluster"),
     HeaderName::from_static("x-envoy-downstream-service-node"),
+    HeaderName::from_static("x-envoy-original-path"),
+    HeaderName::from_static("x-envoy-original-host"),
 ];
 
 /// Hop-by-hop headers never go on. `upgrade` and `connection` stay for an upgrade, which the router writes anew.
@@ -107,7 +110,7 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 /// Sets and removes headers as the connection manager is configured.
 pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &HcmConfig, upgrade: bool) {
     strip_hop_by_hop(&mut head.headers, upgrade);
-    join(&mut head.headers, &X_FORWARDED_FOR);
+    join(&mut head.headers, &X_FORWARDED_FOR, b",");
     let connection = info.connection.clone();
     let edge = config.use_remote_address;
     let remote = remote_address(head, info, config, &connection);
@@ -145,7 +148,7 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
     if internal {
         head.headers.insert(X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
     } else {
-        // Seventeen removals are worth a look at whether there is anything to remove.
+        // Twenty removals are worth a look at whether there is anything to remove.
         if any_of_envoy(&head.headers) {
             head.headers.remove(X_ENVOY_INTERNAL);
             for name in &INTERNAL_ONLY {
@@ -260,15 +263,20 @@ pub(super) fn is_marked_internal(headers: &HeaderMap) -> bool {
     headers.contains_key(X_ENVOY_INTERNAL)
 }
 
+/// HTTP/2 clients may send each cookie by itself; everybody else knows one header (RFC 9113, 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    join(headers, &header::COOKIE, b"; ");
+}
+
 /// Several headers of one name become one, as Envoy's codecs make them.
-fn join(headers: &mut HeaderMap, name: &HeaderName) {
+fn join(headers: &mut HeaderMap, name: &HeaderName, delimiter: &[u8]) {
     let mut values = headers.get_all(name).iter();
     let (Some(first), Some(second)) = (values.next(), values.next()) else {
         return;
     };
-    let mut joined = [first.as_bytes(), b",", second.as_bytes()].concat();
+    let mut joined = [first.as_bytes(), delimiter, second.as_bytes()].concat();
     for value in values {
-        joined.push(b',');
+        joined.extend_from_slice(delimiter);
         joined.extend_from_slice(value.as_bytes());
     }
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {

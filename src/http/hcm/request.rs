@@ -1,6 +1,7 @@
 //! One request, in Envoy's documented order.
 
 use std::{
+    ops::ControlFlow,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -22,10 +23,11 @@ use crate::{
         Body, BodyError, Flag, LocalReply, ResponseHead,
         codec::{CodecError, CodecRequest, StreamHandle, Upgrade},
         filter::{StreamCx, settle},
+        grpc,
     },
     net::Deadline,
-    route::{RouteOutcome, RouteTable},
-    router::{self, Routed},
+    route::RouteTable,
+    router::{self, InternalRedirect, Routed},
 };
 
 /// What the decoder side came to.
@@ -41,61 +43,127 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
     let CodecRequest {
         head,
         body,
-        upgrade,
+        mut upgrade,
         header_bytes,
         fragment,
         handle,
     } = request;
-    let mut active = Active::start(hcm, head, header_bytes, handle.clone());
+    let mut active = Active::start(hcm, head, header_bytes, handle);
     continue_at_once(&mut active);
-    let body = CountedBody::wrap(body, &active.cx.info);
-    let mut outcome = match admit(&mut active, fragment) {
-        Ok(table) => {
-            // A route may replace the timers.
-            choose_route(&mut active, table.as_ref());
-            if active.hcm.config.log_moments.new_request {
-                active.log("DownstreamStart");
-            }
-            let progress = active.cx.info.progress.clone();
-            let (idle, request, longest) = (
-                active.idle_timeout(),
-                active.hcm.config.request_timeout,
-                active.longest(),
-            );
-            let start = active.cx.info.start;
-            let timers = Timers {
-                idle,
-                request,
-                longest,
-                start,
-                progress,
-            };
-            let ended = {
-                // Pinned where it is made: `select!` would move kilobytes of it.
-                let mut running = pin!(run(&mut active, table, body, upgrade));
-                let mut expired = pin!(timers.expire());
-                tokio::select! {
-                    biased;
-                    fault = faulty(&handle) => Ok(Outcome::Reply(Box::new(reply_to(fault)))),
-                    outcome = running.as_mut() => Ok(outcome),
-                    reply = expired.as_mut() => Err(reply),
+    let mut body = CountedBody::wrap(body, &active.cx.info);
+    let mut first = true;
+    loop {
+        match serve(&mut active, body, upgrade.take(), fragment, first).await {
+            ControlFlow::Break(mut outcome) => {
+                // Whoever read the body may have been told first, and have given up for another reason.
+                if let Some(fault) = active.handle.fault() {
+                    outcome = Outcome::Reply(refusal(&mut active, fault));
                 }
-            };
-            ended.unwrap_or_else(|reply| {
-                note_expiry(&mut active, &reply);
-                Outcome::Reply(reply)
-            })
+                return active.respond(outcome).await;
+            }
+            ControlFlow::Continue(redirect) => {
+                (active, body) = recreate(active, redirect);
+                first = false;
+            }
         }
-        Err(reply) => {
-            // What is left of the request is read and dropped by the codec, or ends the connection.
-            Outcome::Reply(reply)
+    }
+}
+
+/// Ends the stream that was redirected, and starts another with what the router made of its head.
+fn recreate(mut old: Box<Active>, redirect: InternalRedirect) -> (Box<Active>, Body) {
+    let bytes = old.cx.info.request_header_bytes;
+    let mut active = Active::start(old.hcm.clone(), old.head.clone(), bytes, old.handle.clone());
+    let (info, before) = (&mut active.cx.info, &mut old.cx.info);
+    info.redirects = std::mem::take(&mut before.redirects);
+    info.filter_state = std::mem::take(&mut before.filter_state);
+    info.remote_address.clone_from(&before.remote_address);
+    info.request_id.clone_from(&before.request_id);
+    // The body counts again when it is read again.
+    info.progress.bytes_received.set(before.progress.bytes_received.get());
+    before.response_code = Some(redirect.status);
+    before.response_code_details = Some("internal_redirect".into());
+    old.ended = true;
+    let body = CountedBody::wrap(redirect.body, &active.cx.info);
+    (active, body)
+}
+
+/// A stream's outcome, or the request starts anew.
+type Served = ControlFlow<Outcome, InternalRedirect>;
+
+/// One stream up to its outcome. Headers are judged and changed the first time only, not after an internal redirect.
+async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, fragment: bool, first: bool) -> Served {
+    let table = match admit(active, fragment && first, first) {
+        Ok(table) => table,
+        // What is left of the request is read and dropped by the codec, or ends the connection.
+        Err(reply) => return ControlFlow::Break(Outcome::Reply(reply)),
+    };
+    // A route may replace the timers.
+    active.cx.choose_route(&active.head, table.as_ref());
+    let timers = Timers {
+        idle: active.idle_timeout(),
+        request: active.hcm.config.request_timeout,
+        longest: longest(active),
+        start: active.cx.info.start,
+        progress: active.cx.info.progress.clone(),
+    };
+    if active.hcm.config.log_moments.new_request {
+        active.log("DownstreamStart");
+    }
+    let handle = active.handle.clone();
+    let ended = {
+        // Pinned where it is made: `select!` would move kilobytes of it.
+        let mut running = pin!(run(active, table, body, upgrade));
+        let mut expired = pin!(timers.expire());
+        tokio::select! {
+            biased;
+            fault = faulty(&handle) => Ok(ControlFlow::Break(Outcome::Reply(Box::new(reply_to(fault))))),
+            outcome = running.as_mut() => Ok(outcome),
+            reply = expired.as_mut() => Err(reply),
         }
     };
-    // Whoever read the body may have been told first, and have given up for another reason.
-    if let Some(fault) = handle.fault() {
-        outcome = Outcome::Reply(refusal(&mut active, fault));
+    ended.unwrap_or_else(|reply| {
+        note_expiry(active, &reply);
+        ControlFlow::Break(Outcome::Reply(reply))
+    })
+}
+
+/// `max_stream_duration`: the route's, which `grpc-timeout` may shorten, or else the connection manager's; zero means
+/// none. The upstream of a gRPC request is told what it comes to.
+fn longest(active: &mut Active) -> Option<Duration> {
+    let of_route = active
+        .cx
+        .route
+        .as_ref()
+        .and_then(|r| r.forward()?.timeouts.max_stream_duration);
+    let config = &active.hcm.config;
+    let Some(of_route) = of_route else {
+        return config.max_stream_duration;
+    };
+    let asked = active
+        .head
+        .headers
+        .get(&grpc::GRPC_TIMEOUT)
+        .and_then(grpc::parse_timeout);
+    let timeout = match (asked, of_route.grpc_max) {
+        (Some(asked), Some(max)) => {
+            let capped = if max.is_zero() { asked } else { asked.min(max) };
+            // Nothing left of a timeout is a timeout nonetheless.
+            Some(capped.saturating_sub(of_route.grpc_offset.unwrap_or_default()))
+        }
+        _ => match of_route.max {
+            Some(max) => Some(max).filter(|d| !d.is_zero()),
+            None => config.max_stream_duration,
+        },
+    };
+    if let Some(timeout) = timeout
+        && active.head.is_grpc()
+    {
+        active
+            .head
+            .headers
+            .insert(grpc::GRPC_TIMEOUT, grpc::timeout_value(timeout));
     }
-    active.respond(outcome).await
+    timeout
 }
 
 /// Answers what never became a request.
@@ -162,10 +230,13 @@ fn note_expiry(active: &mut Active, reply: &LocalReply) {
 }
 
 /// Steps 1 to 8: what must hold before a route is looked for. Returns the route table of the stream's life.
-fn admit(active: &mut Active, fragment: bool) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>> {
+fn admit(active: &mut Active, fragment: bool, first: bool) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>> {
     let hcm = active.hcm.clone();
     let config = &hcm.config;
     let head = &mut active.head;
+    if head.version == Version::HTTP_2 {
+        mutate::join_cookies(&mut head.headers);
+    }
     let table = config.routes.load(head);
 
     if head.version < Version::HTTP_11 && head.authority.is_none() {
@@ -178,7 +249,7 @@ fn admit(active: &mut Active, fragment: bool) -> Result<Option<Arc<RouteTable>>,
         return Err(bad_request(active, "query_missing_content_type"));
     }
     // HTTP/1 has done this in its codec.
-    if config.underscores != Underscores::Allow && head.version >= Version::HTTP_2 {
+    if first && config.underscores != Underscores::Allow && head.version >= Version::HTTP_2 {
         underscores(active)?;
     }
     if fragment {
@@ -210,6 +281,10 @@ fn admit(active: &mut Active, fragment: bool) -> Result<Option<Arc<RouteTable>>,
         return Err(reply);
     }
     normalize::host(head, config, hcm.info.local_address.port());
+    if !first {
+        active.grpc = head.is_grpc();
+        return Ok(table);
+    }
     for mutations in &config.early_mutations {
         mutations.apply_to_request(head, &active.cx.info);
     }
@@ -267,7 +342,7 @@ fn underscores(active: &mut Active) -> Result<(), Box<LocalReply>> {
 }
 
 /// Steps 9 to 12: route, filter chain, filters, router.
-async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body, upgrade: Option<Upgrade>) -> Outcome {
+async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body, upgrade: Option<Upgrade>) -> Served {
     let config = active.hcm.config.clone();
     let chain: &FilterChainConfig = match active.upgrade.clone() {
         None => &config.chain,
@@ -275,7 +350,7 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
             Ok(chain) => chain,
             Err(reply) => {
                 active.close = true;
-                return Outcome::Reply(reply);
+                return ControlFlow::Break(Outcome::Reply(reply));
             }
         },
     };
@@ -288,16 +363,16 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
         };
         active.cx.filter_name = name.clone();
         if let Some(reply) = settle(filter.request_headers(&mut active.cx, &mut active.head, end)).await {
-            return Outcome::Reply(reply);
+            return ControlFlow::Break(Outcome::Reply(reply));
         }
         if let Some(limit) = active.filters.get(i).and_then(|(_, f)| f.buffer_request()) {
             match buffered(active, i, body, limit).await {
                 Ok(whole) => body = whole,
-                Err(reply) => return Outcome::Reply(reply),
+                Err(reply) => return ControlFlow::Break(Outcome::Reply(reply)),
             }
         }
         if std::mem::take(&mut active.cx.clear_route_cache) {
-            choose_route(active, table.as_ref());
+            active.cx.choose_route(&active.head, table.as_ref());
         }
     }
     if !end {
@@ -308,29 +383,9 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
     }
     let tunnel = active.upgrade.is_some().then_some(upgrade).flatten();
     match router::run(&chain.router, &mut active.cx, &mut active.head, body, tunnel).await {
-        Ok(routed) => Outcome::Routed(Box::new(routed)),
-        Err(reply) => Outcome::Reply(reply),
-    }
-}
-
-/// Looks the route up; without one the router answers 404.
-fn choose_route(active: &mut Active, table: Option<&Arc<RouteTable>>) {
-    active.cx.route = None;
-    let Some(table) = table else { return };
-    match table.find(&active.head, &active.cx.info, fastrand::u64(..)) {
-        RouteOutcome::NoVirtualHost | RouteOutcome::NoRoute => {}
-        RouteOutcome::Match(found) => {
-            active.cx.info.route_name = (!found.name.is_empty()).then(|| found.name.clone());
-            active.cx.info.route_metadata = found.metadata.clone();
-            active.cx.info.virtual_host_metadata = found.virtual_host().metadata.clone();
-            // Known from here on, so that a request a filter answers is logged with the cluster it was meant for.
-            if let Some(cluster) = active.cx.worker.clusters.get(found.cluster_name()) {
-                let upstream = &mut active.cx.info.upstream;
-                upstream.cluster = Some(cluster.info.name.clone());
-                upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
-            }
-            active.cx.route = Some(found);
-        }
+        Ok(router::Outcome::Response(routed)) => ControlFlow::Break(Outcome::Routed(routed)),
+        Ok(router::Outcome::Redirect(redirect)) => ControlFlow::Continue(redirect),
+        Err(reply) => ControlFlow::Break(Outcome::Reply(reply)),
     }
 }
 
@@ -348,6 +403,10 @@ fn upgrade_chain<'a>(
         .and_then(|r| r.forward())
         .and_then(|a| a.upgrade(kind));
     if !by_route.unwrap_or(configured.is_some_and(|u| u.enabled)) {
+        // Without a route there is nothing that forbids it: the router answers.
+        if active.cx.route.is_none() {
+            return Ok(&config.chain);
+        }
         active.hcm.stats().downstream_rq_ws_on_non_ws_route.inc();
         return Err(Box::new(LocalReply::new(StatusCode::FORBIDDEN, "", "upgrade_failed")));
     }
@@ -448,11 +507,9 @@ impl Timers {
                     ));
                 }
                 Some(_) => {
-                    return Box::new(LocalReply::new(
-                        status,
-                        "downstream duration timeout",
-                        "max_duration_timeout",
-                    ));
+                    let mut reply = LocalReply::new(status, "downstream duration timeout", "max_duration_timeout");
+                    reply.grpc_status = Some(grpc::DEADLINE_EXCEEDED);
+                    return Box::new(reply);
                 }
             }
         }

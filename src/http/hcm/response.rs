@@ -6,7 +6,6 @@ use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3
 
 use super::{
     complete::{Active, EdgeBody},
-    local_reply::as_grpc,
     mutate,
     request::Outcome,
     whole,
@@ -100,19 +99,27 @@ impl Active {
     }
 
     /// A reply of our own as a response: by `grpc-status` for gRPC clients, through `local_reply_config`.
-    fn local_reply(&mut self, reply: LocalReply) -> (ResponseHead, Body) {
+    fn local_reply(&mut self, mut reply: LocalReply) -> (ResponseHead, Body) {
         let info = &mut self.cx.info;
         if let Some(flag) = reply.flag {
             info.flags.set(flag);
         }
         info.response_code_details = Some(reply.details.clone());
-        let (status, grpc_status) = (reply.status, reply.grpc_status);
-        let extra = (self.grpc && !reply.verbatim).then(|| reply.headers.clone());
-        let (mut head, body) = self.hcm.config.local_replies.apply(reply, &self.head, info);
-        if let Some(extra) = extra {
-            let mut grpc = as_grpc(status, grpc_status, &body);
-            grpc.headers.extend(extra);
-            return (grpc, Body::Empty);
+        // A request that cannot be understood says nothing of where the next one begins.
+        self.close |= reply.status == StatusCode::BAD_REQUEST;
+        if !reply.verbatim
+            && let Some(route) = self.cx.route.as_ref().filter(|r| r.forward().is_some())
+        {
+            // The route's mutations hold for our own answers too, and come before what the answer itself says.
+            let mut head = ResponseHead::new(reply.status);
+            route.finalize_response_headers(&mut head, Some(&self.head), info);
+            let said = std::mem::replace(&mut reply.headers, head.headers);
+            reply.headers.extend(said);
+        }
+        let grpc = self.grpc && !reply.verbatim;
+        let (mut head, body) = self.hcm.config.local_replies.apply(reply, grpc, &self.head, info);
+        if grpc {
+            return (head, Body::Empty);
         }
         let body = if self.head_request { Bytes::new() } else { body };
         if body.is_empty()
@@ -149,7 +156,7 @@ impl Active {
             }
             ServerHeader::PassThrough => {}
         }
-        if config.always_set_request_id
+        if (config.always_set_request_id || self.head.headers.contains_key("x-envoy-force-trace"))
             && let Some(id) = &self.cx.info.request_id
         {
             head.headers.insert(mutate::X_REQUEST_ID, id.clone());
@@ -157,7 +164,9 @@ impl Active {
         if let Some(via) = &config.via {
             mutate::append(&mut head.headers, header::VIA, b", ", via);
         }
-        if self.head.version < Version::HTTP_2 && !tunnel && (self.close || self.hcm.should_close()) {
+        // Nobody waits for the rest of a request that was answered before its end.
+        let early = !self.cx.info.progress.request_complete.get();
+        if self.head.version < Version::HTTP_2 && !tunnel && (self.close || early || self.hcm.should_close()) {
             head.headers
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

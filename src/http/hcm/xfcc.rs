@@ -10,7 +10,7 @@ use super::{HcmConfig, mutate::append};
 use crate::{
     config::{BuildCx, ConfigResult},
     formatter::percent_decode,
-    http::{ConnectionInfo, RequestHead, TlsInfo},
+    http::{ConnectionInfo, RequestHead, stream_info::TlsInfo},
 };
 
 const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -138,7 +138,7 @@ pub(super) fn request(head: &mut RequestHead, connection: &ConnectionInfo, confi
 /// An element more, in the format of those that are there: a JSON list gets it inside its brackets.
 fn append_element(head: &mut RequestHead, details: &CertDetails, tls: &TlsInfo) {
     let values: Vec<&[u8]> = head.headers.get_all(XFCC).iter().map(HeaderValue::as_bytes).collect();
-    let joined = values.join(&b','[..]);
+    let joined = values.join(&b","[..]);
     let list = joined.strip_suffix(b"]").filter(|start| start.starts_with(b"["));
     let Some(list) = list else {
         if let Ok(element) = HeaderValue::try_from(details.text(tls)) {

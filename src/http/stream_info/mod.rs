@@ -92,6 +92,26 @@ pub struct UpstreamInfo {
     pub earlier_connections: Vec<u64>,
 }
 
+/// The internal redirects of one request, over all the streams it has been.
+#[derive(Debug, Clone, Default)]
+pub struct InternalRedirects {
+    /// How many were followed.
+    pub count: u32,
+    /// From which route to which.
+    seen: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl InternalRedirects {
+    /// Whether no redirect has led from this route to that one before.
+    pub fn first_time(&mut self, from: &Arc<str>, to: &Arc<str>) -> bool {
+        let first = !self.seen.iter().any(|(f, t)| f == from && t == to);
+        if first {
+            self.seen.push((from.clone(), to.clone()));
+        }
+        first
+    }
+}
+
 /// Everything known of one stream.
 #[derive(Debug)]
 pub struct StreamInfo {
@@ -147,6 +167,8 @@ pub struct StreamInfo {
     pub span_id: Option<Arc<str>>,
     /// A health check by the health check filter: left out of request statistics.
     pub health_check: bool,
+    /// Internal redirects so far.
+    pub redirects: InternalRedirects,
     /// Flags that filters set, in order: `%CUSTOM_FLAGS%`.
     pub custom_flags: Vec<Arc<str>>,
     /// Which log entry is being written: `%ACCESS_LOG_TYPE%`; `NotSet` outside access logs.
@@ -183,6 +205,7 @@ impl StreamInfo {
             trace_id: None,
             span_id: None,
             health_check: false,
+            redirects: InternalRedirects::default(),
             custom_flags: Vec::new(),
             access_log_type: "NotSet",
         }

@@ -73,9 +73,10 @@ impl HttpBody for UpstreamBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
+                let error = BodyError::Codec(error);
                 stream.failed(&error);
                 self.0 = None;
-                Poll::Ready(Some(Err(BodyError::Codec(error))))
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 self.end();

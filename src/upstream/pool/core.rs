@@ -4,7 +4,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
@@ -42,6 +45,8 @@ pub(super) struct Conn {
     pub(super) idle_since: Cell<Instant>,
     /// No further requests: too old, too many requests, or the pool drains.
     pub(super) retired: Cell<bool>,
+    /// Bytes read so far: whether an answer has begun.
+    pub(super) received: Arc<AtomicU64>,
     /// The close that follows is this side's.
     pub(super) closed_locally: Cell<bool>,
     /// Who takes the byte stream over after an upgrade.
@@ -204,11 +209,11 @@ impl Pool {
         let stats = self.cluster.stats.local();
         let requests = &self.breakers().requests;
         if !requests.can_create() {
-            stats.upstream_rq_pending_overflow.inc();
+            stats.upstream_rq_active_overflow.inc();
             if let Sender::H1(sender) = sender {
                 self.state.borrow_mut().idle.push((sender, conn));
             }
-            return Err(ConnectFailure::Overflow);
+            return Err(ConnectFailure::TooManyRequests);
         }
         requests.inc();
         stats.upstream_rq_total.inc();
@@ -459,6 +464,7 @@ impl OpenGuard {
             requests: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             retired: Cell::new(false),
+            received: Arc::default(),
             closed_locally: Cell::new(false),
             upgrade: RefCell::default(),
         });

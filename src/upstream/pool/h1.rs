@@ -7,11 +7,12 @@ use std::{
     task::Poll,
 };
 
+use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Uri,
     header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
 };
-use http_body::Body as _;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
@@ -21,7 +22,7 @@ use super::{
     io::{Counted, Upgraded},
 };
 use crate::{
-    http::{Body, RequestHead},
+    http::{Body, BodyError, RequestHead},
     net::{Deadline, Stream},
     upstream::{ConnectFailure, config::HttpOptions, stats::Http1CodecStats},
 };
@@ -47,6 +48,10 @@ pub(super) fn request(mut head: RequestHead, body: Body, options: &HttpOptions) 
         head.headers.insert(HOST, authority);
     }
     frame(&mut head, &body);
+    let body = match options.http1.trailers || body.is_end_stream() {
+        true => body,
+        false => Body::boxed(WithoutTrailers(body)),
+    };
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
@@ -54,21 +59,49 @@ pub(super) fn request(mut head: RequestHead, body: Body, options: &HttpOptions) 
     request
 }
 
-/// Says how the body ends where hyper would not: it leaves out a body of unknown length where none is usual, and the
-/// length of none where one is.
+/// Says how the body is framed: by its length when the request says it, in chunks otherwise; a request without a body
+/// says so unless its method hardly ever has one.
 fn frame(head: &mut RequestHead, body: &Body) {
-    let unusual = matches!(
+    let bodiless = matches!(
         head.method,
         Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
     );
     if head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(UPGRADE) {
         return;
     }
-    if unusual && head.method != Method::CONNECT && !body.is_end_stream() && body.size_hint().exact().is_none() {
+    if body.is_end_stream() {
+        if !bodiless {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+    } else if body.size_hint().exact().is_none() && head.method != Method::CONNECT {
         head.headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    } else if !unusual && matches!(body, Body::Empty) {
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+}
+
+/// HTTP/1 has no trailers unless `enable_trailers` says so: what reads them badly is older than what sends them.
+struct WithoutTrailers(Body);
+
+impl HttpBody for WithoutTrailers {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match std::task::ready!(Pin::new(&mut self.0).poll_frame(cx)) {
+            Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
+            frame => Poll::Ready(frame),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
     }
 }
 
@@ -86,7 +119,7 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
     if http.max_headers_count != 100 {
         builder.max_headers(http.max_headers_count as usize);
     }
-    let io = TokioIo::new(Counted::new(stream, cluster.clone()));
+    let io = TokioIo::new(Counted::new(stream, cluster.clone(), conn.received.clone()));
     let (sender, connection) = builder.handshake(io).await.map_err(|e| ConnectFailure::Local {
         reason: e.to_string().into(),
     })?;

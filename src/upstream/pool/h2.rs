@@ -7,7 +7,9 @@ use std::{
     task::Poll,
 };
 
-use http::{Request, Uri, Version, header::HOST, uri};
+use bytes::Bytes;
+use http::{Method, Request, Uri, Version, header::HOST, uri};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{client::conn::http2, ext::Protocol, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
@@ -16,7 +18,7 @@ use super::{
     io::Counted,
 };
 use crate::{
-    http::{Body, RequestHead},
+    http::{Body, BodyError, RequestHead},
     net::{Deadline, Stream},
     upstream::ConnectFailure,
 };
@@ -50,7 +52,10 @@ pub(super) fn request(mut head: RequestHead, body: Body, pool: &Pool) -> Request
             crate::http::Scheme::Https => uri::Scheme::HTTPS,
         });
     }
-    let mut request = Request::new(body);
+    let mut request = Request::new(match body {
+        Body::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => Body::boxed(Ended),
+        body => body,
+    });
     *request.method_mut() = head.method;
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     *request.version_mut() = Version::HTTP_2;
@@ -59,6 +64,29 @@ pub(super) fn request(mut head: RequestHead, body: Body, pool: &Pool) -> Request
         request.extensions_mut().insert(Protocol::from(&*protocol));
     }
     request
+}
+
+/// No body, whose length goes unsaid: to the codec an empty body is a `content-length: 0` nobody sent.
+struct Ended;
+
+impl HttpBody for Ended {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
 }
 
 /// Serves requests over a stream until it closes.
@@ -78,7 +106,7 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
             .keep_alive_timeout(keepalive.timeout)
             .keep_alive_while_idle(true);
     }
-    let io = TokioIo::new(Counted::new(stream, cluster.clone()));
+    let io = TokioIo::new(Counted::new(stream, cluster.clone(), conn.received.clone()));
     let (sender, connection) = builder
         .handshake::<_, Body>(io)
         .await

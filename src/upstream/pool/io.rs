@@ -3,7 +3,10 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -16,11 +19,17 @@ use crate::{net::Stream, upstream::ClusterInfo};
 pub struct Counted {
     pub(super) stream: Stream,
     cluster: Arc<ClusterInfo>,
+    received: Arc<AtomicU64>,
 }
 
 impl Counted {
-    pub(super) fn new(stream: Stream, cluster: Arc<ClusterInfo>) -> Self {
-        Self { stream, cluster }
+    /// `received` is kept up to date as well.
+    pub(super) fn new(stream: Stream, cluster: Arc<ClusterInfo>, received: Arc<AtomicU64>) -> Self {
+        Self {
+            stream,
+            cluster,
+            received,
+        }
     }
 
     fn sent(&self, result: &Poll<io::Result<usize>>) {
@@ -36,6 +45,8 @@ impl AsyncRead for Counted {
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         let read = buf.filled().len() - before;
         if read > 0 {
+            // One writer: no need to be atomic about it.
+            self.received.store(self.received.load(Relaxed) + read as u64, Relaxed);
             self.cluster.stats.local().upstream_cx_rx_bytes_total.add(read as u64);
         }
         result

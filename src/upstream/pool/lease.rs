@@ -1,11 +1,14 @@
 //! One request over one connection.
 
-use std::{rc::Rc, sync::Arc};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use http::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
 };
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::TrySendError};
@@ -17,7 +20,7 @@ use super::{
     h1, h2,
 };
 use crate::{
-    http::{Body, RequestHead, ResponseHead},
+    http::{Body, BodyError, RequestHead, ResponseHead},
     net::Stream,
     upstream::UpstreamFailure,
 };
@@ -72,8 +75,14 @@ impl Lease {
         let mut request = stream.request(head, body);
         loop {
             stream.phase = Phase::InFlight;
+            let received = stream.conn.received.load(Relaxed);
             let upgraded = wants_upgrade.then(|| stream.expect_upgrade()).flatten();
             let failed = match stream.exchange(request).await {
+                Ok(response) if stream.is_ambiguous(&response) => {
+                    let failure = UpstreamFailure::ProtocolError("content-length besides transfer-encoding".into());
+                    stream.count_failure(&failure);
+                    return Err(failure);
+                }
                 Ok(response) => return Ok(stream.response(response, upgraded)),
                 Err(failed) => failed,
             };
@@ -86,7 +95,15 @@ impl Lease {
                     request = stream.adapt(unsent);
                 }
                 _ => {
-                    let failure = UpstreamFailure::from(failed.error());
+                    let failure = match UpstreamFailure::from(failed.error()) {
+                        // A head that ends in its middle is malformed, not missing.
+                        UpstreamFailure::ConnectionTermination
+                            if stream.is_http1() && stream.conn.received.load(Relaxed) > received =>
+                        {
+                            UpstreamFailure::ProtocolError("unexpected end of stream".into())
+                        }
+                        failure => failure,
+                    };
                     stream.count_failure(&failure);
                     return Err(failure);
                 }
@@ -117,6 +134,23 @@ pub(super) struct StreamGuard {
 }
 
 impl StreamGuard {
+    fn is_http1(&self) -> bool {
+        matches!(self.sender, Some(Sender::H1(_)))
+    }
+
+    /// Whether the response can be read in two ways, so that whoever comes after could be given another's: two
+    /// lengths of its body, or a length where there is none.
+    fn is_ambiguous(&self, response: &Response<Incoming>) -> bool {
+        let headers = response.headers();
+        let length = headers.get(CONTENT_LENGTH);
+        let chunked = headers.contains_key(TRANSFER_ENCODING);
+        self.is_http1()
+            && match response.status() {
+                StatusCode::NO_CONTENT => chunked || length.is_some_and(|l| l != "0"),
+                _ => chunked && length.is_some(),
+            }
+    }
+
     fn request(&self, head: RequestHead, body: Body) -> Request<Body> {
         match &self.sender {
             Some(Sender::H2(_)) => h2::request(head, body, &self.pool),
@@ -180,7 +214,7 @@ impl StreamGuard {
     ) -> UpstreamResponse {
         let conn = self.conn.info.clone();
         let status = response.status();
-        let http1 = matches!(self.sender, Some(Sender::H1(_)));
+        let http1 = self.is_http1();
         let upgrade: Option<LocalBoxFuture<'static, Option<Stream>>> = match upgraded {
             Some(taken) if status == StatusCode::SWITCHING_PROTOCOLS || is_tunnel(&response) => {
                 self.conn.retired.set(true);
@@ -234,8 +268,8 @@ impl StreamGuard {
     }
 
     /// The response broke off.
-    pub(super) fn failed(&mut self, error: &hyper::Error) {
-        let failure = UpstreamFailure::from(error);
+    pub(super) fn failed(&mut self, error: &BodyError) {
+        let failure = UpstreamFailure::of_body(error);
         self.count_failure(&failure);
     }
 

@@ -15,7 +15,7 @@ use crate::{
         Body, LocalReply, RequestHead, ResponseFlags, ResponseHead,
         filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
         head::is_grpc_content_type,
-        local_reply::{grpc_of_http, percent_encode},
+        grpc::{percent_encode, status_of_http},
         observe::{Observer, observe},
     },
 };
@@ -117,7 +117,7 @@ impl HttpFilter for Filter {
             reply.headers.insert(GRPC_MESSAGE, text);
             reply
                 .headers
-                .insert(GRPC_STATUS, HeaderValue::from(grpc_of_http(StatusCode::BAD_REQUEST)));
+                .insert(GRPC_STATUS, HeaderValue::from(status_of_http(StatusCode::BAD_REQUEST)));
             reply.headers.insert(header::CONTENT_TYPE, web.content_type());
             return Step::Reply(Box::new(reply));
         }
@@ -145,7 +145,7 @@ impl HttpFilter for Filter {
             head.headers.insert(GRPC_MESSAGE, message);
         }
         head.headers
-            .insert(GRPC_STATUS, HeaderValue::from(grpc_of_http(head.status)));
+            .insert(GRPC_STATUS, HeaderValue::from(status_of_http(head.status)));
         head.headers
             .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         *body = Bytes::new();

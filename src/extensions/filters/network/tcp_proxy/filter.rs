@@ -9,7 +9,7 @@ use crate::{
     net::{CopyEnd, CopyProgress, copy},
     network_filter::Connection,
     server::Worker,
-    upstream::{ClusterInfo, ConnectFailure, LbContext, PoolOptions, TcpLease, TransportOptions},
+    upstream::{ClusterInfo, LbContext, PoolOptions, TcpLease, TransportOptions},
 };
 
 /// Filter state that names the cluster, before the configuration does.
@@ -159,8 +159,8 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
                 return Some(lease);
             }
             Err(failure) => {
-                session.info.flags.set(match failure {
-                    ConnectFailure::Overflow => Flag::UpstreamOverflow,
+                session.info.flags.set(match &failure {
+                    f if f.is_overflow() => Flag::UpstreamOverflow,
                     _ => Flag::UpstreamConnectionFailure,
                 });
                 session.info.upstream.transport_failure = failure.transport_failure_reason().map(str::to_owned);

@@ -1,0 +1,91 @@
+//! `upstream_log`: a line for each attempt, as the upstream's side of it was.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use super::{RouterConfig, attempt::Answer, failure::Failure};
+use crate::{
+    access_log::LogCx,
+    http::{RequestHead, ResponseHead, StreamInfo, stream_info::Progress},
+};
+
+/// An attempt that will be logged. Dropping it writes the line.
+pub(super) struct AttemptLog {
+    config: Arc<RouterConfig>,
+    info: StreamInfo,
+    request: RequestHead,
+    response: Option<ResponseHead>,
+    /// What the attempt has moved; counted only once it has a connection.
+    moved: Option<Rc<Progress>>,
+}
+
+impl AttemptLog {
+    /// None when nothing is logged.
+    pub(super) fn start(config: &Arc<RouterConfig>, head: &RequestHead, stream: &StreamInfo) -> Option<Self> {
+        if config.upstream_log.is_empty() {
+            return None;
+        }
+        stream.progress.upstream_bytes_received.set(0);
+        let mut info = StreamInfo::new(stream.connection.clone(), None);
+        info.upstream.cluster.clone_from(&stream.upstream.cluster);
+        info.upstream
+            .cluster_observability_name
+            .clone_from(&stream.upstream.cluster_observability_name);
+        info.upstream.host.clone_from(&stream.upstream.host);
+        info.request_id.clone_from(&stream.request_id);
+        info.access_log_type = "UpstreamEnd";
+        Some(Self {
+            config: config.clone(),
+            info,
+            request: head.clone(),
+            response: None,
+            moved: None,
+        })
+    }
+
+    /// Takes over how the attempt went.
+    pub(super) fn note(&mut self, stream: &StreamInfo, result: &Result<Box<Answer>, Failure>) {
+        let connected = !matches!(result, Err(Failure::Connect(_)));
+        if connected {
+            let upstream = &mut self.info.upstream;
+            upstream.local_address.clone_from(&stream.upstream.local_address);
+            upstream.remote_address.clone_from(&stream.upstream.remote_address);
+            upstream.protocol = stream.upstream.protocol;
+            upstream.tls.clone_from(&stream.upstream.tls);
+            upstream.connection_id = stream.upstream.connection_id;
+            upstream.pool_ready = stream.upstream.pool_ready;
+            self.info.protocol = stream.upstream.protocol;
+            self.moved = Some(stream.progress.clone());
+        }
+        match result {
+            Ok(answer) => {
+                self.info.response_code = Some(answer.head.status);
+                self.response = Some(answer.head.clone());
+            }
+            Err(failure) => {
+                self.info.flags.set(failure.flag());
+                self.info.upstream.transport_failure = failure.transport_failure().map(str::to_owned);
+            }
+        }
+    }
+}
+
+impl Drop for AttemptLog {
+    fn drop(&mut self) {
+        self.info.end = Some(Instant::now());
+        if let Some(moved) = &self.moved {
+            let progress = &self.info.progress;
+            // Seen from the upstream's side.
+            progress.bytes_sent.set(moved.upstream_bytes_sent.get());
+            progress.bytes_received.set(moved.upstream_bytes_received.get());
+            progress.upstream_bytes_sent.set(moved.upstream_bytes_sent.get());
+            progress
+                .upstream_bytes_received
+                .set(moved.upstream_bytes_received.get());
+        }
+        self.config.upstream_log.log(&LogCx {
+            request: Some(&self.request),
+            response: self.response.as_ref(),
+            info: &self.info,
+        });
+    }
+}
