@@ -364,7 +364,7 @@ fn note_failure(failure: &Failure, cx: &mut FilterCx, cluster: &WorkerCluster, h
 fn charge_attempt(config: &RouterConfig, cluster: &WorkerCluster, host: &Host, status: StatusCode) {
     count_host(host, status);
     if config.dynamic_stats {
-        cluster.info.codes.charge_basic(status.as_u16());
+        cluster.info.retry_codes.charge_basic(status.as_u16());
     }
 }
 

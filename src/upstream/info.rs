@@ -36,6 +36,8 @@ pub struct ClusterInfo {
     pub stats: Stats<ClusterStats>,
     /// `upstream_rq_<code>`, `upstream_rq_2xx`, `internal.`, `external.`, `canary.`
     pub codes: CodeStats,
+    /// The same of responses that were followed by a retry: `retry.upstream_rq_<code>`.
+    pub retry_codes: CodeStats,
     /// `connect_timeout`, 5 s
     pub connect_timeout: Duration,
     /// `per_connection_buffer_limit_bytes`, 1 MiB

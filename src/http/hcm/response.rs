@@ -122,8 +122,10 @@ impl Active {
             return (head, Body::Empty);
         }
         let body = if self.head_request { Bytes::new() } else { body };
+        let bodiless = matches!(head.status.as_u16(), 100..=199 | 204 | 304);
         if body.is_empty()
             && !self.head_request
+            && !bodiless
             && !head.headers.contains_key(header::CONTENT_LENGTH)
             && self.head.version < Version::HTTP_2
         {

@@ -128,6 +128,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     let resources = circuit::build(circuit_breakers, &stats, &scope, cx)?;
     let info = ClusterInfo {
         codes: scope.codes(""),
+        retry_codes: scope.codes("retry."),
         membership: scope.block(),
         stats,
         connect_timeout: connect_timeout

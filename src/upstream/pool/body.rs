@@ -66,6 +66,11 @@ impl HttpBody for UpstreamBody {
         };
         match frame {
             // Whoever reads a body of known length does not come back for its end.
+            // HTTP/1 has no trailers unless `enable_trailers` says so.
+            Some(Ok(frame)) if frame.is_trailers() && stream.drops_trailers() => {
+                self.end();
+                Poll::Ready(None)
+            }
             Some(Ok(frame)) => {
                 if frame.is_trailers() || incoming.is_end_stream() {
                     self.end();

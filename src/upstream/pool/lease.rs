@@ -138,6 +138,11 @@ impl StreamGuard {
         matches!(self.sender, Some(Sender::H1(_)))
     }
 
+    /// Whether trailers of the response go no further.
+    pub(super) fn drops_trailers(&self) -> bool {
+        self.is_http1() && !self.pool.cluster.http.http1.trailers
+    }
+
     /// Whether the response can be read in two ways, so that whoever comes after could be given another's: two
     /// lengths of its body, or a length where there is none.
     fn is_ambiguous(&self, response: &Response<Incoming>) -> bool {
