@@ -14,8 +14,8 @@ use crate::{
     http::{
         Body, LocalReply, RequestHead, ResponseFlags, ResponseHead,
         filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
-        head::is_grpc_content_type,
         grpc::{percent_encode, status_of_http},
+        head::is_grpc_content_type,
         observe::{Observer, observe},
     },
 };
