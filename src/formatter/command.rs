@@ -13,12 +13,7 @@ use super::{
 };
 use crate::{
     http::RequestHead,
-    matching::{
-        HeaderLookup,
-        cel::CelExpression,
-        query_parameter,
-        tree::MatchCx,
-    },
+    matching::{HeaderLookup, cel::CelExpression, query_parameter, tree::MatchCx},
 };
 
 /// What kind of value a command wrote; `Option::None` stands for a missing value, and nothing was written.
