@@ -17,12 +17,23 @@ use xds_protos::{
             },
         },
     },
-    google::protobuf::{Any, UInt32Value},
+    google::protobuf::{Any, Struct, UInt32Value},
+    xds::r#type::v3::TypedStruct,
 };
 
-use crate::config::{AnyExt, BuildCx, ConfigResult, DurationExt, unpack};
+use crate::config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack};
 
+/// The key of these options: they are found by it, whatever type stands below.
 const EXTENSION: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// Keys of options that Envoy has for filters that are not built here, whose clusters serve others all the same.
+const ELSEWHERE: [&str; 5] = [
+    "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions",
+    "envoy.filters.network.generic_proxy",
+    "envoy.filters.network.redis_proxy",
+    "envoy.filters.network.sip_proxy",
+    "envoy.filters.network.thrift_proxy",
+];
 
 /// Which HTTP version goes upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -160,22 +171,44 @@ pub fn build(extensions: HashMap<String, Any>, legacy: Legacy, cx: &mut BuildCx<
     let mut found = false;
     for (name, any) in extensions {
         let path = format!("typed_extension_protocol_options[{name}]");
-        cx.field(&path, |cx| match any.type_name() {
-            EXTENSION => {
+        cx.field(&path, |cx| {
+            if name == EXTENSION {
                 found = true;
-                extension(unpack(&any, cx)?, &mut out, cx)
+                return extension(options_of(&any, cx)?, &mut out, cx);
             }
-            // Options of network filters (Redis, Thrift, TCP) that find them here themselves.
-            _ => {
+            if ELSEWHERE.contains(&name.as_str()) {
                 cx.ignored("", "protocol options of a filter that is not built in");
-                Ok(())
+                return Ok(());
             }
+            Err(cx.error(format!(
+                "Didn't find a registered network or http filter or protocol options implementation for name: '{name}'"
+            )))
         })?;
     }
     if !found {
         deprecated(legacy, &mut out, cx)?;
     }
     Ok(out)
+}
+
+/// The options in `any`. As in Envoy an empty one stands for the empty message, and a `Struct` for its JSON form.
+fn options_of(any: &Any, cx: &BuildCx<'_>) -> ConfigResult<HttpProtocolOptions> {
+    let stand_in = match any.type_name() {
+        "" if any.value.is_empty() => Some(Any {
+            type_url: xds_protos::type_url::<HttpProtocolOptions>(),
+            value: Vec::new(),
+        }),
+        "google.protobuf.Struct" => {
+            let value: Struct = unpack(any, cx)?;
+            let typed = TypedStruct {
+                type_url: xds_protos::type_url::<HttpProtocolOptions>(),
+                value: Some(value),
+            };
+            Some(plain(xds_protos::any::pack(&typed), cx)?)
+        }
+        _ => None,
+    };
+    unpack(stand_in.as_ref().unwrap_or(any), cx)
 }
 
 fn deprecated(legacy: Legacy, out: &mut HttpOptions, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
