@@ -5,6 +5,7 @@
 
 mod clusters;
 mod config_dump;
+mod connection_stats;
 mod endpoints;
 mod home;
 mod lifecycle;

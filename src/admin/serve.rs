@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio_stream::wrappers::ReceiverStream;
 use xds_protos::envoy::config::bootstrap::v3::Admin;
 
-use super::{AdminRequest, Reply, endpoints, reply::ReplyBody};
+use super::{AdminRequest, Reply, connection_stats::AdminStats, endpoints, reply::ReplyBody};
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult},
     net::{Address, ListenOptions, ListenSocket, address_from_proto, bind},
@@ -72,12 +72,13 @@ pub fn start(proto: Admin, server: &Arc<ServerContext>) -> ConfigResult<Option<A
 }
 
 async fn serve(socket: ListenSocket, server: Arc<ServerContext>) -> io::Result<()> {
+    let stats = AdminStats::new(&server.stats);
     match socket {
         ListenSocket::Tcp(s) => {
             let listener = tokio::net::TcpListener::from_std(s)?;
             loop {
                 match listener.accept().await {
-                    Ok((stream, _)) => connection(TokioIo::new(stream), server.clone()),
+                    Ok((stream, _)) => connection(TokioIo::new(stream), server.clone(), stats.clone()),
                     Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
                 }
             }
@@ -86,7 +87,7 @@ async fn serve(socket: ListenSocket, server: Arc<ServerContext>) -> io::Result<(
             let listener = tokio::net::UnixListener::from_std(s)?;
             loop {
                 match listener.accept().await {
-                    Ok((stream, _)) => connection(TokioIo::new(stream), server.clone()),
+                    Ok((stream, _)) => connection(TokioIo::new(stream), server.clone(), stats.clone()),
                     Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
                 }
             }
@@ -94,11 +95,21 @@ async fn serve(socket: ListenSocket, server: Arc<ServerContext>) -> io::Result<(
     }
 }
 
-fn connection<I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(io: I, server: Arc<ServerContext>) {
+fn connection<I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(
+    io: I,
+    server: Arc<ServerContext>,
+    stats: AdminStats,
+) {
     tokio::spawn(async move {
+        let _open = stats.connection();
         let service = service_fn(move |request| {
-            let server = server.clone();
-            async move { Ok::<_, Infallible>(answer(request, server).await) }
+            let (server, stats) = (server.clone(), stats.clone());
+            async move {
+                let open = stats.request();
+                let response = answer(request, server).await;
+                open.answered(response.status());
+                Ok::<_, Infallible>(response)
+            }
         });
         // A client that breaks off is its own affair.
         let _ = http1::Builder::new().serve_connection(io, service).await;

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, UnixListener};
 use super::{
     ListenerConfig,
     connection::{self, Accepted},
-    stats::ListenerStats,
+    stats::{HandlerStats, ListenerExtensionStats, ListenerStats},
 };
 use crate::{
     net::{Address, ListenSocket},
@@ -39,6 +39,8 @@ pub(super) struct Active {
     config: RefCell<Arc<ListenerConfig>>,
     stop: DrainSignal,
     pub(super) stats: Stats<ListenerStats>,
+    pub(super) handler: Stats<HandlerStats>,
+    _extensions: Stats<ListenerExtensionStats>,
 }
 
 impl Active {
@@ -68,6 +70,8 @@ impl WorkerListeners {
                     config: RefCell::new(config),
                     stop: DrainSignal::default(),
                     stats: scope.block(),
+                    handler: scope.scope(&format!("worker_{}", worker.id)).block(),
+                    _extensions: scope.block(),
                 });
                 for socket in sockets {
                     spawn_accept(socket, active.clone(), worker.clone());

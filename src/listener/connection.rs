@@ -19,7 +19,7 @@ use super::{
     chain_match::ChainInput,
     inspect::{Inspected, inspect},
     proxy_protocol::Refused,
-    stats::ListenerStats,
+    stats::{HandlerStats, ListenerStats},
 };
 use crate::{
     access_log::LogCx,
@@ -40,17 +40,21 @@ pub(super) enum Accepted {
 /// Counts a connection as long as it is there: from the choice of its filter chain on, as in Envoy.
 struct Counted<'a> {
     stats: &'a ListenerStats,
+    handler: &'a HandlerStats,
     since: Instant,
     worker: &'a Worker,
 }
 
 impl<'a> Counted<'a> {
-    fn new(stats: &'a ListenerStats, worker: &'a Worker) -> Self {
+    fn new(stats: &'a ListenerStats, handler: &'a HandlerStats, worker: &'a Worker) -> Self {
+        handler.downstream_cx_total.inc();
+        handler.downstream_cx_active.inc();
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
         worker.server.connections.fetch_add(1, Ordering::Relaxed);
         Self {
             stats,
+            handler,
             since: Instant::now(),
             worker,
         }
@@ -60,6 +64,7 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.stats.downstream_cx_active.dec();
+        self.handler.downstream_cx_active.dec();
         self.stats.downstream_cx_destroy.inc();
         self.stats
             .downstream_cx_length_ms
@@ -78,12 +83,19 @@ pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>
     }
     let (active, worker) = (active.clone(), worker.clone());
     tokio::task::spawn_local(async move {
-        let stats = active.stats.clone();
-        run(accepted, active.config(), stats.local(), worker.clone()).await;
+        let stats = active.stats.local();
+        stats.connections_accepted_per_socket_event.record(1);
+        run(accepted, active.config(), stats, active.handler.local(), worker.clone()).await;
     });
 }
 
-async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerStats, worker: Rc<Worker>) {
+async fn run(
+    accepted: Accepted,
+    config: Arc<ListenerConfig>,
+    stats: &ListenerStats,
+    handler: &HandlerStats,
+    worker: Rc<Worker>,
+) {
     let (local, remote) = match &accepted {
         Accepted::Tcp(s, peer) => {
             // Small writes must not wait for the peer's acknowledgement.
@@ -129,7 +141,7 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, stats: &ListenerSt
         log_closed(&config, info, Some(Flag::NoRouteFound), Some("filter_chain_not_found"));
         return;
     };
-    let _counted = Counted::new(stats, &worker);
+    let _counted = Counted::new(stats, handler, &worker);
     info.filter_chain = chain.name.clone();
     let (stream, tls) = match handshake(accepted, &chain).await {
         Ok(done) => done,

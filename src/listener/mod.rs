@@ -15,3 +15,4 @@ pub use active::{ListenerMsg, WorkerListeners};
 pub use chain::{DownstreamTransport, FilterChain};
 pub use config::{ListenerConfig, ListenerFilter};
 pub use manager::{ListenerManager, ListenerSnapshot};
+pub use stats::{HandlerStats, ListenerStats};

@@ -18,6 +18,23 @@ stats_block! {
         counter no_filter_chain_match, "Connections that no filter chain matched";
         counter downstream_listener_filter_error, "Errors in listener filters";
         counter downstream_listener_filter_remote_close, "Clients that went while listener filters read";
+        histogram(none) connections_accepted_per_socket_event, "Connections taken from the queue at once";
+    }
+}
+
+stats_block! {
+    /// What listeners of the configuration have beside those, and the admin listener has not.
+    pub struct ListenerExtensionStats {
+        counter extension_config_missing, "Connections closed because a listener filter's configuration was missing";
+        counter network_extension_config_missing, "Connections closed because a network filter's configuration was missing";
+    }
+}
+
+stats_block! {
+    /// `listener.<address or stat_prefix>.worker_<id>.*`: how connections spread.
+    pub struct HandlerStats {
+        counter downstream_cx_total, "Connections accepted by this worker";
+        gauge downstream_cx_active, "Connections open on this worker";
     }
 }
 
@@ -35,6 +52,7 @@ stats_block! {
         gauge total_listeners_active, "Listeners that serve";
         gauge total_listeners_draining, "Listeners that end";
         gauge total_filter_chains_draining, "Filter chains that end";
+        gauge workers_pinned, "1 if workers are pinned to processors";
         gauge workers_started, "1 once the workers accept connections";
     }
 }

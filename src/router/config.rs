@@ -6,7 +6,7 @@ use xds_protos::{envoy::extensions::filters::http::router::v3::Router as Proto, 
 use crate::{
     access_log::AccessLogs,
     config::{BuildCx, ConfigResult, unpack},
-    http::hcm::HcmStats,
+    http::hcm::RouterStats,
     net::local_address,
     runtime::KnownKeys,
     stats::Stats,
@@ -27,7 +27,7 @@ pub struct RouterConfig {
     /// Runtime keys of retries.
     pub keys: KnownKeys,
     /// `http.<stat_prefix>.*`
-    pub stats: Stats<HcmStats>,
+    pub stats: Stats<RouterStats>,
     /// This machine's address: whom mirrored requests come from.
     pub local_address: HeaderValue,
 }

@@ -68,7 +68,8 @@ pub async fn run(
     };
     match &route.action {
         Action::Redirect(redirect) => {
-            stats.rq_redirect.inc();
+            // As Envoy, which keeps `rq_redirect` at zero.
+            stats.rq_direct_response.inc();
             let mut reply = LocalReply::new(redirect.status, "", "direct_response");
             cx.info.response_code_details = Some(reply.details.clone());
             if let Some(location) = route.redirect_location(head, &cx.info) {

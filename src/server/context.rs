@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -10,7 +10,7 @@ use std::{
 
 use xds_protos::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
 
-use super::{Mailboxes, ServerStats, memory};
+use super::{ConstantStats, Mailboxes, ServerStats, memory};
 use crate::{
     access_log::LogFiles,
     cli::{Cli, DrainStrategy},
@@ -20,7 +20,7 @@ use crate::{
     runtime::Runtime,
     stats::{Stats, StatsConfig, Store},
     tls::Secrets,
-    upstream::ClusterManager,
+    upstream::{ClusterManager, Http2CodecStats},
     xds,
 };
 
@@ -82,6 +82,10 @@ pub struct ServerContext {
     pub cli: Cli,
     /// `server.*`
     pub server_stats: Stats<ServerStats>,
+    /// `http2.*`: of all listeners; there once one of them had an HTTP/2 connection.
+    pub http2_stats: OnceLock<Stats<Http2CodecStats>>,
+    /// Listed, and never written.
+    _constant_stats: ConstantStats,
     /// Asks the process to end (`/quitquitquit`).
     pub stop: tokio::sync::Notify,
     state: AtomicU8,
@@ -111,6 +115,7 @@ impl ServerContext {
         ));
         let layers = bootstrap.layered_runtime.clone().unwrap_or_default();
         let server_stats = stats.scope("server.").block();
+        let constant_stats = ConstantStats::new(&stats, concurrency);
         let server = Arc::new(Self {
             runtime: Runtime::new(layers, &node.cluster, &stats)?,
             node,
@@ -130,6 +135,8 @@ impl ServerContext {
             concurrency,
             drain_time: cli.drain_time(),
             server_stats,
+            http2_stats: OnceLock::new(),
+            _constant_stats: constant_stats,
             stop: tokio::sync::Notify::new(),
             state: AtomicU8::new(State::PreInitializing as u8),
             cli: cli.clone(),
@@ -160,6 +167,11 @@ impl ServerContext {
             3 => State::Initializing,
             _ => State::PreInitializing,
         }
+    }
+
+    /// An HTTP/2 connection of a listener opens.
+    pub fn note_http2(&self) {
+        self.http2_stats.get_or_init(|| self.stats.root().block());
     }
 
     /// Moves on to another state.

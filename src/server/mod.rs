@@ -11,5 +11,5 @@ mod worker;
 pub use context::{ServerContext, State};
 pub use drain::{Drain, DrainSignal};
 pub use run::{StartError, run};
-pub use stats::{Memory, ServerStats, memory};
+pub use stats::{ConstantStats, Memory, ServerStats, memory};
 pub use worker::{Mailboxes, Worker, WorkerMsg};

@@ -1,6 +1,11 @@
 //! Statistics of the process (`server.*`), and what is read from the system only when somebody looks.
 
-use crate::stats_block;
+use std::sync::Arc;
+
+use crate::{
+    stats::{Stats, Store},
+    stats_block,
+};
 
 stats_block! {
     /// `server.*`
@@ -27,6 +32,54 @@ stats_block! {
         gauge version, "Version as a number";
         counter wip_protos, "Messages and fields that are work in progress";
         histogram(ms) initialization_time_ms, "Time from start to live";
+    }
+}
+
+stats_block! {
+    /// Of threads that a watchdog looks at; none does here: a worker that hangs is seen from outside.
+    struct WatchdogStats {
+        counter watchdog_mega_miss, "Times a thread was very late";
+        counter watchdog_miss, "Times a thread was late";
+    }
+}
+
+stats_block! {
+    /// `server.compilation_settings.*`
+    struct CompilationStats {
+        gauge fips_mode, "1 if only FIPS-approved cryptography is built in";
+    }
+}
+
+stats_block! {
+    /// `overload.*`
+    struct OverloadStats {
+        histogram(ms) refresh_interval_delay, "Lateness of the overload manager's refresh";
+    }
+}
+
+/// Statistics that Envoy lists and that nothing changes here.
+pub struct ConstantStats {
+    _watchdogs: Vec<Stats<WatchdogStats>>,
+    _compilation: Stats<CompilationStats>,
+    _overload: Stats<OverloadStats>,
+}
+
+impl ConstantStats {
+    /// Lists them for this number of workers.
+    pub fn new(store: &Arc<Store>, workers: usize) -> Self {
+        let of_threads = ["main_thread", "workers", "server.main_thread"].map(str::to_owned);
+        let of_workers = (0..workers).map(|id| format!("server.worker_{id}"));
+        let compilation: Stats<CompilationStats> = store.scope("server.compilation_settings.").block();
+        compilation.local().fips_mode.set(0);
+        Self {
+            _watchdogs: of_threads
+                .into_iter()
+                .chain(of_workers)
+                .map(|thread| store.scope(&thread).block())
+                .collect(),
+            _compilation: compilation,
+            _overload: store.scope("overload.").block(),
+        }
     }
 }
 

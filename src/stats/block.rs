@@ -267,6 +267,8 @@ pub(super) trait AnyBlock: Send + Sync {
     }
     /// All values since start, and those of the last flush interval.
     fn histogram(&self, index: usize) -> (Bins, Bins);
+    /// Whether a histogram had values when an interval ended.
+    fn flushed(&self, index: usize) -> bool;
     /// Ends the interval of every histogram.
     fn flush(&self);
     fn reset_counters(&self);
@@ -318,6 +320,10 @@ impl<T: StatsBlock> AnyBlock for Block<T> {
             .find(|(at, _)| *at == index)
             .map(|(_, history)| history.interval.clone());
         (total, interval.unwrap_or_default())
+    }
+
+    fn flushed(&self, index: usize) -> bool {
+        lock(&self.histories).iter().any(|(at, _)| *at == index)
     }
 
     fn flush(&self) {

@@ -88,6 +88,13 @@ impl Dynamic {
         }
     }
 
+    pub(super) fn flushed(&self) -> bool {
+        match &self.value {
+            Value::Histogram { history, .. } => lock(history).is_flushed(),
+            _ => true,
+        }
+    }
+
     pub(super) fn flush(&self) {
         if let Value::Histogram { cells, history, .. } = &self.value {
             lock(history).flush(merged(cells));

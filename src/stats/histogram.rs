@@ -259,6 +259,11 @@ pub(super) struct History {
 }
 
 impl History {
+    /// Whether there were values at the last flush.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.total.is_empty()
+    }
+
     /// Ends an interval.
     pub(super) fn flush(&mut self, total: Bins) {
         self.interval = total.since(&self.total);

@@ -71,6 +71,16 @@ impl<'a> Stat<'a> {
         }
     }
 
+    /// Whether `usedonly` shows it, if it was written at all: histograms count as used once an interval with values of
+    /// theirs has ended, as in Envoy, which merges them only then.
+    pub(super) fn flushed(&self) -> bool {
+        match (self, self.kind()) {
+            (Stat::Field { slot, index }, Kind::Histogram(_)) => slot.block.flushed(*index),
+            (Stat::Dynamic { stat, .. }, _) => stat.flushed(),
+            _ => true,
+        }
+    }
+
     /// Whether it exists as far as a reader can tell.
     pub(super) fn listed(&self) -> bool {
         self.listed_if(|| self.used())

@@ -138,6 +138,10 @@ impl Limit {
     pub(super) fn inc(&self) {
         let now = self.current.fetch_add(1, Relaxed) + 1;
         let max = self.max();
+        if now == 1 {
+            // Seen as used from now on, as where Envoy writes it with every change.
+            (self.open)(self.stats.local()).add(0);
+        }
         if now == max {
             (self.open)(self.stats.local()).inc();
         }

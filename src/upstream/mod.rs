@@ -40,6 +40,6 @@ pub use manager::{ClusterManager, ClusterSnapshot};
 pub use pool::{
     HttpPool, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo, UpstreamResponse,
 };
-pub use stats::{ClusterManagerStats, ClusterStats, MembershipStats, UpdateStats};
+pub use stats::{ClusterManagerStats, ClusterStats, Http1CodecStats, Http2CodecStats, MembershipStats, UpdateStats};
 pub use transport_socket::{ClientTransport, TransportCx, TransportSocket, TransportSockets};
 pub use worker::{ClusterMsg, WorkerClusters};

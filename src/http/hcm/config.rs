@@ -26,7 +26,7 @@ use xds_protos::{
 use super::{
     local_reply::LocalReplies,
     options::{Common, Http1, http2},
-    stats::HcmStats,
+    stats::{HcmListenerStats, HcmStats, TracingStats},
     xfcc::CertDetails,
 };
 use crate::{
@@ -122,6 +122,10 @@ impl LogMoments {
 pub struct HcmConfig {
     /// `http.<stat_prefix>.`
     pub stats: Stats<HcmStats>,
+    /// `http.<stat_prefix>.tracing.*`
+    pub tracing_stats: Stats<TracingStats>,
+    /// `listener.<stat_prefix>.http.<stat_prefix>.*`
+    pub listener_stats: Stats<HcmListenerStats>,
     /// Codec limits and timers.
     pub codec: CodecOptions,
     /// Route table.
@@ -295,6 +299,11 @@ impl HcmConfig {
         };
         Ok(Self {
             stats: cx.server.stats.scope(&stat_prefix).block(),
+            tracing_stats: cx.server.stats.scope(&stat_prefix).block(),
+            listener_stats: {
+                let listener = cx.listener_prefix.as_deref().unwrap_or_default();
+                cx.server.stats.scope(&format!("{listener}{stat_prefix}")).block()
+            },
             codec: CodecOptions {
                 codec: match ProtoCodec::try_from(codec_type) {
                     Ok(ProtoCodec::Http1) => CodecType::Http1,

@@ -210,6 +210,7 @@ impl Handler for HcmConnection {
         let stats = self.stats();
         match version {
             Version::HTTP_2 => {
+                self.worker.server.note_http2();
                 stats.downstream_cx_http2_total.inc();
                 stats.downstream_cx_http2_active.inc();
             }

@@ -23,7 +23,7 @@ use futures_util::future::LocalBoxFuture;
 use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as Proto;
 
 pub use config::{FilterEntry, HcmConfig};
-pub use stats::HcmStats;
+pub use stats::{HcmListenerStats, HcmStats, RouterStats, count_response};
 
 use crate::{
     config::{BuildCx, ConfigResult},

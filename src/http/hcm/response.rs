@@ -8,6 +8,7 @@ use super::{
     complete::{Active, EdgeBody},
     mutate,
     request::Outcome,
+    stats::count_response,
     whole,
 };
 use crate::{
@@ -177,17 +178,10 @@ impl Active {
     fn count(&self, status: StatusCode) {
         let stats = self.hcm.stats();
         if self.cx.info.health_check {
-            stats.tracing_health_check.inc();
+            self.hcm.config.tracing_stats.local().tracing_health_check.inc();
             return;
         }
-        stats.downstream_rq_completed.inc();
-        match status.as_u16() / 100 {
-            1 => stats.downstream_rq_1xx.inc(),
-            2 => stats.downstream_rq_2xx.inc(),
-            3 => stats.downstream_rq_3xx.inc(),
-            4 => stats.downstream_rq_4xx.inc(),
-            _ => stats.downstream_rq_5xx.inc(),
-        }
+        count_response(stats, self.hcm.config.listener_stats.local(), status.as_u16());
         if !self.cx.info.progress.request_complete.get() {
             stats.downstream_rq_response_before_rq_complete.inc();
         }

@@ -10,7 +10,7 @@ stats_block! {
         counter downstream_cx_http1_total, "HTTP/1 connections";
         counter downstream_cx_http2_total, "HTTP/2 connections";
         counter downstream_cx_http3_total, "HTTP/3 connections";
-        counter downstream_cx_http1_soft_drain, "HTTP/1 connections softly drained at their maximum duration";
+        gauge downstream_cx_http1_soft_drain, "HTTP/1 connections softly drained at their maximum duration";
         counter downstream_cx_upgrades_total, "Upgraded connections";
         counter downstream_cx_destroy, "Connections closed";
         counter downstream_cx_destroy_remote, "Closed by the peer";
@@ -65,6 +65,13 @@ stats_block! {
         counter downstream_rq_overload_close, "Requests refused under overload";
         counter downstream_rq_redirected_with_normalized_path, "Redirects to a normalised path";
         counter downstream_rq_failed_path_normalization, "Requests whose path could not be normalised";
+        counter rs_too_large, "Responses that exceeded a buffer";
+    }
+}
+
+stats_block! {
+    /// What the router counts among the connection manager's.
+    pub struct RouterStats {
         counter no_route => "no_route", "Requests without a route";
         counter no_cluster => "no_cluster", "Requests whose cluster does not exist";
         counter rq_total, "Requests that reached the router";
@@ -72,16 +79,48 @@ stats_block! {
         counter rq_redirect, "Redirects";
         counter rq_reset_after_downstream_response_started, "Streams reset after the response started";
         counter rq_overload_local_reply, "Local replies under overload";
-        counter rs_too_large, "Responses that exceeded a buffer";
         counter passthrough_internal_redirect_bad_location => "passthrough_internal_redirect_bad_location", "Internal redirects with a bad location";
         counter passthrough_internal_redirect_no_route => "passthrough_internal_redirect_no_route", "Internal redirects without a route";
         counter passthrough_internal_redirect_predicate => "passthrough_internal_redirect_predicate", "Internal redirects refused by a predicate";
         counter passthrough_internal_redirect_too_many_redirects => "passthrough_internal_redirect_too_many_redirects", "Internal redirects past their limit";
         counter passthrough_internal_redirect_unsafe_scheme => "passthrough_internal_redirect_unsafe_scheme", "Internal redirects to another scheme";
+    }
+}
+
+stats_block! {
+    /// Why requests were traced, or not.
+    pub struct TracingStats {
         counter tracing_random_sampling => "tracing.random_sampling", "Sampled at random";
         counter tracing_service_forced => "tracing.service_forced", "Sampled because a service forced it";
         counter tracing_client_enabled => "tracing.client_enabled", "Sampled because the client asked";
         counter tracing_not_traceable => "tracing.not_traceable", "Not traceable";
         counter tracing_health_check => "tracing.health_check", "Not traced: health checks";
     }
+}
+
+stats_block! {
+    /// `listener.<stat_prefix>.http.<stat_prefix>.*`: responses by listener.
+    pub struct HcmListenerStats {
+        counter downstream_rq_1xx, "1xx responses";
+        counter downstream_rq_2xx, "2xx responses";
+        counter downstream_rq_3xx, "3xx responses";
+        counter downstream_rq_4xx, "4xx responses";
+        counter downstream_rq_5xx, "5xx responses";
+        counter downstream_rq_completed, "Responses";
+    }
+}
+
+/// Counts a response in both places.
+pub fn count_response(stats: &HcmStats, listener: &HcmListenerStats, status: u16) {
+    stats.downstream_rq_completed.inc();
+    listener.downstream_rq_completed.inc();
+    let (of_manager, of_listener) = match status / 100 {
+        1 => (&stats.downstream_rq_1xx, &listener.downstream_rq_1xx),
+        2 => (&stats.downstream_rq_2xx, &listener.downstream_rq_2xx),
+        3 => (&stats.downstream_rq_3xx, &listener.downstream_rq_3xx),
+        4 => (&stats.downstream_rq_4xx, &listener.downstream_rq_4xx),
+        _ => (&stats.downstream_rq_5xx, &listener.downstream_rq_5xx),
+    };
+    of_manager.inc();
+    of_listener.inc();
 }

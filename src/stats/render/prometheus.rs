@@ -113,7 +113,7 @@ impl<'w, 'o> Writer<'w, 'o> {
         let used = || known.map_or_else(|| stat.used(), |known| known.used);
         if !stat.listed_if(used)
             || !self.query.admits_hidden(stat.hidden())
-            || (self.query.used_only && !used())
+            || (self.query.used_only && !(used() && stat.flushed()))
             || (self.query.filter.is_some() && !self.query.admits(&full()))
         {
             return;

@@ -121,8 +121,9 @@ impl Query {
                 .map(|(_, value)| value.as_str())
         };
         let get_set = |name: &str| get(name).filter(|value| !value.is_empty());
-        let filter = get_set("filter")
-            .map(|filter| Regex::new(filter).map_err(|error| InvalidQuery::Filter(last_line(&error.to_string()))));
+        let filter = get_set("filter").map(|filter| {
+            Regex::new(filter).map_err(|error| InvalidQuery::Filter(re2_words(filter, &error.to_string())))
+        });
         let query = Self {
             used_only: get("usedonly").is_some(),
             filter: filter.transpose()?,
@@ -218,11 +219,20 @@ fn unescaped(text: &str) -> String {
 }
 
 /// The regex crate draws the pattern over several lines; the last one says what is wrong.
-fn last_line(error: &str) -> String {
-    error
-        .lines()
-        .last()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned()
+fn re2_words(pattern: &str, error: &str) -> String {
+    let last = error.lines().last().unwrap_or_default();
+    let reason = last.strip_prefix("error: ").unwrap_or(last);
+    match reason {
+        "unclosed character class" => format!("missing ]: {}", &pattern[pattern.rfind('[').unwrap_or(0)..]),
+        "unclosed group" => format!("missing ): {pattern}"),
+        "unopened group" => format!("unexpected ): {pattern}"),
+        "repetition operator missing expression" => {
+            let operator = pattern
+                .chars()
+                .find(|c| matches!(c, '*' | '+' | '?' | '{'))
+                .unwrap_or('*');
+            format!("no argument for repetition operator: {operator}")
+        }
+        other => other.to_owned(),
+    }
 }

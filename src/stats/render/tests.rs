@@ -175,6 +175,8 @@ fn histograms_of_blocks_are_read_by_group() {
     let blocks = ["a", "b", "c"].map(|name| store.scope(&format!("cluster.{name}")).block::<ClusterDemo>());
     blocks[0].local().upstream_cx_connect_ms.record(3);
     blocks[1].local().upstream_cx_total.inc();
+    assert_eq!(rendered(&store, "format=prometheus&usedonly&filter=connect"), "");
+    store.flush();
     let used = rendered(&store, "format=prometheus&usedonly&filter=connect");
     assert!(used.contains("_bucket{envoy_cluster_name=\"a\",le=\"5\"} 1\n") && !used.contains("\"b\""));
     let all = rendered(&store, "format=prometheus&filter=connect");

@@ -61,7 +61,7 @@ pub(super) fn each(store: &Store, query: &Query, visit: &mut dyn FnMut(&str, Rea
                     continue;
                 };
                 let shown = wanted(stat.kind()) && query.admits_hidden(stat.hidden()) && stat.listed();
-                if !shown || (query.used_only && !stat.used()) {
+                if !shown || (query.used_only && !(stat.used() && stat.flushed())) {
                     continue;
                 }
                 let mut reading = stat.read();

@@ -118,11 +118,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     } else {
         &alt_stat_name
     };
-    let scope = cx.server.stats.scope_tagged(
-        &format!("cluster.{observability_name}."),
-        &[("envoy.cluster_name", observability_name)],
-        "cluster.",
-    );
+    let scope = cx.server.stats.scope(&format!("cluster.{observability_name}."));
     let sockets = TransportSockets::build(transport_socket, transport_socket_matches, &scope, cx)?;
     let stats = scope.block();
     let resources = circuit::build(circuit_breakers, &stats, &scope, cx)?;

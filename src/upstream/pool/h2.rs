@@ -20,7 +20,7 @@ use super::{
 use crate::{
     http::{Body, BodyError, RequestHead},
     net::{Deadline, Stream},
-    upstream::ConnectFailure,
+    upstream::{ConnectFailure, stats::Http2CodecStats},
 };
 
 /// Runs the codec's tasks on the worker that has the connection.
@@ -92,6 +92,7 @@ impl HttpBody for Ended {
 /// Serves requests over a stream until it closes.
 pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) -> Result<(), ConnectFailure> {
     let cluster = open.pool.cluster.clone();
+    let _: crate::stats::Stats<Http2CodecStats> = cluster.scope.block();
     let options = &cluster.http.http2;
     let mut builder = http2::Builder::new(Local);
     builder
