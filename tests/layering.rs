@@ -134,7 +134,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
-            "config", "listener", "net", "route", "runtime", "stats", "tls", "upstream", "xds",
+            "config",
+            "http::hcm",
+            "listener",
+            "net",
+            "route",
+            "runtime",
+            "stats",
+            "tls",
+            "upstream",
+            "xds",
         ],
     ),
     (

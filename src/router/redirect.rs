@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::PathAn
 
 use super::{body::Bodies, forward::Request};
 use crate::{
-    http::{Body, RequestHead, ResponseHead, Scheme, filter::FilterCx, hcm::HcmStats},
+    http::{Body, RequestHead, ResponseHead, Scheme, filter::FilterCx, hcm::RouterStats},
     route::{InternalRedirectPolicy, RedirectPredicate},
 };
 
@@ -62,7 +62,7 @@ fn target(
     old: &RequestHead,
     cx: &mut FilterCx,
 ) -> Option<RequestHead> {
-    let stats: &HcmStats = request.config.stats.local();
+    let stats: &RouterStats = request.config.stats.local();
     let old_path = old.path.as_ref()?;
     let Some((scheme, authority, path)) = absolute(location) else {
         stats.passthrough_internal_redirect_bad_location.inc();
