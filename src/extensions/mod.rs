@@ -1,6 +1,7 @@
 //! The extensions: one folder each, at the paths of Envoy's `source/extensions`.
 
 pub mod access_loggers;
+pub mod compression;
 pub mod filters;
 mod registry;
 
@@ -12,8 +13,10 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::api_key_auth::Factory);
     registry.http_filter(filters::http::basic_auth::Factory);
     registry.http_filter(filters::http::buffer::Factory);
+    registry.http_filter(filters::http::compressor::Factory);
     registry.http_filter(filters::http::cors::Factory);
     registry.http_filter(filters::http::csrf::Factory);
+    registry.http_filter(filters::http::decompressor::Factory);
     registry.http_filter(filters::http::fault::Factory);
     registry.http_filter(filters::http::grpc_stats::Factory);
     registry.http_filter(filters::http::grpc_web::Factory);

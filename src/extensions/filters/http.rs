@@ -3,8 +3,10 @@
 pub mod api_key_auth;
 pub mod basic_auth;
 pub mod buffer;
+pub mod compressor;
 pub mod cors;
 pub mod csrf;
+pub mod decompressor;
 pub mod fault;
 mod grpc;
 pub mod grpc_stats;

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::config::Config;
@@ -28,6 +29,7 @@ impl HttpFilterConfig for HealthCheckFilter {
         Some(Box::new(Filter {
             config: self.0.clone(),
             health_check: false,
+            held: None,
         }))
     }
 }
@@ -36,7 +38,13 @@ struct Filter {
     config: Arc<Config>,
     /// The request is a health check.
     health_check: bool,
+    /// The answer to a request whose body is still to come.
+    held: Option<Box<LocalReply>>,
 }
+
+/// Longest body of a health check that is answered here, in bytes. It is read and dropped, as in Envoy, so that the
+/// connection can go on.
+const MOST_BODY: u64 = 1024 * 1024;
 
 /// How a health check ended.
 struct Verdict {
@@ -46,7 +54,7 @@ struct Verdict {
 }
 
 impl HttpFilter for Filter {
-    fn request_headers<'a>(&'a mut self, cx: &'a mut FilterCx, head: &'a mut RequestHead, _: bool) -> Step<'a> {
+    fn request_headers<'a>(&'a mut self, cx: &'a mut FilterCx, head: &'a mut RequestHead, end: bool) -> Step<'a> {
         let config = &*self.config;
         if !config.headers.iter().all(|m| m.matches(head)) {
             return Step::Continue;
@@ -71,7 +79,19 @@ impl HttpFilter for Filter {
             stats.degraded.inc();
             reply.headers.insert(DEGRADED, HeaderValue::from_static(""));
         }
-        Step::Reply(Box::new(reply))
+        if end {
+            return Step::Reply(Box::new(reply));
+        }
+        self.held = Some(Box::new(reply));
+        Step::Continue
+    }
+
+    fn buffer_request(&self) -> Option<u64> {
+        self.held.is_some().then_some(MOST_BODY)
+    }
+
+    fn request_buffered<'a>(&'a mut self, _: &'a mut FilterCx, _: &'a mut RequestHead, _: &'a mut Bytes) -> Step<'a> {
+        self.held.take().map_or(Step::Continue, Step::Reply)
     }
 
     fn response_headers<'a>(

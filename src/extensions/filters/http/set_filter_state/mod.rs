@@ -1,60 +1,26 @@
 //! Filter state from formats (`envoy.filters.http.set_filter_state`).
 
-mod filter;
-
 use std::sync::Arc;
 
-use xds_protos::envoy::extensions::filters::{
-    common::set_filter_state::v3::{
-        FilterStateValue,
-        filter_state_value::{Key, SharedWithUpstream, Value},
-    },
-    http::set_filter_state::v3::Config as Proto,
-};
+use xds_protos::envoy::extensions::filters::http::set_filter_state::v3::Config as Proto;
 
 use crate::{
     config::{BuildCx, ConfigResult},
-    formatter::Format,
+    extensions::filters::common::set_filter_state::FilterStateValues,
+    formatter::FormatCx,
     http::{
-        filter::{HttpFilterConfig, HttpFilterFactory, RouteConfig},
-        stream_info::Sharing,
+        RequestHead,
+        filter::{FilterCx, HttpFilter, HttpFilterConfig, HttpFilterFactory, RouteConfig, Step, StreamCx},
     },
 };
 
 /// The extension.
 pub struct Factory;
 
-/// What makes an object of a text. Envoy's names; each is also a key that needs no other factory. All of them are kept
-/// as their text here, and read as such by who knows the key.
-const FACTORIES: [&str; 14] = [
-    "envoy.string",
-    "envoy.hashable_string",
-    "envoy.network.upstream_server_name",
-    "envoy.network.upstream_subject_alt_names",
-    "envoy.network.application_protocols",
-    "envoy.network.transport_socket.original_dst_address",
-    "envoy.network.ip",
-    "envoy.filters.listener.original_dst.local_ip",
-    "envoy.filters.listener.original_dst.remote_ip",
-    "envoy.tcp_proxy.cluster",
-    "envoy.tcp_proxy.per_connection_idle_timeout_ms",
-    "envoy.upstream.dynamic_host",
-    "envoy.upstream.dynamic_port",
-    "envoy.ratelimit.hits_addend",
-];
-
-/// One object.
-pub(super) struct Entry {
-    pub key: Arc<str>,
-    pub format: Format,
-    pub sharing: Sharing,
-    pub skip_if_empty: bool,
-}
-
 /// A filter's configuration, or a route's.
-pub(super) struct Config {
-    pub entries: Vec<Entry>,
-    pub clear_route_cache: bool,
+struct Config {
+    values: FilterStateValues,
+    clear_route_cache: bool,
 }
 
 impl HttpFilterFactory for Factory {
@@ -63,11 +29,11 @@ impl HttpFilterFactory for Factory {
     type RouteProto = Proto;
 
     fn build(&self, proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn HttpFilterConfig>> {
-        Ok(Arc::new(filter::SetFilterState(Config::build(proto, cx)?.into())))
+        Ok(Arc::new(SetFilterState(Config::build(proto, cx)?.into())))
     }
 
     fn build_route(&self, proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<RouteConfig> {
-        Ok(Arc::new(Config::build(proto, cx)?))
+        Ok(Arc::new(Arc::new(Config::build(proto, cx)?)))
     }
 }
 
@@ -75,40 +41,43 @@ impl Config {
     fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto { supported { on_request_headers, clear_route_cache } });
         Ok(Self {
-            entries: cx.each("on_request_headers", on_request_headers, Entry::build)?,
+            values: FilterStateValues::build("on_request_headers", on_request_headers, cx)?,
             clear_route_cache,
         })
     }
+
+    fn apply(&self, cx: &mut FilterCx, head: &RequestHead) {
+        for value in self.values.iter() {
+            let made = value.object(&FormatCx {
+                request: Some(head),
+                response: None,
+                info: &cx.info,
+            });
+            if let Some(made) = made {
+                made.set(&mut cx.info.filter_state);
+            }
+        }
+        cx.clear_route_cache |= self.clear_route_cache;
+    }
 }
 
-impl Entry {
-    fn build(proto: FilterStateValue, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        let shared = proto.shared_with_upstream();
-        coverage!(cx, proto => FilterStateValue {
-            supported { factory_key, shared_with_upstream, skip_if_empty, key, value }
-            ignored { read_only: "deprecated, without effect in Envoy either" }
-        });
-        // Read by its accessor.
-        let _ = shared_with_upstream;
-        let Some(Key::ObjectKey(key)) = key else {
-            return Err(cx.error_at("object_key", "value is required"));
-        };
-        let factory = if factory_key.is_empty() { &key } else { &factory_key };
-        if !FACTORIES.contains(&factory.as_str()) {
-            return Err(cx.error(format!("'{factory}' does not have an object factory")));
+struct SetFilterState(Arc<Config>);
+
+impl HttpFilterConfig for SetFilterState {
+    fn create(&self, _: &StreamCx<'_>) -> Option<Box<dyn HttpFilter>> {
+        Some(Box::new(Filter(self.0.clone())))
+    }
+}
+
+struct Filter(Arc<Config>);
+
+impl HttpFilter for Filter {
+    fn request_headers<'a>(&'a mut self, cx: &'a mut FilterCx, head: &'a mut RequestHead, _: bool) -> Step<'a> {
+        self.0.apply(cx, head);
+        // The route's come last, so that they have the last word.
+        if let Some(of_route) = cx.route_config::<Arc<Config>>().cloned() {
+            of_route.apply(cx, head);
         }
-        let Some(Value::FormatString(format)) = value else {
-            return Err(cx.error_at("format_string", "value is required"));
-        };
-        Ok(Self {
-            key: key.into(),
-            format: cx.field("format_string", |cx| Format::build(format, cx))?,
-            sharing: match shared {
-                SharedWithUpstream::None => Sharing::None,
-                SharedWithUpstream::Once => Sharing::Once,
-                SharedWithUpstream::Transitive => Sharing::Transitive,
-            },
-            skip_if_empty,
-        })
+        Step::Continue
     }
 }
