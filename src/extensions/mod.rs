@@ -39,5 +39,6 @@ pub fn register_all() -> Registry {
     registry.network_filter(filters::network::tcp_proxy::Factory);
     registry.access_logger(access_loggers::grpc::HttpFactory);
     registry.access_logger(access_loggers::grpc::TcpFactory);
+    registry.access_logger(access_loggers::open_telemetry::Factory);
     registry
 }

@@ -186,8 +186,9 @@ fn write_text(ops: &[Op], omit_empty: bool, out: &mut Vec<u8>, cx: &FormatCx<'_>
 }
 
 /// Formatter extensions; the operators of the known ones are always there.
-fn known_formatter(proto: TypedExtensionConfig, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
-    const KNOWN: [&str; 2] = [
+pub fn known_formatter(proto: TypedExtensionConfig, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+    const KNOWN: [&str; 3] = [
+        "envoy.extensions.formatter.cel.v3.Cel",
         "envoy.extensions.formatter.metadata.v3.Metadata",
         "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
     ];

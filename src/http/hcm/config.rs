@@ -26,6 +26,7 @@ use xds_protos::{
 use super::{
     local_reply::LocalReplies,
     options::{Common, Http1, http2},
+    original_ip::IpDetection,
     stats::{HcmListenerStats, HcmStats, TracingStats},
     xfcc::CertDetails,
 };
@@ -148,6 +149,8 @@ pub struct HcmConfig {
     pub use_remote_address: bool,
     /// `xff_num_trusted_hops`
     pub trusted_hops: u32,
+    /// `original_ip_detection_extensions`, in order.
+    pub ip_detection: Vec<IpDetection>,
     /// `skip_xff_append`
     pub skip_xff_append: bool,
     /// What `x-forwarded-for` gets instead of a loopback address.
@@ -211,7 +214,7 @@ impl HcmConfig {
                 http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
                 scheme_header_transformation, max_request_headers_kb, stream_idle_timeout, request_timeout,
                 request_headers_timeout, drain_timeout, delayed_close_timeout, access_log, access_log_options,
-                flush_access_log_on_new_request, use_remote_address,
+                flush_access_log_on_new_request, use_remote_address, original_ip_detection_extensions,
                 xff_num_trusted_hops, internal_address_config, skip_xff_append, via, generate_request_id,
                 preserve_external_request_id, always_set_request_id_in_response, forward_client_cert_details,
                 set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes,
@@ -233,7 +236,6 @@ impl HcmConfig {
                 add_proxy_protocol_connection_state: "PROXY protocol state is not kept",
             }
             rejected {
-                original_ip_detection_extensions: "original IP detection extensions",
                 forward_client_cert_matcher: "a matcher for client certificate forwarding",
                 path_normalization_options: "not implemented in Envoy either",
                 typed_header_validation_config: "header validation extensions",
@@ -257,6 +259,17 @@ impl HcmConfig {
                 "request_id_extension",
                 "not supported: request id extensions other than uuid",
             ));
+        }
+        let ip_detection = cx.each(
+            "original_ip_detection_extensions",
+            original_ip_detection_extensions,
+            IpDetection::build,
+        )?;
+        if !ip_detection.is_empty() && use_remote_address.is_some_and(|v| v.value) {
+            return Err(cx.error("Original IP detection extensions and use_remote_address may not be mixed"));
+        }
+        if !ip_detection.is_empty() && xff_num_trusted_hops > 0 {
+            return Err(cx.error("Original IP detection extensions and xff_num_trusted_hops may not be mixed"));
         }
         let stat_prefix = format!("http.{stat_prefix}.");
         cx.http_prefix.clone_from(&stat_prefix);
@@ -346,6 +359,7 @@ impl HcmConfig {
             log_moments,
             use_remote_address: flag(use_remote_address, false),
             trusted_hops: xff_num_trusted_hops,
+            ip_detection,
             skip_xff_append,
             local_address: crate::net::local_address(),
             append_x_forwarded_port,

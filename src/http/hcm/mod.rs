@@ -11,6 +11,7 @@ mod local_reply;
 mod mutate;
 mod normalize;
 mod options;
+mod original_ip;
 mod request;
 mod response;
 mod stats;

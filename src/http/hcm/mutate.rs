@@ -4,9 +4,13 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{HcmConfig, xfcc};
+use super::{
+    HcmConfig,
+    original_ip::{self, Detected},
+    xfcc,
+};
 use crate::{
-    http::{ConnectionInfo, RequestHead, Scheme, StreamInfo},
+    http::{ConnectionInfo, LocalReply, RequestHead, Scheme, StreamInfo},
     net::Address,
 };
 
@@ -107,14 +111,24 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
             .is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade")))
 }
 
-/// Sets and removes headers as the connection manager is configured.
-pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &HcmConfig, upgrade: bool) {
+/// Sets and removes headers as the connection manager is configured; an error is the answer to a request whose client
+/// cannot be told.
+pub(super) fn request(
+    head: &mut RequestHead,
+    info: &mut StreamInfo,
+    config: &HcmConfig,
+    upgrade: bool,
+) -> Result<(), Box<LocalReply>> {
     strip_hop_by_hop(&mut head.headers, upgrade);
     join(&mut head.headers, &X_FORWARDED_FOR, b",");
     let connection = info.connection.clone();
     let edge = config.use_remote_address;
-    let remote = remote_address(head, info, config, &connection);
-    let internal = is_internal(&remote, head, config, edge);
+    let detected = match config.ip_detection.as_slice() {
+        [] => None,
+        all => Some(original_ip::detect(all, &head.headers, &connection.remote_address)?),
+    };
+    let remote = remote_address(head, detected, config, &connection);
+    let internal = is_internal(&remote, head, detected, config, edge);
 
     if config.use_remote_address && config.trusted_hops == 0 || !head.headers.contains_key(X_FORWARDED_PROTO) {
         head.headers.insert(
@@ -178,33 +192,42 @@ pub(super) fn request(head: &mut RequestHead, info: &mut StreamInfo, config: &Hc
     if let Some(via) = &config.via {
         append(&mut head.headers, header::VIA, b", ", via);
     }
+    Ok(())
 }
 
 /// The client's address as far as it can be trusted; `x-forwarded-for` gets the peer's.
 fn remote_address(
     head: &mut RequestHead,
-    info: &StreamInfo,
+    detected: Option<Detected>,
     config: &HcmConfig,
     connection: &ConnectionInfo,
 ) -> Address {
     let peer = connection.remote_address.clone();
-    let _ = info;
+    if let Some(detected) = detected {
+        if detected.append {
+            append_peer(head, config, &peer);
+        }
+        return detected.address.map_or(peer, |ip| Address::Ip((ip, 0).into()));
+    }
     if config.use_remote_address {
         let remote = match config.trusted_hops {
             0 => None,
             hops => forwarded_for(&head.headers, hops as usize - 1),
         };
         if !config.skip_xff_append {
-            // A loopback address means nothing to the next hop: Envoy gives the machine's own.
-            let ip = peer.ip().filter(|ip| !ip.is_loopback()).unwrap_or(config.local_address);
-            let text = ip.to_string();
-            if let Ok(value) = HeaderValue::from_str(&text) {
-                append(&mut head.headers, X_FORWARDED_FOR, b",", &value);
-            }
+            append_peer(head, config, &peer);
         }
         return remote.map_or(peer, |ip| Address::Ip((ip, 0).into()));
     }
     forwarded_for(&head.headers, config.trusted_hops as usize).map_or(peer, |ip| Address::Ip((ip, 0).into()))
+}
+
+fn append_peer(head: &mut RequestHead, config: &HcmConfig, peer: &Address) {
+    // A loopback address means nothing to the next hop: Envoy gives the machine's own.
+    let ip = peer.ip().filter(|ip| !ip.is_loopback()).unwrap_or(config.local_address);
+    if let Ok(value) = HeaderValue::from_str(&ip.to_string()) {
+        append(&mut head.headers, X_FORWARDED_FOR, b",", &value);
+    }
 }
 
 /// The address `skip` places from the right of `x-forwarded-for`.
@@ -214,11 +237,18 @@ fn forwarded_for(headers: &HeaderMap, skip: usize) -> Option<IpAddr> {
 }
 
 /// Envoy calls a request internal when its trusted address is: one hop only, and inside the configured ranges.
-fn is_internal(remote: &Address, head: &RequestHead, config: &HcmConfig, edge: bool) -> bool {
-    let single = match head.headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
+fn is_internal(
+    remote: &Address,
+    head: &RequestHead,
+    detected: Option<Detected>,
+    config: &HcmConfig,
+    edge: bool,
+) -> bool {
+    let of_header = || match head.headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
         None => edge,
         Some(xff) => !xff.contains(','),
     };
+    let single = detected.map_or_else(of_header, |d| d.trusted);
     match remote {
         Address::Ip(a) => single && config.internal_ranges.iter().any(|r| r.contains(&a.ip())),
         Address::Pipe(_) => config.internal_unix,

@@ -302,7 +302,7 @@ fn admit(active: &mut Active, fragment: bool, first: bool) -> Result<Option<Arc<
                 .map_or_else(|| "connect".to_owned(), |p| p.to_ascii_lowercase()),
         );
     }
-    mutate::request(head, &mut active.cx.info, config, active.upgrade.is_some());
+    mutate::request(head, &mut active.cx.info, config, active.upgrade.is_some())?;
     if !mutate::is_marked_internal(&head.headers)
         && let Some(table) = &table
     {

@@ -20,7 +20,7 @@ use crate::{
     stats::Stats,
     stats_block,
 };
-use config::Service;
+pub(super) use config::{Service, Target, common, target};
 use entry::{Entry, Headers};
 
 /// Entries that wait for the task; at 1 KB each about 4 MB in the worst case.

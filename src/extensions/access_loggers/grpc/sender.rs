@@ -1,9 +1,9 @@
 //! The task that gathers entries and keeps the stream.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
 use http::uri::PathAndQuery;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, client::Grpc};
 use tonic_prost::ProstCodec;
@@ -18,7 +18,12 @@ use xds_protos::{
     prost::Message,
 };
 
-use super::{GrpcLogStats, config::Service, entry::Entry};
+use super::{
+    super::gather::{Limits, gather},
+    GrpcLogStats,
+    config::Service,
+    entry::Entry,
+};
 use crate::{server::Worker, stats::Stats, upstream::client::ClusterChannel};
 
 const METHOD: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
@@ -26,84 +31,41 @@ const METHOD: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessL
 /// Messages that wait for a slow service, each of about `buffer_size_bytes`.
 const MESSAGES: usize = 16;
 
-/// The least time between two flushes, whatever the configuration says.
-const SHORTEST: Duration = Duration::from_millis(1);
-
 /// Runs until the queue's other end is gone, and sends what is left.
 pub(super) async fn run(
     worker: Rc<Worker>,
     service: Service,
-    mut entries: mpsc::Receiver<Entry>,
+    entries: mpsc::Receiver<Entry>,
     stats: Stats<GrpcLogStats>,
 ) {
-    let mut batch = Batch::default();
+    let limits = Limits {
+        interval: service.flush_interval,
+        bytes: service.buffer_size,
+    };
     let mut stream: Option<mpsc::Sender<StreamAccessLogsMessage>> = None;
-    loop {
-        // The time runs from the first entry, so that an idle log wakes nobody.
-        let due = batch.since.map(|t| t + service.flush_interval.max(SHORTEST));
-        let flush = async {
-            match due {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        let last = tokio::select! {
-            entry = entries.recv() => match entry {
-                Some(entry) => {
-                    batch.push(entry);
-                    if batch.bytes < service.buffer_size {
-                        continue;
-                    }
-                    false
-                }
-                None => true,
-            },
-            () = flush => false,
-        };
-        if !batch.is_empty() {
-            send(&worker, &service, &mut stream, std::mem::take(&mut batch), &stats);
-        }
-        if last {
-            return;
-        }
-    }
+    let size = |entry: &Entry| match entry {
+        Entry::Http(e) => e.encoded_len(),
+        Entry::Tcp(e) => e.encoded_len(),
+    };
+    gather(entries, limits, size, |batch| {
+        send(&worker, &service, &mut stream, batch, &stats);
+    })
+    .await;
 }
 
-#[derive(Default)]
-struct Batch {
-    entries: Vec<Entry>,
-    bytes: usize,
-    since: Option<Instant>,
-}
-
-impl Batch {
-    fn push(&mut self, entry: Entry) {
-        self.bytes += match &entry {
-            Entry::Http(e) => e.encoded_len(),
-            Entry::Tcp(e) => e.encoded_len(),
-        };
-        self.entries.push(entry);
-        self.since.get_or_insert_with(Instant::now);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    // A log makes entries of one kind only.
-    fn into_entries(self) -> LogEntries {
-        let (mut http, mut tcp) = (Vec::new(), Vec::new());
-        for entry in self.entries {
-            match entry {
-                Entry::Http(e) => http.push(*e),
-                Entry::Tcp(e) => tcp.push(*e),
-            }
+/// A log makes entries of one kind only.
+fn log_entries(batch: Vec<Entry>) -> LogEntries {
+    let (mut http, mut tcp) = (Vec::new(), Vec::new());
+    for entry in batch {
+        match entry {
+            Entry::Http(e) => http.push(*e),
+            Entry::Tcp(e) => tcp.push(*e),
         }
-        if tcp.is_empty() {
-            LogEntries::HttpLogs(HttpAccessLogEntries { log_entry: http })
-        } else {
-            LogEntries::TcpLogs(TcpAccessLogEntries { log_entry: tcp })
-        }
+    }
+    if tcp.is_empty() {
+        LogEntries::HttpLogs(HttpAccessLogEntries { log_entry: http })
+    } else {
+        LogEntries::TcpLogs(TcpAccessLogEntries { log_entry: tcp })
     }
 }
 
@@ -111,13 +73,13 @@ fn send(
     worker: &Rc<Worker>,
     service: &Service,
     stream: &mut Option<mpsc::Sender<StreamAccessLogsMessage>>,
-    batch: Batch,
+    batch: Vec<Entry>,
     stats: &Stats<GrpcLogStats>,
 ) {
-    let count = batch.entries.len() as u64;
+    let count = batch.len() as u64;
     let mut message = StreamAccessLogsMessage {
         identifier: None,
-        log_entries: Some(batch.into_entries()),
+        log_entries: Some(log_entries(batch)),
     };
     let open = match stream.take().filter(|s| !s.is_closed()) {
         Some(open) => open,
@@ -144,26 +106,31 @@ fn identifier(node: &Arc<Node>, log_name: &str) -> Identifier {
 /// Opens a stream. When it ends, for whatever reason, the sender is closed and the next flush opens another.
 fn open(worker: &Rc<Worker>, service: &Service) -> mpsc::Sender<StreamAccessLogsMessage> {
     let (sender, messages) = mpsc::channel(MESSAGES);
-    let channel = ClusterChannel::new(worker.clone(), service.cluster.as_str(), service.authority.as_deref());
-    let cluster = service.cluster.clone();
+    let channel = ClusterChannel::new(
+        worker.clone(),
+        service.target.cluster.as_str(),
+        service.target.authority.as_deref(),
+    );
+    let cluster = service.target.cluster.clone();
+    let mut request = Request::new(ReceiverStream::new(messages));
+    service.target.add_metadata(request.metadata_mut());
     tokio::task::spawn_local(async move {
-        if let Err(status) = stream(channel, messages).await {
+        if let Err(status) = stream(channel, request).await {
             tracing::debug!(cluster, "access log stream closed: {}", status.message());
         }
     });
     sender
 }
 
-async fn stream(channel: ClusterChannel, messages: mpsc::Receiver<StreamAccessLogsMessage>) -> Result<(), Status> {
+async fn stream(
+    channel: ClusterChannel,
+    request: Request<ReceiverStream<StreamAccessLogsMessage>>,
+) -> Result<(), Status> {
     let mut client = Grpc::new(channel);
     client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
     let codec = ProstCodec::<StreamAccessLogsMessage, StreamAccessLogsResponse>::default();
     client
-        .client_streaming(
-            Request::new(ReceiverStream::new(messages)),
-            PathAndQuery::from_static(METHOD),
-            codec,
-        )
+        .client_streaming(request, PathAndQuery::from_static(METHOD), codec)
         .await?;
     Ok(())
 }
