@@ -93,6 +93,42 @@ const OF_TIME: &[&str] = &[
 
 const OF_STRINGS: &[&str] = &["lowerAscii", "replace", "split", "upperAscii"];
 
+/// How deep brackets are nested in a text, those within strings aside. The parser does not count those around a whole
+/// expression, though each costs it stack.
+pub(super) fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some(quote) = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|q| rest.starts_with(q)) {
+            rest = after_string(&rest[quote.len()..], quote);
+            continue;
+        }
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+        rest = &rest[c.len_utf8()..];
+    }
+    deepest
+}
+
+/// What follows a string's closing quote.
+fn after_string<'t>(text: &'t str, quote: &str) -> &'t str {
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some(after) = rest.strip_prefix(quote) {
+            return after;
+        }
+        rest = &rest[c.len_utf8()..];
+        if c == '\\' {
+            rest = rest.chars().next().map_or(rest, |escaped| &rest[escaped.len_utf8()..]);
+        }
+    }
+    rest
+}
+
 /// Walks the tree; an error names what cannot be evaluated.
 pub(super) fn check(expr: &IdedExpr, options: CelOptions, depth: u32) -> Result<(), String> {
     let Some(depth) = depth.checked_sub(1) else {

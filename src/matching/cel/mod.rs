@@ -62,6 +62,11 @@ impl CelExpression {
                 "Not able to parse filter expression: longer than {MAX_TEXT} bytes"
             ));
         }
+        if check::nesting(text) > usize::from(MAX_DEPTH) {
+            return Err(format!(
+                "Not able to parse filter expression: Expression recursion limit exceeded. limit: {MAX_DEPTH}"
+            ));
+        }
         let parser = PrattParser::new()
             .max_recursion_depth(MAX_DEPTH)
             .max_expression_node_count(MAX_NODES);

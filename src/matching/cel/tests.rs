@@ -85,6 +85,8 @@ fn what_envoy_refuses_is_refused() {
         assert!(compile(&too_deep).is_err());
     }
     assert!(compile(&format!("{}1{}", "(".repeat(80), ")".repeat(80))).is_err());
+    assert!(compile(&format!("{}1{}", "(".repeat(30), ")".repeat(30))).is_ok());
+    assert!(compile(&format!("request.path == '{}'", "(".repeat(80))).is_ok());
     assert!(compile(&"1 == 1 || ".repeat(2000)).is_err());
 }
 
