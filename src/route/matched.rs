@@ -5,8 +5,8 @@ use std::{ops::Deref, sync::Arc};
 use http::HeaderValue;
 
 use super::{
-    Action, ClusterSpecifier, ClusterWeight, HashOutcome, HeaderMutations, MetadataMatch, Route, RouteTable,
-    VirtualHost,
+    Action, ClusterSpecifier, ClusterWeight, EntryStats, HashOutcome, HeaderMutations, MetadataMatch, Route,
+    RouteTable, VirtualHost,
     rewrite::{set_host, set_path},
 };
 use crate::{
@@ -177,14 +177,13 @@ impl RouteMatch {
         }
     }
 
-    /// Name of the first virtual cluster that matches, `other` when none does, none when there are none.
-    pub fn virtual_cluster(&self, head: &RequestHead) -> Option<Arc<str>> {
-        let clusters = &self.virtual_host().virtual_clusters;
-        if clusters.is_empty() {
-            return None;
-        }
+    /// The first virtual cluster that matches, `other` when none does, none when there are none.
+    pub fn virtual_cluster(&self, head: &RequestHead) -> Option<&EntryStats> {
+        let virtual_host = self.virtual_host();
+        let other = virtual_host.other_virtual_cluster.as_ref()?;
+        let clusters = &virtual_host.virtual_clusters;
         let matched = clusters.iter().find(|c| c.headers.iter().all(|m| m.matches(head)));
-        Some(matched.map_or_else(|| "other".into(), |c| c.name.clone()))
+        Some(matched.map_or(other, |c| &c.stats))
     }
 
     /// The most specific per-route configuration of the filter of this name: weighted cluster, route, virtual

@@ -6,6 +6,7 @@
 mod action;
 mod cluster;
 mod cors;
+mod entry_stats;
 mod filter_config;
 mod hash_policy;
 mod matched;
@@ -28,6 +29,7 @@ mod virtual_host;
 pub use action::{ConnectConfig, InternalRedirectPolicy, MaxStreamDuration, Priority, RouteAction, Timeouts};
 pub use cluster::{ClusterSpecifier, ClusterWeight, MetadataMatch, WeightedClusters};
 pub use cors::CorsPolicy;
+pub use entry_stats::{EntryStats, RequestStats};
 pub use filter_config::PerFilterConfigs;
 pub use hash_policy::{HashOutcome, HashPolicies};
 pub use matched::RouteMatch;

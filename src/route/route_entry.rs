@@ -17,7 +17,7 @@ use xds_protos::envoy::{
 };
 
 use super::{
-    HeaderMutations, PerFilterConfigs, RedirectAction, RouteAction, action::Inherited, path::PathMatch,
+    EntryStats, HeaderMutations, PerFilterConfigs, RedirectAction, RouteAction, action::Inherited, path::PathMatch,
     path_template::PathTemplate,
 };
 use crate::{
@@ -43,8 +43,8 @@ pub struct Route {
     pub decorator: Option<Decorator>,
     /// `tracing`: sampling and tags.
     pub tracing: Option<RouteTracing>,
-    /// `stat_prefix`: statistics under `vhost.<name>.route.<prefix>.`
-    pub stat_prefix: Option<Arc<str>>,
+    /// Statistics under its `stat_prefix`, when it has one.
+    pub stats: Option<EntryStats>,
     /// Bytes of request body kept for retries and mirrors, of the route or else of the virtual host;
     /// none: the connection's limit alone.
     pub request_body_buffer_limit: Option<u64>,
@@ -125,6 +125,7 @@ pub(super) struct Matcher {
 /// Limits and inheritance a route is built with.
 pub(super) struct RouteCx<'a> {
     pub(super) inherited: &'a Inherited,
+    pub(super) virtual_host: &'a str,
     pub(super) max_body: usize,
 }
 
@@ -145,7 +146,7 @@ impl Route {
             metadata: None,
             decorator: None,
             tracing: None,
-            stat_prefix: None,
+            stats: None,
             request_body_buffer_limit: None,
             request: HeaderMutations::default(),
             response: HeaderMutations::default(),
@@ -187,7 +188,7 @@ impl Route {
             metadata: metadata.map(Arc::new),
             decorator: cx.opt("decorator", decorator, Decorator::build)?,
             tracing: cx.opt("tracing", tracing, RouteTracing::build)?,
-            stat_prefix: Some(stat_prefix).filter(|p| !p.is_empty()).map(Into::into),
+            stats: (!stat_prefix.is_empty()).then(|| EntryStats::new(with.virtual_host, "route", &stat_prefix, cx)),
             request_body_buffer_limit: buffer_limit(request_body_buffer_limit, per_request_buffer_limit_bytes)
                 .or(with.inherited.request_body_buffer_limit),
             request: HeaderMutations::build(request_fields, request_headers_to_add, request_headers_to_remove, cx)?,

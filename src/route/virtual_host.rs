@@ -8,7 +8,7 @@ use xds_protos::envoy::config::{
 };
 
 use super::{
-    CorsPolicy, HeaderMutations, HedgePolicy, MirrorPolicy, PerFilterConfigs, RetryPolicy, Route,
+    CorsPolicy, EntryStats, HeaderMutations, HedgePolicy, MirrorPolicy, PerFilterConfigs, RetryPolicy, Route,
     action::Inherited,
     rate_limit::RateLimitPolicy,
     route_entry::{RouteCx, buffer_limit},
@@ -39,6 +39,8 @@ pub struct VirtualHost {
     pub rate_limits: RateLimitPolicy,
     /// Virtual clusters in order.
     pub virtual_clusters: Vec<VirtualCluster>,
+    /// What no virtual cluster matches, where there are some: `other`.
+    pub other_virtual_cluster: Option<EntryStats>,
     /// Header mutations of the request on this level.
     pub request: HeaderMutations,
     /// Header mutations of the response on this level.
@@ -61,8 +63,8 @@ enum RequireTls {
 /// `VirtualCluster`: statistics of the requests that match.
 #[derive(Debug)]
 pub struct VirtualCluster {
-    /// Name, as statistics show it; `other` is everything else.
-    pub name: Arc<str>,
+    /// Its statistics, under its name.
+    pub stats: EntryStats,
     pub(super) headers: Vec<HeaderMatcher>,
 }
 
@@ -107,19 +109,24 @@ impl VirtualHost {
         };
         let with = RouteCx {
             inherited: &inherited,
+            virtual_host: &name,
             max_body,
         };
         let request_fields = ("request_headers_to_add", "request_headers_to_remove");
         let response_fields = ("response_headers_to_add", "response_headers_to_remove");
         Ok(Self {
-            name: name.into(),
+            name: name.as_str().into(),
             include_request_attempt_count,
             include_attempt_count_in_response,
             include_is_timeout_retry_header,
             metadata: metadata.map(Arc::new),
             cors: cx.opt("cors", cors, CorsPolicy::build)?.map(Arc::new),
             rate_limits: RateLimitPolicy::build(rate_limits, cx)?,
-            virtual_clusters: cx.each("virtual_clusters", virtual_clusters, VirtualCluster::build)?,
+            other_virtual_cluster: (!virtual_clusters.is_empty())
+                .then(|| EntryStats::new(&name, "vcluster", "other", cx)),
+            virtual_clusters: cx.each("virtual_clusters", virtual_clusters, |proto, cx| {
+                VirtualCluster::build(proto, &name, cx)
+            })?,
             request: HeaderMutations::build(request_fields, request_headers_to_add, request_headers_to_remove, cx)?,
             response: HeaderMutations::build(response_fields, response_headers_to_add, response_headers_to_remove, cx)?,
             filters: PerFilterConfigs::build(typed_per_filter_config, cx)?,
@@ -153,13 +160,13 @@ impl VirtualHost {
 }
 
 impl VirtualCluster {
-    fn build(proto: ProtoVirtualCluster, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    fn build(proto: ProtoVirtualCluster, virtual_host: &str, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => ProtoVirtualCluster { supported { headers, name } });
         if headers.is_empty() {
             return Err(cx.error("virtual clusters must define 'headers'"));
         }
         Ok(Self {
-            name: name.into(),
+            stats: EntryStats::new(virtual_host, "vcluster", &name, cx),
             headers: cx.each("headers", headers, HeaderMatcher::build)?,
         })
     }

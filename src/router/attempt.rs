@@ -50,6 +50,7 @@ pub(super) async fn run(
         .await
         .map_err(Failure::Connect)?;
     note(cx, lease.conn());
+    request.count(|stats| &stats.upstream_rq_total);
     let ready = Instant::now();
     cx.info.progress.first_upstream_tx.set(Some(ready));
     cx.info.progress.upstream_bytes_sent.set(0);

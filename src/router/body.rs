@@ -13,7 +13,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::Sleep;
 
-use super::{failure::Failure, forward::Request, replay::Replay, timeout, upstream_log::AttemptLog};
+use super::{
+    failure::Failure,
+    forward::Request,
+    replay::Replay,
+    timeout,
+    timing::{HeaderSizes, Timing},
+    upstream_log::AttemptLog,
+};
 use crate::{
     http::{Body, BodyError, StreamInfo, stream_info::Progress},
     stats::Stats,
@@ -123,7 +130,7 @@ impl HttpBody for RequestTail {
 pub(super) struct UpstreamTail {
     inner: Body,
     progress: Rc<Progress>,
-    stats: Stats<ClusterStats>,
+    timing: Timing,
     start: Instant,
     ready: Instant,
     limits: timeout::Limits,
@@ -138,20 +145,21 @@ impl UpstreamTail {
         body: Body,
         request: &Request<'_>,
         info: &StreamInfo,
+        headers: Option<HeaderSizes>,
         ready: Instant,
         log: Option<AttemptLog>,
     ) -> Body {
-        let stats = request.cluster.info.stats.clone();
+        let timing = Timing::new(request, headers, ready);
         if matches!(body, Body::Empty) {
             let now = Instant::now();
             info.progress.last_upstream_rx.set(Some(now));
-            record(&stats, info.start, now);
+            timing.record(info.start, now, &info.progress);
             return body;
         }
         Body::boxed(Self {
             inner: body,
             progress: info.progress.clone(),
-            stats,
+            timing,
             start: info.start,
             ready,
             limits: request.limits,
@@ -197,13 +205,6 @@ impl UpstreamTail {
     }
 }
 
-fn record(stats: &Stats<ClusterStats>, start: Instant, now: Instant) {
-    stats
-        .local()
-        .upstream_rq_time
-        .record(u64::try_from(now.duration_since(start).as_millis()).unwrap_or(u64::MAX));
-}
-
 impl HttpBody for UpstreamTail {
     type Data = Bytes;
     type Error = BodyError;
@@ -214,7 +215,7 @@ impl HttpBody for UpstreamTail {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let failure = std::task::ready!(this.poll_limits(cx));
-                failure.count(this.stats.local());
+                failure.count(this.timing.cluster.local());
                 return Poll::Ready(Some(Err(failure.late())));
             }
         };
@@ -234,7 +235,7 @@ impl HttpBody for UpstreamTail {
         }
         if ended && this.progress.last_upstream_rx.get().is_none() {
             this.progress.last_upstream_rx.set(Some(now));
-            record(&this.stats, this.start, now);
+            this.timing.record(this.start, now, &this.progress);
         }
         Poll::Ready(frame)
     }

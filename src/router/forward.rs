@@ -12,12 +12,14 @@ use super::{
     headers, mirror, redirect,
     retry::{Retry, Verdict},
     timeout::{self, Limits},
+    timing::HeaderSizes,
     transport,
     upstream_log::AttemptLog,
 };
 use crate::{
     http::{Body, Flag, LocalReply, RequestHead, codec::Upgrade, filter::FilterCx},
-    route::{HashOutcome, Priority, RouteAction, RouteMatch},
+    route::{EntryStats, HashOutcome, Priority, RequestStats, RouteAction, RouteMatch},
+    stats::CounterCell,
     upstream::{ConnectFailure, Dropped, Host, LbContext, ResourcePriority, TransportOptions, WorkerCluster},
 };
 
@@ -41,7 +43,8 @@ pub(super) async fn forward(
             LocalReply::new(action.cluster_not_found, "", "cluster_not_found").flag(Flag::NoClusterFound),
         ));
     };
-    cx.info.virtual_cluster = route.virtual_cluster(head);
+    let virtual_cluster = route.virtual_cluster(head);
+    cx.info.virtual_cluster = virtual_cluster.map(|c| c.name.clone());
     cx.info.upstream.cluster = Some(cluster.info.name.clone());
     cx.info.upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
     cx.info.upstream.cluster_metadata = Some(cluster.info.metadata.clone());
@@ -59,6 +62,7 @@ pub(super) async fn forward(
         },
         hash: route.hash(head, &cx.info),
         internal: headers::is_internal(head),
+        entries: [virtual_cluster, route.stats.as_ref()],
         limits: Limits::default(),
         transport: None,
         tried: Vec::new(),
@@ -112,6 +116,9 @@ pub(super) async fn forward(
         }
         if let Err(failure) = &result {
             note_failure(failure, cx, &cluster, &host);
+            if let Failure::Timeout = failure {
+                request.count(|stats| &stats.upstream_rq_timeout);
+            }
         }
         let verdict = match &result {
             // Given up with the copy of the body.
@@ -119,6 +126,7 @@ pub(super) async fn forward(
             Ok(answer) => retry.on_response(&answer.head, &cluster.info, request.priority),
             Err(failure) => retry.on_failure(failure, &cluster.info, request.priority),
         };
+        request.count_verdict(&verdict, attempts);
         match verdict {
             Verdict::Again(wait, guard) => {
                 if let Ok(answer) = &result {
@@ -227,6 +235,8 @@ pub(super) struct Request<'a> {
     pub(super) hash: HashOutcome,
     /// The request came from inside (`x-envoy-internal`).
     pub(super) internal: bool,
+    /// The virtual cluster and the route, where they count.
+    pub(super) entries: [Option<&'a EntryStats>; 2],
     pub(super) limits: Limits,
     /// What the connection must be made with.
     pub(super) transport: Option<Arc<TransportOptions>>,
@@ -235,6 +245,23 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Counts where the virtual cluster and the route do.
+    pub(super) fn count(&self, counter: impl Fn(&RequestStats) -> &CounterCell) {
+        for entry in self.entries.iter().flatten() {
+            counter(entry.stats.local()).inc();
+        }
+    }
+
+    fn count_verdict(&self, verdict: &Verdict, attempts: u32) {
+        match verdict {
+            Verdict::Again(..) => self.count(|stats| &stats.upstream_rq_retry),
+            Verdict::LimitExceeded => self.count(|stats| &stats.upstream_rq_retry_limit_exceeded),
+            Verdict::Overflow => self.count(|stats| &stats.upstream_rq_retry_overflow),
+            Verdict::Done if attempts > 1 => self.count(|stats| &stats.upstream_rq_retry_success),
+            Verdict::Done => {}
+        }
+    }
+
     fn pick(&self, head: &RequestHead) -> Option<Arc<Host>> {
         let policy = self.action.retry_policy.as_deref().filter(|_| !self.tried.is_empty());
         let predicates = policy.map_or(&[][..], |p| &p.host_predicates);
@@ -312,6 +339,13 @@ impl Request<'_> {
             charge(self, response.status);
         }
         count_host(host, response.status);
+        let sized = self
+            .cluster
+            .info
+            .optional_stats
+            .as_ref()
+            .is_some_and(|o| o.sizes.is_some());
+        let sizes = sized.then(|| HeaderSizes::of(&head.headers, &response.headers));
         headers::response(&mut response, &cx.info, self.config);
         if self.route.virtual_host().include_attempt_count_in_response {
             let attempts = cx.info.upstream.attempts;
@@ -329,7 +363,7 @@ impl Request<'_> {
         };
         Routed {
             head: response,
-            body: UpstreamTail::wrap(body, self, &cx.info, ready, log),
+            body: UpstreamTail::wrap(body, self, &cx.info, sizes, ready, log),
             tunnel,
         }
     }
@@ -371,6 +405,9 @@ fn charge_attempt(config: &RouterConfig, cluster: &WorkerCluster, host: &Host, s
 fn charge(request: &Request<'_>, status: StatusCode) {
     if request.config.dynamic_stats {
         request.cluster.info.codes.charge(status.as_u16(), request.internal);
+        for entry in request.entries.iter().flatten() {
+            entry.codes.charge_basic(status.as_u16());
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod redirect;
 mod replay;
 mod retry;
 mod timeout;
+mod timing;
 mod transport;
 mod tunnel;
 mod upstream_log;

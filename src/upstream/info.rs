@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use xds_protos::envoy::config::cluster::v3::cluster::OriginalDstLbConfig;
 
 use super::{
-    ClusterStats, HostSets, ResourceManager, ResourcePriority, TransportSockets,
+    ClusterStats, HostSets, OptionalStats, ResourceManager, ResourcePriority, TransportSockets,
     config::{ConnectOptions, HttpOptions, LbConfig},
     stats::MembershipStats,
 };
@@ -60,6 +60,8 @@ pub struct ClusterInfo {
     pub original_dst: Option<OriginalDstLbConfig>,
     /// What control counts of the hosts.
     pub membership: Stats<MembershipStats>,
+    /// `track_cluster_stats`
+    pub optional_stats: Option<Box<OptionalStats>>,
     pub(super) resources: [Arc<ResourceManager>; 2],
 }
 

@@ -20,7 +20,8 @@ mod host_store;
 mod info;
 pub mod lb;
 mod manager;
-pub mod pool;
+pub mod optional_stats;
+mod pool;
 mod proxy_protocol;
 mod stats;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use host_set::{HostSet, HostSets, LocalityHosts};
 pub use info::{Cluster, ClusterInfo};
 pub use lb::LbContext;
 pub use manager::{ClusterManager, ClusterSnapshot};
+pub use optional_stats::{OptionalStats, SizeStats, TimeoutBudgetStats};
 pub use pool::{
     HttpPool, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo, UpstreamResponse,
 };

@@ -67,6 +67,8 @@ crate::stats_block! {
         counter upstream_rq_retry_overflow, "Requests not retried because of the breaker or budget";
         counter retry_or_shadow_abandoned, "Requests whose body was too large to be kept for retries and shadows";
         histogram(ms, lazy) upstream_rq_time, "Time of a request";
+        histogram(ms, lazy) external_upstream_rq_time => "external.upstream_rq_time", "Time of a request from outside";
+        histogram(ms, lazy) internal_upstream_rq_time => "internal.upstream_rq_time", "Time of a request from inside";
         counter bind_errors, "Failures to bind the local address";
         counter original_dst_host_invalid, "Original destinations that were no address";
         counter lb_healthy_panic, "Picks in panic mode";

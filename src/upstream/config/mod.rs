@@ -17,7 +17,7 @@ use xds_protos::{
     google::protobuf::Any,
 };
 
-use super::{ClusterInfo, TransportSockets};
+use super::{ClusterInfo, OptionalStats, TransportSockets};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt},
     http::stream_info::Metadata,
@@ -52,7 +52,8 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             typed_extension_protocol_options, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl,
             dns_lookup_family, wait_for_warm_on_init, upstream_bind_config, common_lb_config, transport_socket,
             transport_socket_matches, metadata, protocol_selection, upstream_connection_options,
-            load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config
+            load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config, track_timeout_budgets,
+            track_cluster_stats
         }
         ignored {
             stats_matcher: "the statistics of a cluster are all kept",
@@ -68,8 +69,6 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             ignore_health_on_host_removal: "removed hosts always go at once",
             lrs_server: "load is not reported",
             lrs_report_endpoint_metrics: "load is not reported",
-            track_timeout_budgets: "timeout budget histograms are not kept",
-            track_cluster_stats: "the optional histograms are not kept",
             preconnect_policy: "connections are opened when they are needed",
             connection_pool_per_downstream_connection: "connections are shared, as by default",
             queuing_policies: "the pending queue is first in, first out"
@@ -126,6 +125,9 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         codes: scope.codes(""),
         retry_codes: scope.codes("retry."),
         membership: scope.block(),
+        optional_stats: cx.field("track_cluster_stats", |cx| {
+            OptionalStats::build(track_cluster_stats, track_timeout_budgets, &scope, cx)
+        })?,
         stats,
         connect_timeout: connect_timeout
             .enabled_or(DEFAULT_CONNECT_TIMEOUT)
