@@ -4,12 +4,12 @@ use std::{
     collections::HashMap,
     rc::Rc,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use xds_protos::{
     envoy::config::core::v3::{ApiConfigSource, ConfigSource},
     prost::{Message, Name},
@@ -58,19 +58,9 @@ pub struct Handle {
     pauses: Pauses,
     pausing: AtomicBool,
     ads: OnceLock<mpsc::UnboundedSender<Command>>,
-    tasks: Mutex<Tasks>,
+    started: watch::Sender<bool>,
     next_id: AtomicU64,
 }
-
-/// What runs on the control thread; before the start it waits here.
-#[derive(Default)]
-struct Tasks {
-    server: Weak<ServerContext>,
-    started: bool,
-    waiting: Vec<Task>,
-}
-
-type Task = Box<dyn FnOnce(&Rc<Worker>) + Send>;
 
 impl Handle {
     /// Sets up the aggregated stream (`dynamic_resources.ads_config`); call it before anything subscribes.
@@ -82,31 +72,26 @@ impl Handle {
         if self.ads.set(sender).is_err() {
             return Err(cx.error("ADS is configured already"));
         }
-        self.spawn(Box::new(move |worker| {
-            spawn_mux(
-                worker,
-                GrpcSource {
-                    aggregated: true,
-                    ..source
-                },
-                None,
-                commands,
-            );
-        }));
+        let source = GrpcSource {
+            aggregated: true,
+            ..source
+        };
+        cx.server
+            .mailboxes
+            .run_on_control(move |worker| spawn_mux(worker, source, None, commands));
         Ok(())
     }
 
-    /// Starts the streams of all watches, those there are and those to come, on the control thread that calls it.
-    pub fn start(&self, worker: &Rc<Worker>) {
-        let waiting = {
-            let mut tasks = self.tasks();
-            tasks.started = true;
-            tasks.server = Arc::downgrade(&worker.server);
-            std::mem::take(&mut tasks.waiting)
-        };
-        for task in waiting {
-            task(worker);
-        }
+    /// Lets the aggregated stream be opened: the clusters that it needs are there. Until then its watches wait, no
+    /// longer than their `initial_fetch_timeout`.
+    pub fn start(&self) {
+        self.started.send_replace(true);
+    }
+
+    /// Returns once [`Self::start`] was called.
+    pub(super) async fn started(&self) {
+        // The sender is ours, so it cannot be gone.
+        let _ = self.started.subscribe().wait_for(|started| *started).await;
     }
 
     /// Whether `source` can be watched. Configuration that names a source calls this, so that a bad one is a NACK
@@ -120,8 +105,7 @@ impl Handle {
         }
     }
 
-    /// Subscribes. Requests go out once the client has been started; `handler` then runs on the control thread
-    /// until the guard is dropped. Watches made while a handler runs are requested together after it returns.
+    /// Subscribes. `handler` runs on the control thread until the guard is dropped. Watches made while a handler runs are requested together after it returns.
     ///
     /// A source that [`Self::check`] refuses is logged and never answers.
     pub fn watch(
@@ -144,6 +128,8 @@ impl Handle {
         };
         let (sender, commands) = mpsc::unbounded_channel();
         let guard = |sender| WatchGuard { id, alive, sender };
+        // Streams of their own begin at once: a cluster of the bootstrap may wait for a certificate, and the
+        // aggregated stream for that cluster.
         match Source::build(source.clone(), &mut BuildCx::new(server)) {
             Ok(Source::Ads) => match self.ads.get() {
                 Some(ads) => {
@@ -153,7 +139,6 @@ impl Handle {
                 }
                 None => tracing::error!(type_url, "ADS must be configured to support an ADS config source"),
             },
-            // At once: a cluster of the bootstrap may wait for a certificate, and the client for that cluster.
             Ok(Source::File(source)) => server.mailboxes.run_on_control(move |worker: &Rc<Worker>| {
                 let server = worker.server.clone();
                 tokio::task::spawn_local(file::run(source, watch, commands, server));
@@ -162,11 +147,13 @@ impl Handle {
                 let prefix = watch.handler.stat_prefix();
                 let own = Some((watch.type_url.clone(), prefix));
                 let _ = sender.send(Command::Watch(Box::new(watch)));
-                self.spawn(Box::new(move |worker| spawn_mux(worker, source, own, commands)));
+                server
+                    .mailboxes
+                    .run_on_control(move |worker| spawn_mux(worker, source, own, commands));
             }
-            Ok(Source::Rest(source)) => self.spawn(Box::new(move |worker| {
+            Ok(Source::Rest(source)) => server.mailboxes.run_on_control(move |worker: &Rc<Worker>| {
                 tokio::task::spawn_local(rest::run(source, watch, commands, worker.clone()));
-            })),
+            }),
             Err(error) => tracing::error!(type_url, %error, "cannot subscribe"),
         }
         guard(sender)
@@ -224,20 +211,6 @@ impl Handle {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .contains_key(type_url)
-    }
-
-    fn spawn(&self, task: Task) {
-        let mut tasks = self.tasks();
-        if !tasks.started {
-            tasks.waiting.push(task);
-        } else if let Some(server) = tasks.server.upgrade() {
-            drop(tasks);
-            server.mailboxes.run_on_control(task);
-        }
-    }
-
-    fn tasks(&self) -> std::sync::MutexGuard<'_, Tasks> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use futures_util::future::LocalBoxFuture;
 use tokio::{sync::mpsc, time::Instant};
 use tonic::Status;
 
@@ -73,13 +74,18 @@ struct Mux<P: Protocol> {
 
 impl<P: Protocol> Mux<P> {
     fn new(worker: Rc<Worker>, source: GrpcSource, path: &'static str, stats: ControlPlaneStats) -> Self {
+        let server = worker.server.clone();
+        let opening: LocalBoxFuture<'static, ()> = match source.aggregated {
+            true => Box::pin(async move { server.xds.started().await }),
+            false => Box::pin(std::future::ready(())),
+        };
         Self {
             server: worker.server.clone(),
             worker,
             path,
             stats,
             types: Vec::new(),
-            link: Link::Waiting(Box::pin(tokio::time::sleep(std::time::Duration::ZERO))),
+            link: Link::Waiting(opening),
             backoff: Backoff::new(source.backoff.0, source.backoff.1),
             closes: CloseLog::new(source.backoff.1),
             rate_limit: source.rate_limit.map(|(tokens, rate)| RateLimit::new(tokens, rate)),

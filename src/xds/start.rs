@@ -57,7 +57,7 @@ pub async fn start(worker: &Rc<Worker>) -> Subscriptions {
     let server = &worker.server;
     let mut subscriptions = Subscriptions::default();
     server.clusters.wait_primary().await;
-    server.xds.start(worker);
+    server.xds.start();
     // The runtime may decide how clusters are built.
     let layers = server.bootstrap.layered_runtime.iter().flat_map(|r| &r.layers);
     for (guard, target) in rtds::subscribe(layers, server) {

@@ -15,7 +15,7 @@ fn write(path: &Path, version: &str, names: &[&str]) {
 
 fn started() -> Rc<Worker> {
     let worker = proxy("node: { id: me, cluster: here }");
-    worker.server.xds.start(&worker);
+    worker.server.xds.start();
     worker
 }
 

@@ -220,7 +220,7 @@ dynamic_resources:
         address.port()
     ));
     start::configure(&worker.server).unwrap();
-    worker.server.xds.start(&worker);
+    worker.server.xds.start();
     worker
 }
 

@@ -12,7 +12,7 @@ use crate::{
 
 fn started() -> Rc<Worker> {
     let worker = proxy("node: { id: me, cluster: here }");
-    worker.server.xds.start(&worker);
+    worker.server.xds.start();
     worker
 }
 
@@ -144,7 +144,7 @@ fn a_runtime_layer_follows_its_file() {
             dir.path().join("rtds.yaml").display()
         ));
         let server = &proxy.server;
-        server.xds.start(&proxy);
+        server.xds.start();
         let key = server.runtime.key("a");
         let layers = server.bootstrap.layered_runtime.iter().flat_map(|r| &r.layers);
         let (_guard, target) = rtds::subscribe(layers, server).remove(0);

@@ -1,10 +1,10 @@
 //! gRPC streams over a cluster: opening one, sending on it, reading from it, waiting before the next.
 
-use std::{pin::Pin, rc::Rc};
+use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
 use http::uri::PathAndQuery;
-use tokio::{sync::mpsc, time::Sleep};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Status, Streaming, client::GrpcService, codegen::StdError};
 use tonic_prost::ProstCodec;
@@ -18,7 +18,7 @@ const MAX_MESSAGE: usize = 512 << 20;
 /// A stream's life: waiting, open, waiting.
 pub(in crate::xds) enum Link<Req, Resp> {
     /// Until the time for the next attempt.
-    Waiting(Pin<Box<Sleep>>),
+    Waiting(LocalBoxFuture<'static, ()>),
     /// Requests can be sent; the server may take its time to answer the first.
     Open {
         requests: mpsc::UnboundedSender<Req>,
@@ -48,8 +48,8 @@ impl<Req: Message + Send + 'static, Resp: Message + Default + Send + 'static> Li
     pub async fn next(&mut self) -> Event<Resp> {
         loop {
             match self {
-                Self::Waiting(sleep) => {
-                    sleep.as_mut().await;
+                Self::Waiting(due) => {
+                    due.as_mut().await;
                     return Event::Due;
                 }
                 Self::Open { responses, .. } => match responses {
