@@ -11,10 +11,12 @@ pub use registry::Registry;
 pub fn register_all() -> Registry {
     let mut registry = Registry::default();
     registry.http_filter(filters::http::api_key_auth::Factory);
+    registry.http_filter(filters::http::bandwidth_limit::Factory);
     registry.http_filter(filters::http::basic_auth::Factory);
     registry.http_filter(filters::http::buffer::Factory);
     registry.http_filter(filters::http::compressor::Factory);
     registry.http_filter(filters::http::cors::Factory);
+    registry.http_filter(filters::http::credential_injector::Factory);
     registry.http_filter(filters::http::csrf::Factory);
     registry.http_filter(filters::http::decompressor::Factory);
     registry.http_filter(filters::http::fault::Factory);

@@ -1,10 +1,12 @@
 //! HTTP filters, one folder each.
 
 pub mod api_key_auth;
+pub mod bandwidth_limit;
 pub mod basic_auth;
 pub mod buffer;
 pub mod compressor;
 pub mod cors;
+pub mod credential_injector;
 pub mod csrf;
 pub mod decompressor;
 pub mod fault;

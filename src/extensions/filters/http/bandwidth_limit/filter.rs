@@ -1,0 +1,84 @@
+//! One stream under the limit.
+
+use std::{rc::Rc, sync::Arc};
+
+use super::{
+    body::{Delays, Direction, Limited},
+    config::Config,
+};
+use crate::http::{
+    Body, RequestHead, ResponseHead,
+    filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
+};
+
+/// The filter's configuration.
+pub(super) struct BandwidthLimitFilter(pub Arc<Config>);
+
+impl HttpFilterConfig for BandwidthLimitFilter {
+    fn create(&self, _: &StreamCx<'_>) -> Option<Box<dyn HttpFilter>> {
+        Some(Box::new(Filter {
+            config: self.0.clone(),
+            delays: Rc::default(),
+            request: false,
+            response: false,
+        }))
+    }
+}
+
+struct Filter {
+    config: Arc<Config>,
+    delays: Rc<Delays>,
+    request: bool,
+    response: bool,
+}
+
+impl HttpFilter for Filter {
+    fn request_headers<'a>(&'a mut self, cx: &'a mut FilterCx, _: &'a mut RequestHead, _: bool) -> Step<'a> {
+        if let Some(of_route) = cx.route_config::<Arc<Config>>() {
+            self.config = of_route.clone();
+        }
+        self.request = self.config.requests && self.config.enabled.enabled();
+        if self.request {
+            self.config.stats.local().request_enabled.inc();
+        }
+        Step::Continue
+    }
+
+    fn request_body(&mut self, _: &mut FilterCx, body: Body) -> Body {
+        match self.request {
+            true => Body::boxed(Limited::new(
+                body,
+                self.config.clone(),
+                Direction::Request,
+                self.delays.clone(),
+            )),
+            false => body,
+        }
+    }
+
+    fn response_headers<'a>(
+        &'a mut self,
+        _: &'a mut FilterCx,
+        _: &'a RequestHead,
+        _: &'a mut ResponseHead,
+        _: bool,
+    ) -> Step<'a> {
+        self.response = self.config.responses && self.config.enabled.enabled();
+        if self.response {
+            self.config.stats.local().response_enabled.inc();
+        }
+        Step::Continue
+    }
+
+    fn response_body(&mut self, _: &mut FilterCx, body: Body) -> Body {
+        match self.response {
+            true => Body::boxed(Limited::new(
+                body,
+                self.config.clone(),
+                Direction::Response,
+                self.delays.clone(),
+            )),
+            false => body,
+        }
+    }
+}
