@@ -32,9 +32,10 @@ pub(super) fn strict_check(head: &RequestHead, config: &RouterConfig) -> Result<
     Ok(())
 }
 
-/// `x-envoy-upstream-service-time`: from the end of the request to the head of the response, in milliseconds.
+/// `x-envoy-upstream-service-time`: from the end of the request to the head of the response, in milliseconds. A
+/// response that comes before the request has ended, as to an upgrade, has none.
 pub(super) fn response(head: &mut ResponseHead, info: &StreamInfo, config: &RouterConfig) {
-    if config.suppress_envoy_headers {
+    if config.suppress_envoy_headers || !info.progress.request_complete.get() {
         return;
     }
     // An answer before the end of the request says nothing of the upstream's speed.

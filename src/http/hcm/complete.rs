@@ -173,8 +173,12 @@ pub(super) struct CountedBody {
 }
 
 impl CountedBody {
-    pub(super) fn wrap(body: Body, info: &StreamInfo) -> Body {
+    /// `endless`: an empty body is not the end of the request.
+    pub(super) fn wrap(body: Body, info: &StreamInfo, endless: bool) -> Body {
         let progress = info.progress.clone();
+        if matches!(body, Body::Empty) && endless {
+            return Body::Empty;
+        }
         if matches!(body, Body::Empty) {
             progress.request_complete.set(true);
             progress.last_downstream_rx.set(Some(info.start));

@@ -50,7 +50,8 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
     } = request;
     let mut active = Active::start(hcm, head, header_bytes, handle);
     continue_at_once(&mut active);
-    let mut body = CountedBody::wrap(body, &active.cx.info);
+    // What follows an upgrade belongs to the request, which ends with the connection.
+    let mut body = CountedBody::wrap(body, &active.cx.info, upgrade.is_some());
     let mut first = true;
     loop {
         match serve(&mut active, body, upgrade.take(), fragment, first).await {
@@ -83,7 +84,7 @@ fn recreate(mut old: Box<Active>, redirect: InternalRedirect) -> (Box<Active>, B
     before.response_code = Some(redirect.status);
     before.response_code_details = Some("internal_redirect".into());
     old.ended = true;
-    let body = CountedBody::wrap(redirect.body, &active.cx.info);
+    let body = CountedBody::wrap(redirect.body, &active.cx.info, false);
     (active, body)
 }
 
@@ -204,7 +205,7 @@ async fn faulty(handle: &StreamHandle) -> CodecError {
 /// `Expect: 100-continue` is answered before anything else is known of the request.
 fn continue_at_once(active: &mut Active) {
     let head = &mut active.head;
-    if active.hcm.config.proxy_100_continue || head.version >= Version::HTTP_2 {
+    if active.hcm.config.proxy_100_continue {
         return;
     }
     let mut expect = head.headers.get_all(header::EXPECT).iter();
@@ -347,7 +348,10 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
     let chain: &FilterChainConfig = match active.upgrade.clone() {
         None => &config.chain,
         Some(kind) => match upgrade_chain(active, &kind, &config) {
-            Ok(chain) => chain,
+            Ok(chain) => {
+                active.hcm.stats().downstream_cx_upgrades_total.inc();
+                chain
+            }
             Err(reply) => {
                 active.close = true;
                 return ControlFlow::Break(Outcome::Reply(reply));
@@ -395,6 +399,10 @@ fn upgrade_chain<'a>(
     kind: &str,
     config: &'a HcmConfig,
 ) -> Result<&'a FilterChainConfig, Box<LocalReply>> {
+    if active.cx.route.is_none() && active.head.method == Method::CONNECT {
+        // The router has the answer.
+        return Ok(&config.chain);
+    }
     let configured = config.upgrades.iter().find(|u| u.kind == kind);
     let by_route = active
         .cx

@@ -193,7 +193,6 @@ impl Active {
         tokio::task::spawn_local(async move {
             let stats = self.hcm.config.stats.clone();
             let stats = stats.local();
-            stats.downstream_cx_upgrades_total.inc();
             stats.downstream_cx_upgrades_active.inc();
             let idle = self.idle_timeout();
             if self.hcm.config.log_moments.tunnel {

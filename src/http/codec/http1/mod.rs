@@ -40,7 +40,7 @@ pub use handle::StreamHandle;
 
 use encode::Asked;
 use head::{Head, Length};
-use respond::Sent;
+use respond::{Interim, Sent};
 use timers::Timers;
 use wire::{NoHead, Shared, Wire};
 
@@ -93,11 +93,10 @@ pub(super) async fn serve<H: Handler + 'static>(
             }
         };
         let end = match head {
-            Ok((head, bytes)) => exchange(&wire, head, bytes, options, &handler).await,
+            // Boxed, so that a connection that waits does not keep room for it.
+            Ok((head, bytes)) => Box::pin(exchange(&wire, head, bytes, options, &handler)).await,
             Err(error) => {
-                handler.closing(CloseReason::ProtocolError);
-                let answer = Box::pin(handler.clone().refuse(error)).await;
-                respond::send(&wire, answer, Asked::UNKNOWN, Some(true), Default::default(), options).await;
+                Box::pin(refuse(&wire, error, options, &handler)).await;
                 End::Linger
             }
         };
@@ -171,9 +170,9 @@ async fn exchange<H: Handler + 'static>(
         fragment: head.fragment,
         handle: StreamHandle::new(wire.clone()),
     };
-    // Boxed, so that a connection that waits does not keep room for it.
+    // Boxed apart: a long response does not keep room for what led to it.
     let mut answering = Box::pin(handler.clone().handle(request));
-    let mut interim = respond::Interim::default();
+    let mut interim = Interim::default();
     let answer = poll_fn(|cx| {
         if wire.borrow().is_gone() {
             return Poll::Ready(None);
@@ -211,6 +210,13 @@ async fn exchange<H: Handler + 'static>(
             End::Gone
         }
     }
+}
+
+/// Answers what never became a request.
+async fn refuse<H: Handler>(wire: &Shared, error: CodecError, options: &CodecOptions, handler: &Rc<H>) {
+    handler.closing(CloseReason::ProtocolError);
+    let answer = handler.clone().refuse(error).await;
+    respond::send(wire, answer, Asked::UNKNOWN, Some(true), Interim::default(), options).await;
 }
 
 /// Hands the bytes over, and waits until whoever has them is done.

@@ -456,3 +456,20 @@ proptest! {
         });
     }
 }
+
+/// A connection that waits keeps what its task is made of. When this fails, look for what came to live across an
+/// await in [`serve`], and box it.
+#[test]
+fn a_connection_that_waits_is_small() {
+    let (_client, served) = tokio::io::duplex(64);
+    let (options, signal) = (options(), DrainSignal::default());
+    let task = serve(
+        Stream::Other(Box::pin(served)),
+        BytesMut::new(),
+        Scheme::Http,
+        &options,
+        signal.listen(),
+        Rc::new(Echo::default()),
+    );
+    assert!(std::mem::size_of_val(&task) <= 1024, "{}", std::mem::size_of_val(&task));
+}
