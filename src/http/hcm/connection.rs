@@ -112,7 +112,7 @@ impl Drop for Ended {
         } else {
             stats.downstream_cx_destroy_remote.inc();
         }
-        if hcm.cut.get() > 0 {
+        if hcm.cut.get() > 0 || hcm.active.get() > 0 {
             stats.downstream_cx_destroy_active_rq.inc();
             if local {
                 stats.downstream_cx_destroy_local_active_rq.inc();

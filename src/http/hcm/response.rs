@@ -12,7 +12,7 @@ use super::{
     whole,
 };
 use crate::{
-    http::{Body, LocalReply, ResponseHead, filter::settle},
+    http::{Body, LocalReply, ResponseHead, codec::Handler, filter::settle},
     router::Tunnel,
 };
 
@@ -199,6 +199,12 @@ impl Active {
                 self.log("DownstreamTunnelSuccessfullyEstablished");
             }
             tunnel.copy(&self.cx.info, idle).await;
+            if self.head.version < Version::HTTP_2 {
+                // The codec has given the connection away, and counts no more.
+                let progress = &self.cx.info.progress;
+                self.hcm
+                    .count_bytes(progress.bytes_received.get(), progress.bytes_sent.get());
+            }
             stats.downstream_cx_upgrades_active.dec();
         });
     }
