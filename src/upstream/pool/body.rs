@@ -65,10 +65,6 @@ impl HttpBody for UpstreamBody {
             Poll::Ready(frame) => frame,
         };
         match frame {
-            Some(Ok(frame)) if frame.is_trailers() && stream.drops_trailers() => {
-                self.end();
-                Poll::Ready(None)
-            }
             // Whoever reads a body of known length does not come back for its end.
             // HTTP/1 has no trailers unless `enable_trailers` says so.
             Some(Ok(frame)) if frame.is_trailers() && stream.drops_trailers() => {

@@ -191,11 +191,6 @@ impl StreamGuard {
         self.request(head, body)
     }
 
-    /// Whether trailers end here: HTTP/1 without `enable_trailers`.
-    pub(super) fn drops_trailers(&self) -> bool {
-        matches!(self.sender, Some(Sender::H1(_))) && !self.pool.cluster.http.http1.trailers
-    }
-
     async fn exchange(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
         match &mut self.sender {
             Some(Sender::H1(sender)) => sender.try_send_request(request).await,
