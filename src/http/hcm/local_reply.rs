@@ -80,7 +80,7 @@ impl LocalReplies {
             head.headers.remove(header::CONTENT_LENGTH);
         } else {
             // A rewritten body is of another type, unless the mapper said which.
-            if given_type.is_none() && !has_own_type || body != given && !has_own_type {
+            if !has_own_type && (given_type.is_none() || body != given) {
                 head.headers.insert(header::CONTENT_TYPE, content_type.value);
             }
             head.headers

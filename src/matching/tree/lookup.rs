@@ -142,11 +142,14 @@ fn by_ip<'a, A>(ranges: &[(IpNet, Range)], thens: &'a [OnMatch<A>], ip: IpAddr, 
     None
 }
 
+/// What follows each value of an input.
+type ByValue<A> = HashMap<Box<[u8]>, OnMatch<A>>;
+
 fn map<T: MatchTarget>(
     proto: MatchMap,
     target: &mut T,
     cx: &mut BuildCx<'_>,
-) -> ConfigResult<HashMap<Box<[u8]>, OnMatch<T::Action>>> {
+) -> ConfigResult<ByValue<T::Action>> {
     coverage!(cx, proto => MatchMap { supported { map } });
     map.into_iter()
         .map(|(key, value)| {
