@@ -145,11 +145,7 @@ fn by_ip<'a, A>(ranges: &[(IpNet, Range)], thens: &'a [OnMatch<A>], ip: IpAddr, 
 /// What follows each value of an input.
 type ByValue<A> = HashMap<Box<[u8]>, OnMatch<A>>;
 
-fn map<T: MatchTarget>(
-    proto: MatchMap,
-    target: &mut T,
-    cx: &mut BuildCx<'_>,
-) -> ConfigResult<ByValue<T::Action>> {
+fn map<T: MatchTarget>(proto: MatchMap, target: &mut T, cx: &mut BuildCx<'_>) -> ConfigResult<ByValue<T::Action>> {
     coverage!(cx, proto => MatchMap { supported { map } });
     map.into_iter()
         .map(|(key, value)| {
