@@ -17,6 +17,25 @@ pub fn status_of_http(status: StatusCode) -> u32 {
     }
 }
 
+/// The HTTP status that says the same as this `grpc-status`; 500 for what is none.
+pub fn http_of_status(status: &HeaderValue) -> StatusCode {
+    match status.as_bytes() {
+        b"0" => StatusCode::OK,
+        // nginx's "client closed request", as Envoy counts it.
+        b"1" => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        b"3" | b"9" | b"11" => StatusCode::BAD_REQUEST,
+        b"4" => StatusCode::GATEWAY_TIMEOUT,
+        b"5" => StatusCode::NOT_FOUND,
+        b"6" | b"10" => StatusCode::CONFLICT,
+        b"7" => StatusCode::FORBIDDEN,
+        b"8" => StatusCode::TOO_MANY_REQUESTS,
+        b"12" => StatusCode::NOT_IMPLEMENTED,
+        b"14" => StatusCode::SERVICE_UNAVAILABLE,
+        b"16" => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 /// `DEADLINE_EXCEEDED`
 pub const DEADLINE_EXCEEDED: u32 = 4;
 

@@ -1,11 +1,21 @@
 //! The routes of one virtual host: first match wins, found without looking at every route.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use smallvec::SmallVec;
+use xds_protos::{
+    envoy::config::route::v3::{Route as RouteProto, RouteList},
+    google::protobuf::Any,
+    prost::Name,
+    xds::r#type::matcher::v3::Matcher as MatcherProto,
+};
 
-use super::{Route, path::PathMatch};
-use crate::http::{RequestHead, StreamInfo};
+use super::{Route, path::PathMatch, route_entry::RouteCx};
+use crate::{
+    config::{AnyExt, BuildCx, ConfigResult, unpack},
+    http::{RequestHead, StreamInfo},
+    matching::tree::{MatchCx, MatchTarget, Matcher},
+};
 
 /// Below this many routes a plain loop is faster than an index.
 const INDEX_FROM: usize = 16;
@@ -15,6 +25,8 @@ const INDEX_FROM: usize = 16;
 pub(super) struct Routes {
     routes: Vec<Route>,
     index: Option<Index>,
+    /// `VirtualHost.matcher`: which of the routes are asked, instead of all.
+    tree: Option<Matcher<Range<u32>>>,
 }
 
 type ByText = HashMap<Box<str>, Vec<u32>>;
@@ -32,7 +44,25 @@ struct Index {
 impl Routes {
     pub(super) fn new(routes: Vec<Route>) -> Self {
         let index = (routes.len() >= INDEX_FROM).then(|| Index::new(&routes));
-        Self { routes, index }
+        Self {
+            routes,
+            index,
+            tree: None,
+        }
+    }
+
+    /// Routes that stand in a matcher tree: an action is a route, or a list of them.
+    pub(super) fn of_tree(proto: MatcherProto, with: &RouteCx<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let mut target = Target {
+            with,
+            routes: Vec::new(),
+        };
+        let tree = Matcher::build(proto, &mut target, cx)?;
+        Ok(Self {
+            routes: target.routes,
+            index: None,
+            tree: Some(tree),
+        })
     }
 
     pub(super) fn all(&self) -> &[Route] {
@@ -51,6 +81,10 @@ impl Routes {
             let route = self.routes.get(i as usize);
             route.is_some_and(|r| r.matcher.matches(head, info, random, ignore_parameters))
         };
+        if let Some(tree) = &self.tree {
+            let mut chosen = tree.find(&MatchCx::request(info, head))?.clone();
+            return chosen.find(|i| matches(*i));
+        }
         match &self.index {
             None => (0..self.routes.len() as u32).find(|i| matches(*i)),
             Some(index) => index
@@ -58,6 +92,44 @@ impl Routes {
                 .into_iter()
                 .find(|i| matches(*i)),
         }
+    }
+}
+
+/// Builds the routes of a tree as its actions come.
+struct Target<'a> {
+    with: &'a RouteCx<'a>,
+    routes: Vec<Route>,
+}
+
+impl MatchTarget for Target<'_> {
+    type Action = Range<u32>;
+
+    fn allows(&self, input: &str) -> Result<(), String> {
+        match input {
+            "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
+            | "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput" => Ok(()),
+            other => Err(format!("Route table can only match on request headers, saw {other}")),
+        }
+    }
+
+    fn action(&mut self, name: String, config: Any, cx: &mut BuildCx<'_>) -> ConfigResult<Range<u32>> {
+        let routes = match config.type_name() {
+            kind if kind == RouteProto::full_name() => vec![unpack::<RouteProto>(&config, cx)?],
+            kind if kind == RouteList::full_name() => {
+                let proto: RouteList = unpack(&config, cx)?;
+                coverage!(cx, proto => RouteList { supported { routes } });
+                routes
+            }
+            kind => {
+                return Err(cx.error(format!(
+                    "Didn't find a registered implementation for '{name}' with type URL: '{kind}'"
+                )));
+            }
+        };
+        let first = self.routes.len() as u32;
+        let built = cx.each("routes", routes, |r, cx| Route::build(r, self.with, cx))?;
+        self.routes.extend(built);
+        Ok(first..self.routes.len() as u32)
     }
 }
 

@@ -86,10 +86,9 @@ impl VirtualHost {
                 request_headers_to_remove, response_headers_to_add, response_headers_to_remove,
                 typed_per_filter_config, include_request_attempt_count, include_attempt_count_in_response,
                 retry_policy, hedge_policy, include_is_timeout_retry_header, per_request_buffer_limit_bytes,
-                request_body_buffer_limit, request_mirror_policies, metadata, cors,
+                request_body_buffer_limit, request_mirror_policies, metadata, cors, matcher,
             }
             rejected {
-                matcher: "matcher trees choose no route yet",
                 retry_policy_typed_config: "Envoy does not implement it either",
                 route_specifiers: "no route specifier extension is built in",
             }
@@ -130,7 +129,13 @@ impl VirtualHost {
             request: HeaderMutations::build(request_fields, request_headers_to_add, request_headers_to_remove, cx)?,
             response: HeaderMutations::build(response_fields, response_headers_to_add, response_headers_to_remove, cx)?,
             filters: PerFilterConfigs::build(typed_per_filter_config, cx)?,
-            routes: Routes::new(cx.each("routes", routes, |r, cx| Route::build(r, &with, cx))?),
+            routes: match matcher {
+                None => Routes::new(cx.each("routes", routes, |r, cx| Route::build(r, &with, cx))?),
+                Some(_) if !routes.is_empty() => {
+                    return Err(cx.error("cannot set both matcher and routes on virtual host"));
+                }
+                Some(matcher) => cx.field("matcher", |cx| Routes::of_tree(matcher, &with, cx))?,
+            },
             tls_redirect: Route::require_tls(),
             require_tls: require_tls_of,
         })

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     http::{Body, RequestHead, ResponseHead, filter::FilterCx, stream_info::Progress},
     net::{Deadline, Stream},
-    upstream::{Host, PoolOptions, UpstreamConnInfo},
+    upstream::{Host, HostResult, PoolOptions, UpstreamConnInfo},
 };
 
 /// What an attempt brought.
@@ -51,6 +51,7 @@ pub(super) async fn run(
         .map_err(Failure::Connect)?;
     note(cx, lease.conn());
     request.count(|stats| &stats.upstream_rq_total);
+    request.cluster.report(host, HostResult::Connected);
     let ready = Instant::now();
     cx.info.progress.first_upstream_tx.set(Some(ready));
     cx.info.progress.upstream_bytes_sent.set(0);

@@ -17,10 +17,13 @@ use super::{
     upstream_log::AttemptLog,
 };
 use crate::{
-    http::{Body, Flag, LocalReply, RequestHead, codec::Upgrade, filter::FilterCx},
+    http::{Body, Flag, LocalReply, RequestHead, codec::Upgrade, filter::FilterCx, grpc},
     route::{EntryStats, HashOutcome, Priority, RequestStats, RouteAction, RouteMatch},
     stats::CounterCell,
-    upstream::{ConnectFailure, Dropped, Host, LbContext, ResourcePriority, TransportOptions, WorkerCluster},
+    upstream::{
+        ConnectFailure, Dropped, Host, HostResult, LbContext, ResourcePriority, TransportOptions, UpstreamFailure,
+        WorkerCluster,
+    },
 };
 
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -114,6 +117,7 @@ pub(super) async fn forward(
         if let Some(log) = &mut log {
             log.note(&cx.info, &result);
         }
+        report(&cluster, &host, &result);
         if let Err(failure) = &result {
             note_failure(failure, cx, &cluster, &host);
             if let Failure::Timeout = failure {
@@ -374,6 +378,23 @@ impl Request<'_> {
             headers.append(header::SET_COOKIE, cookie.clone());
         }
     }
+}
+
+/// Tells outlier detection how the attempt went; what the host is not to blame for says nothing.
+fn report(cluster: &WorkerCluster, host: &Arc<Host>, result: &Result<Box<Answer>, Failure>) {
+    cluster.report(
+        host,
+        match result {
+            Ok(answer) => HostResult::Status(match answer.head.headers.get("grpc-status") {
+                Some(status) => grpc::http_of_status(status),
+                None => answer.head.status,
+            }),
+            Err(Failure::Connect(f) | Failure::Upstream(UpstreamFailure::Connect(f))) if f.is_overflow() => return,
+            Err(Failure::Upstream(UpstreamFailure::RequestBody(_)) | Failure::MaxDuration) => return,
+            Err(Failure::Connect(_) | Failure::Upstream(_)) => HostResult::Failed,
+            Err(Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle) => HostResult::TimedOut,
+        },
+    );
 }
 
 fn note_host(cx: &mut FilterCx, host: &Arc<Host>) {

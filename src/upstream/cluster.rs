@@ -13,7 +13,7 @@ use http::Version;
 use smallvec::SmallVec;
 
 use super::{
-    Cluster, ClusterInfo, ConnectFailure, Host, HostAttributes, HttpPool, LbContext, PoolOptions, TcpLease,
+    Cluster, ClusterInfo, ConnectFailure, Host, HostAttributes, HostResult, HttpPool, LbContext, PoolOptions, TcpLease,
     config::HttpProtocol,
     lb::Balancer,
     pool::{self, Pool},
@@ -81,6 +81,14 @@ impl WorkerCluster {
             self.info.stats.local().upstream_cx_none_healthy.inc();
         }
         host
+    }
+
+    /// Tells outlier detection how an attempt went.
+    #[inline]
+    pub fn report(&self, host: &Arc<Host>, result: HostResult) {
+        if let Some(detector) = &self.info.outlier {
+            detector.report(&self.cluster, host, result, &self.server);
+        }
     }
 
     /// Whether this request is to be dropped before a host is picked (`drop_overload`).

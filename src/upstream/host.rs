@@ -7,6 +7,7 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 
+use super::outlier::HostOutlier;
 use crate::{http::stream_info::Metadata, net::Address};
 
 /// `core.v3.Locality`.
@@ -129,6 +130,8 @@ pub struct Host {
     health: AtomicU32,
     removed: AtomicBool,
     attributes: ArcSwap<HostAttributes>,
+    /// What outlier detection counts.
+    pub(super) outlier: HostOutlier,
 }
 
 impl Host {
@@ -142,6 +145,7 @@ impl Host {
             health: AtomicU32::new(0),
             removed: AtomicBool::new(false),
             attributes: ArcSwap::from_pointee(attributes),
+            outlier: HostOutlier::default(),
         }
     }
 

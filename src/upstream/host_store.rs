@@ -113,10 +113,7 @@ impl HostStore {
             let factor = assignment.overprovisioning_factor;
             sets.push(HostSet::new(localities, factor, assignment.weighted_priority_health));
         }
-        let panic_threshold = match server.runtime.known.healthy_panic_threshold.integer(u64::MAX) {
-            u64::MAX => self.cluster.info.lb.panic_threshold,
-            percent => percent.min(100) as f64,
-        };
+        let panic_threshold = self.cluster.info.panic_threshold(server);
         let sets = HostSets::new(sets, panic_threshold, assignment.drop_overload);
         let before = self.cluster.hosts.load();
         changed.published |= changed.added + changed.removed > 0 || !same(&before, &sets);
@@ -131,15 +128,12 @@ impl HostStore {
         if changed.added + changed.removed > 0 {
             stats.membership_change.inc();
         }
-        let count = |of: fn(&HostSet) -> usize| sets.priorities.iter().map(|p| of(p) as u64).sum();
-        stats.membership_total.set(count(|p| p.hosts.len()));
-        stats.membership_healthy.set(count(|p| p.healthy.len()));
-        stats.membership_degraded.set(count(|p| p.degraded.len()));
         if self.dynamic {
             let heaviest = sets.hosts().map(|h| h.weight()).max().unwrap_or(0);
             stats.max_host_weight.set(heaviest.into());
         }
         self.cluster.hosts.store(Arc::new(sets));
+        self.cluster.count_hosts();
         if changed.removed > 0 {
             let cluster = &self.cluster;
             server

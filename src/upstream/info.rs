@@ -6,13 +6,15 @@ use arc_swap::ArcSwap;
 use xds_protos::envoy::config::cluster::v3::cluster::OriginalDstLbConfig;
 
 use super::{
-    ClusterStats, HostSets, OptionalStats, ResourceManager, ResourcePriority, TransportSockets,
+    ClusterStats, HostSet, HostSets, OptionalStats, ResourceManager, ResourcePriority, TransportSockets,
     config::{ConnectOptions, HttpOptions, LbConfig},
+    outlier::OutlierDetector,
     stats::MembershipStats,
 };
 use crate::{
     http::stream_info::Metadata,
     runtime::Snapshot,
+    server::ServerContext,
     stats::{CodeStats, Scope, Stats},
 };
 
@@ -22,6 +24,31 @@ pub struct Cluster {
     pub info: Arc<ClusterInfo>,
     /// The present hosts; replaced as a whole.
     pub hosts: ArcSwap<HostSets>,
+}
+
+impl Cluster {
+    /// Sorts the present hosts anew after the health of some changed; workers see it at their next pick.
+    pub(super) fn refresh_health(&self, server: &ServerContext) {
+        self.hosts.rcu(|sets| {
+            let priorities = sets
+                .priorities
+                .iter()
+                .map(|p| HostSet::new(p.localities.clone(), p.overprovisioning_factor, p.weighted_health))
+                .collect();
+            HostSets::new(priorities, self.info.panic_threshold(server), sets.drop_overload)
+        });
+        self.count_hosts();
+    }
+
+    /// The gauges of the present hosts.
+    pub(super) fn count_hosts(&self) {
+        let sets = self.hosts.load();
+        let stats = self.info.membership.local();
+        let count = |of: fn(&HostSet) -> usize| sets.priorities.iter().map(|p| of(p) as u64).sum();
+        stats.membership_total.set(count(|p| p.hosts.len()));
+        stats.membership_healthy.set(count(|p| p.healthy.len()));
+        stats.membership_degraded.set(count(|p| p.degraded.len()));
+    }
 }
 
 /// The configuration of a cluster as workers use it.
@@ -58,6 +85,8 @@ pub struct ClusterInfo {
     pub eds_service_name: Arc<str>,
     /// Set for original destination clusters.
     pub original_dst: Option<OriginalDstLbConfig>,
+    /// `outlier_detection`
+    pub outlier: Option<OutlierDetector>,
     /// What control counts of the hosts.
     pub membership: Stats<MembershipStats>,
     /// `track_cluster_stats`
@@ -66,6 +95,14 @@ pub struct ClusterInfo {
 }
 
 impl ClusterInfo {
+    /// `healthy_panic_threshold` in percent, which the runtime may override.
+    pub(super) fn panic_threshold(&self, server: &ServerContext) -> f64 {
+        match server.runtime.known.healthy_panic_threshold.integer(u64::MAX) {
+            u64::MAX => self.lb.panic_threshold,
+            percent => percent.min(100) as f64,
+        }
+    }
+
     /// Takes the circuit breakers' limits of the runtime.
     pub(super) fn apply_runtime(&self, snapshot: &Snapshot) {
         for priority in [ResourcePriority::Default, ResourcePriority::High] {

@@ -21,6 +21,7 @@ mod info;
 pub mod lb;
 mod manager;
 pub mod optional_stats;
+mod outlier;
 mod pool;
 mod proxy_protocol;
 mod stats;
@@ -39,6 +40,7 @@ pub use info::{Cluster, ClusterInfo};
 pub use lb::LbContext;
 pub use manager::{ClusterManager, ClusterSnapshot};
 pub use optional_stats::{OptionalStats, SizeStats, TimeoutBudgetStats};
+pub use outlier::{HostResult, OutlierDetector};
 pub use pool::{
     HttpPool, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo, UpstreamResponse,
 };

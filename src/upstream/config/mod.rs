@@ -17,7 +17,7 @@ use xds_protos::{
     google::protobuf::Any,
 };
 
-use super::{ClusterInfo, OptionalStats, TransportSockets};
+use super::{ClusterInfo, OptionalStats, OutlierDetector, TransportSockets};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt},
     http::stream_info::Metadata,
@@ -52,7 +52,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             typed_extension_protocol_options, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl,
             dns_lookup_family, wait_for_warm_on_init, upstream_bind_config, common_lb_config, transport_socket,
             transport_socket_matches, metadata, protocol_selection, upstream_connection_options,
-            load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config, track_timeout_budgets,
+            load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config, outlier_detection, track_timeout_budgets,
             track_cluster_stats
         }
         ignored {
@@ -63,7 +63,6 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             use_tcp_for_dns_lookups: "the system's resolver decides",
             dns_resolution_config: "the system's resolver is used",
             typed_dns_resolver_config: "the system's resolver is used",
-            outlier_detection: "hosts are not ejected",
             cleanup_interval: "unused hosts go after a fixed time",
             close_connections_on_host_health_failure: "there is no active health checking",
             ignore_health_on_host_removal: "removed hosts always go at once",
@@ -121,7 +120,11 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     let sockets = TransportSockets::build(transport_socket, transport_socket_matches, &scope, cx)?;
     let stats = scope.block();
     let resources = circuit::build(circuit_breakers, &stats, &scope, cx)?;
+    let outlier = cx.opt("outlier_detection", outlier_detection, |o, cx| {
+        OutlierDetector::build(o, &scope, cx)
+    })?;
     let info = ClusterInfo {
+        outlier,
         codes: scope.codes(""),
         retry_codes: scope.codes("retry."),
         membership: scope.block(),

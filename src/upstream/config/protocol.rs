@@ -243,7 +243,7 @@ fn extension(proto: HttpProtocolOptions, out: &mut HttpOptions, cx: &mut BuildCx
         }
         ignored {
             header_validation_config: "the codec's own header checks apply",
-            outlier_detection: "hosts are not ejected",
+            outlier_detection: "outlier detection looks at statuses alone",
             retry_policy: "the route's retry policy applies",
             hash_policy: "the route's hash policy applies"
         }

@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::watch;
 use xds_protos::{envoy::config::cluster::v3::Cluster as Proto, google::protobuf::Any, type_url};
 
-use super::{Cluster, ClusterMsg, config, host_store::HostStore, stats::ClusterManagerStats};
+use super::{Cluster, ClusterMsg, config, host_store::HostStore, outlier, stats::ClusterManagerStats};
 use crate::{
     config::{BuildCx, ConfigError, InitTarget},
     runtime::Snapshot,
@@ -142,6 +142,7 @@ impl ClusterManager {
             info: Arc::new(built.info),
             hosts: Default::default(),
         });
+        outlier::start(&cluster, server);
         let dynamic = !matches!(built.discovery, config::Discovery::Static(_));
         let store = Arc::new(HostStore::new(cluster.clone(), dynamic));
         let secondary = discovery::is_secondary(&built.discovery);

@@ -9,7 +9,7 @@ use crate::{
     net::{CopyEnd, CopyProgress, copy},
     network_filter::Connection,
     server::Worker,
-    upstream::{ClusterInfo, LbContext, PoolOptions, TcpLease, TransportOptions},
+    upstream::{ClusterInfo, HostResult, LbContext, PoolOptions, TcpLease, TransportOptions},
 };
 
 /// Filter state that names the cluster, before the configuration does.
@@ -150,6 +150,8 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
         }
         match cluster.tcp(&host, &options).await {
             Ok(lease) => {
+                cluster.report(&host, HostResult::Status(http::StatusCode::OK));
+                cluster.report(&host, HostResult::Connected);
                 let upstream = &mut session.info.upstream;
                 upstream.local_address = Some(lease.conn.local_address.clone());
                 upstream.remote_address = Some(lease.conn.remote_address.clone());
@@ -159,6 +161,9 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
                 return Some(lease);
             }
             Err(failure) => {
+                if !failure.is_overflow() {
+                    cluster.report(&host, HostResult::Failed);
+                }
                 session.info.flags.set(match &failure {
                     f if f.is_overflow() => Flag::UpstreamOverflow,
                     _ => Flag::UpstreamConnectionFailure,
