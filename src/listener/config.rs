@@ -1,6 +1,9 @@
 //! `envoy.config.listener.v3.Listener` -> [`ListenerConfig`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use xds_protos::{
     envoy::{
@@ -22,6 +25,7 @@ use crate::{
     access_log::AccessLogs,
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, unpack},
     net::{Address, Keepalive, ListenOptions, address_from_proto},
+    runtime::Key,
 };
 
 /// A listener as configured: immutable, shared by all workers.
@@ -54,6 +58,10 @@ pub struct ListenerConfig {
     pub stat_prefix: String,
     /// `ignore_global_conn_limit`
     pub ignore_global_limit: bool,
+    /// Runtime key `envoy.resource_limits.listener.<name>.connection_limit`.
+    pub connection_limit: Key,
+    /// Connections of this configuration, of all workers.
+    pub open: AtomicU64,
     /// What the resource looked like, to tell an update from a repetition.
     pub fingerprint: u64,
 }
@@ -180,6 +188,11 @@ impl ListenerConfig {
             drain_modify_only: drain_type == DrainType::ModifyOnly as i32,
             access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
             ignore_global_limit: ignore_global_conn_limit,
+            connection_limit: cx
+                .server
+                .runtime
+                .key(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
+            open: AtomicU64::new(0),
             stat_prefix,
             name: name.into(),
             addresses,

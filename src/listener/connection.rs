@@ -73,19 +73,43 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Serves an accepted socket in a task of its own.
+/// Takes a connection off its listener's count.
+struct Open(Arc<ListenerConfig>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves an accepted socket in a task of its own, unless a limit of the runtime is reached.
 pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>) {
-    let server = &worker.server;
-    let most = &server.runtime.known.global_downstream_max_connections;
-    if server.connections.load(Ordering::Relaxed) >= most.integer(u64::MAX) {
-        active.stats.local().downstream_global_cx_overflow.inc();
+    let config = active.config();
+    let stats = active.stats.local();
+    stats.connections_accepted_per_socket_event.record(1);
+    let of_process = &worker.server.runtime.known.global_downstream_max_connections;
+    let open = worker.server.connections.load(Ordering::Relaxed);
+    if config.open.load(Ordering::Relaxed) >= config.connection_limit.integer(u64::MAX) {
+        stats.downstream_cx_overflow.inc();
         return;
     }
+    if !config.ignore_global_limit && open >= of_process.integer(u64::MAX) {
+        stats.downstream_global_cx_overflow.inc();
+        return;
+    }
+    config.open.fetch_add(1, Ordering::Relaxed);
+    let open = Open(config.clone());
     let (active, worker) = (active.clone(), worker.clone());
     tokio::task::spawn_local(async move {
-        let stats = active.stats.local();
-        stats.connections_accepted_per_socket_event.record(1);
-        run(accepted, active.config(), stats, active.handler.local(), worker.clone()).await;
+        let _open = open;
+        run(
+            accepted,
+            config,
+            active.stats.local(),
+            active.handler.local(),
+            worker.clone(),
+        )
+        .await;
     });
 }
 
