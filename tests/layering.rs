@@ -89,6 +89,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "listener",
         &[
             "access_log",
+            "cli",
             "config",
             "http",
             "net",

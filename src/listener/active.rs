@@ -51,6 +51,20 @@ impl Active {
 }
 
 impl WorkerListeners {
+    /// The listener that takes over connections to this address: its own, or that of its port on all addresses. Never
+    /// the one called `not`.
+    pub(super) fn by_destination(&self, to: &Address, not: &str) -> Option<Rc<Active>> {
+        let all = self.0.borrow();
+        let having = |matches: &dyn Fn(&Address) -> bool| {
+            let mut others = all.values().filter(|active| *active.config().name != *not);
+            others
+                .find(|active| active.config().addresses.iter().any(|(a, _)| matches(a)))
+                .cloned()
+        };
+        let unspecified = |a: &Address| a.port() == to.port() && a.ip().is_some_and(|ip| ip.is_unspecified());
+        having(&|a| a == to).or_else(|| having(&unspecified))
+    }
+
     /// Carries out what the manager tells.
     pub fn handle(&self, message: ListenerMsg, worker: &Rc<Worker>) {
         match message {

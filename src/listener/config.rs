@@ -15,7 +15,9 @@ use xds_protos::{
                 listener_filter::ConfigType,
             },
         },
-        extensions::filters::listener::{http_inspector::v3::HttpInspector, tls_inspector::v3::TlsInspector},
+        extensions::filters::listener::{
+            http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst, tls_inspector::v3::TlsInspector,
+        },
     },
     google::protobuf::{Any, UInt32Value},
 };
@@ -42,6 +44,10 @@ pub struct ListenerConfig {
     pub filters: Vec<ListenerFilter>,
     /// PROXY protocol headers that connections start with; usually none or one.
     pub proxy_protocol: Vec<ProxyProtocol>,
+    /// `envoy.filters.listener.original_dst`, or `use_original_dst`: where a redirected connection was to go is asked.
+    pub original_dst: bool,
+    /// `use_original_dst`: the listener of that address, if there is one, takes the connection over.
+    pub hand_off: bool,
     /// `listener_filters_timeout`, default 15 s; none waits for ever.
     pub filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`
@@ -79,6 +85,7 @@ pub enum ListenerFilter {
 enum Built {
     Inspector(ListenerFilter),
     ProxyProtocol(Box<ProxyProtocol>),
+    OriginalDst,
 }
 
 impl ListenerConfig {
@@ -109,9 +116,6 @@ impl ListenerConfig {
             }
         });
         let _ = metadata;
-        if use_original_dst.is_some_and(|v| v.value) {
-            return Err(cx.error_at("use_original_dst", "not supported: redirected connections"));
-        }
         if let Some(ListenerSpecifier::InternalListener(_)) = listener_specifier {
             return Err(cx.error_at("internal_listener", "not supported: internal listeners"));
         }
@@ -158,12 +162,15 @@ impl ListenerConfig {
             stat_prefix
         };
         cx.listener_prefix = Some(format!("listener.{stat_prefix}."));
+        let hand_off = flag(use_original_dst, false);
+        let mut original_dst = hand_off;
         let (mut filters, mut proxy_protocol) = (Vec::new(), Vec::new());
         for filter in cx.each("listener_filters", listener_filters, listener_filter)? {
             match filter {
                 Built::Inspector(filter) => filters.push(filter),
                 // What stands in front of the first bytes is read first, wherever it is listed.
                 Built::ProxyProtocol(filter) => proxy_protocol.push(*filter),
+                Built::OriginalDst => original_dst = true,
             }
         }
         if !proxy_protocol.is_empty() && addresses.iter().any(|(a, _)| !matches!(a, Address::Ip(_))) {
@@ -181,6 +188,8 @@ impl ListenerConfig {
             chains: ChainMatcher::build(chains, default_chain, &addresses[0].0, cx)?,
             filters,
             proxy_protocol,
+            original_dst,
+            hand_off,
             filters_timeout: listener_filters_timeout.enabled_or(Duration::from_secs(15)),
             continue_on_filters_timeout: continue_on_listener_filters_timeout,
             buffer_limit: number(per_connection_buffer_limit_bytes).unwrap_or(1024 * 1024),
@@ -248,6 +257,11 @@ fn listener_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<Bui
             let HttpInspector {} = proto;
             Ok(Built::Inspector(ListenerFilter::HttpInspector))
         }
+        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
+            let proto = unpack::<OriginalDst>(&any, cx)?;
+            let OriginalDst {} = proto;
+            Ok(Built::OriginalDst)
+        }
         "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
             let proto = unpack(&any, cx)?;
             ProxyProtocol::build(proto, cx).map(|f| Built::ProxyProtocol(Box::new(f)))
@@ -265,6 +279,9 @@ fn well_known_type(name: &str) -> &'static str {
         }
         "envoy.filters.listener.http_inspector" | "envoy.listener.http_inspector" => {
             "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
+        }
+        "envoy.filters.listener.original_dst" | "envoy.listener.original_dst" => {
+            "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
         }
         "envoy.filters.listener.proxy_protocol" | "envoy.listener.proxy_protocol" => {
             "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"

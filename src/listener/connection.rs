@@ -1,7 +1,7 @@
 //! A connection's way: listener filters, filter chain, transport socket, network filters.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Instant, SystemTime},
@@ -135,6 +135,7 @@ async fn run(
     let mut info = ConnectionInfo {
         id: worker.server.next_connection_id(),
         local_address: local,
+        local_address_restored: false,
         remote_address: remote.clone(),
         direct_remote_address: remote,
         start_time: SystemTime::now(),
@@ -148,9 +149,28 @@ async fn run(
         transport_failure: Default::default(),
         termination_details: Default::default(),
     };
-    let Some(inspected) = listener_filters(&accepted, &config, stats, &mut info).await else {
+    let Some(mut inspected) = listener_filters(&accepted, &config, stats, &mut info).await else {
         return;
     };
+    let taken_over = match config.hand_off && info.local_address_restored {
+        true => worker.listeners.by_destination(&info.local_address, &config.name),
+        false => None,
+    };
+    let (config, other_stats) = match taken_over {
+        None => (config, None),
+        Some(other) => {
+            let config = other.config();
+            info.listener.clone_from(&config.name);
+            info.direction = config.direction;
+            // What the other listener's filters look at was not looked at yet.
+            let Some(seen) = listener_filters(&accepted, &config, other.stats.local(), &mut info).await else {
+                return;
+            };
+            inspected = seen;
+            (config, Some(other))
+        }
+    };
+    let stats = other_stats.as_ref().map_or(stats, |other| other.stats.local());
     info.server_name.clone_from(&inspected.server_name);
     let input = ChainInput {
         destination: Some(&info.local_address),
@@ -236,6 +256,22 @@ async fn serve(connection: Connection, chain: &FilterChain, worker: &Rc<Worker>)
     }
 }
 
+/// Asks the kernel where a redirected connection was to go. One that was not redirected keeps its address.
+fn restore_destination(stream: &TcpStream, info: &mut ConnectionInfo) {
+    let socket = socket2::SockRef::from(stream);
+    let original = match info.local_address.ip() {
+        Some(IpAddr::V4(_)) => socket.original_dst_v4(),
+        Some(IpAddr::V6(_)) => socket.original_dst_v6(),
+        None => return,
+    };
+    if let Some(original) = original.ok().and_then(|a| a.as_socket()).map(Address::Ip)
+        && original != info.local_address
+    {
+        info.local_address = original;
+        info.local_address_restored = true;
+    }
+}
+
 /// What the listener filters found; none when the connection is to be closed.
 async fn listener_filters(
     accepted: &Accepted,
@@ -243,6 +279,9 @@ async fn listener_filters(
     stats: &ListenerStats,
     info: &mut ConnectionInfo,
 ) -> Option<Inspected> {
+    if let (true, Accepted::Tcp(stream, _)) = (config.original_dst, accepted) {
+        restore_destination(stream, info);
+    }
     let tls = config.filters.contains(&ListenerFilter::TlsInspector) || config.chains.needs_client_hello();
     let http = config.filters.contains(&ListenerFilter::HttpInspector);
     let Accepted::Tcp(stream, _) = accepted else {

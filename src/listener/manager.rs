@@ -13,6 +13,7 @@ use xds_protos::{envoy::config::listener::v3::Listener as Proto, google::protobu
 
 use super::{ListenerConfig, active::ListenerMsg, stats::ListenerManagerStats};
 use crate::{
+    cli::Mode,
     config::{BuildCx, ConfigError, ConfigResult, InitTarget},
     net::{Address, ListenSocket, bind},
     server::{ServerContext, WorkerMsg},
@@ -121,8 +122,13 @@ impl ListenerManager {
         let keeps_sockets = previous
             .as_ref()
             .is_some_and(|p| p.config.addresses == config.addresses && p.config.bind_to_port == config.bind_to_port);
-        let (sockets, bound) = if keeps_sockets || !config.bind_to_port {
+        let (sockets, bound) = if keeps_sockets {
             (None, previous.map(|p| p.bound).unwrap_or_default())
+        } else if !config.bind_to_port || server.cli.mode == Mode::Validate {
+            // Without sockets of its own it takes connections that another listener hands on. Validation binds nothing:
+            // the addresses may be another machine's.
+            let none = (0..server.concurrency.max(1)).map(|_| Vec::new()).collect();
+            (Some(none), Vec::new())
         } else {
             let opened = open(&config, server.concurrency);
             // Configurations that are refused before are counted with LDS.

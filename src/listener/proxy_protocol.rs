@@ -213,7 +213,9 @@ impl ProxyProtocol {
     pub(super) fn apply(&self, header: ProxyHeader, info: &mut ConnectionInfo) {
         if let Some((source, destination)) = header.addresses {
             info.remote_address = Address::Ip(source);
-            info.local_address = Address::Ip(destination);
+            let destination = Address::Ip(destination);
+            info.local_address_restored |= info.local_address != destination;
+            info.local_address = destination;
         }
         let mut in_state = ProxyTlvs::default();
         for (kind, value) in &header.tlvs {

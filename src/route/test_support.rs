@@ -52,6 +52,7 @@ pub(crate) fn stream() -> StreamInfo {
     let connection = ConnectionInfo {
         id: 7,
         local_address: address("10.0.0.9:80"),
+        local_address_restored: false,
         remote_address: address("10.0.0.1:1000"),
         direct_remote_address: address("10.0.0.1:1000"),
         start_time: SystemTime::now(),

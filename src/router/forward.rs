@@ -17,7 +17,7 @@ use super::{
     upstream_log::AttemptLog,
 };
 use crate::{
-    http::{Body, Flag, LocalReply, RequestHead, codec::Upgrade, filter::FilterCx, grpc},
+    http::{Body, Flag, LocalReply, RequestHead, StreamInfo, codec::Upgrade, filter::FilterCx, grpc},
     route::{EntryStats, HashOutcome, Priority, RequestStats, RouteAction, RouteMatch},
     stats::CounterCell,
     upstream::{
@@ -72,7 +72,7 @@ pub(super) async fn forward(
     };
     refused(&request, cx)?;
     cx.info.upstream.attempts = 1;
-    let Some(mut host) = request.pick(head) else {
+    let Some(mut host) = request.pick(head, &cx.info) else {
         return Err(request.no_healthy_upstream());
     };
     note_host(cx, &host);
@@ -147,7 +147,7 @@ pub(super) async fn forward(
                 }
                 held = Some(guard);
                 cx.info.upstream.attempts += 1;
-                host = match request.pick(head) {
+                host = match request.pick(head, &cx.info) {
                     Some(host) => host,
                     None => return Err(request.no_healthy_upstream()),
                 };
@@ -266,7 +266,7 @@ impl Request<'_> {
         }
     }
 
-    fn pick(&self, head: &RequestHead) -> Option<Arc<Host>> {
+    fn pick(&self, head: &RequestHead, info: &StreamInfo) -> Option<Arc<Host>> {
         let policy = self.action.retry_policy.as_deref().filter(|_| !self.tried.is_empty());
         let predicates = policy.map_or(&[][..], |p| &p.host_predicates);
         let rejects = |host: &Host| predicates.iter().any(|p| p.rejects(host, &self.tried));
@@ -276,19 +276,25 @@ impl Request<'_> {
             rejects: (!predicates.is_empty()).then_some(&rejects as &dyn Fn(&Host) -> bool),
             attempts: policy.map_or(1, |p| p.host_selection_attempts),
             avoid_priorities: avoid.as_deref().unwrap_or_default(),
-            original_dst: self.original_destination(head),
+            original_dst: self.original_destination(head, info),
             ..LbContext::default()
         })
     }
 
-    /// Where an original destination cluster is to go by the request's header (`use_http_header`).
-    fn original_destination(&self, head: &RequestHead) -> Option<SocketAddr> {
-        let options = self.cluster.info.original_dst.as_ref().filter(|o| o.use_http_header)?;
+    /// Where an original destination cluster is to go: by the request's header (`use_http_header`), or where the
+    /// connection was to go before it was redirected.
+    fn original_destination(&self, head: &RequestHead, info: &StreamInfo) -> Option<SocketAddr> {
+        let options = self.cluster.info.original_dst.as_ref()?;
+        if !options.use_http_header {
+            return info.connection.original_destination();
+        }
         let name = match options.http_header_name.as_str() {
             "" => "x-envoy-original-dst-host",
             name => name,
         };
-        let value = head.get_str(name)?;
+        let Some(value) = head.get_str(name) else {
+            return info.connection.original_destination();
+        };
         let address = value.parse().ok();
         if address.is_none() {
             self.cluster.info.stats.local().original_dst_host_invalid.inc();

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     fmt,
+    net::SocketAddr,
     ops::Deref,
     sync::{Arc, LazyLock, OnceLock},
     time::SystemTime,
@@ -21,6 +22,8 @@ pub struct ConnectionInfo {
     pub id: u64,
     /// Address the client connected to, restored where a listener filter did so.
     pub local_address: Address,
+    /// Whether `local_address` is not the socket's: the connection was redirected, or a proxy in front told so.
+    pub local_address_restored: bool,
     /// The client's address, as PROXY protocol may have replaced it.
     pub remote_address: Address,
     /// The peer of the socket: `%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%`.
@@ -45,6 +48,16 @@ pub struct ConnectionInfo {
     pub transport_failure: RefCell<Option<String>>,
     /// Why a network filter ended the connection: `%CONNECTION_TERMINATION_DETAILS%` of proxied bytes.
     pub termination_details: RefCell<Option<String>>,
+}
+
+impl ConnectionInfo {
+    /// Where a connection was to go that was redirected here.
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        match (&self.local_address, self.local_address_restored) {
+            (Address::Ip(address), true) => Some(*address),
+            _ => None,
+        }
+    }
 }
 
 /// What a TLS handshake settled, on either side. All names are those of the formatter's operators.

@@ -137,7 +137,10 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
     session.info.upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
     for _ in 0..session.config.max_connect_attempts {
         session.info.upstream.attempts += 1;
-        let Some(host) = cluster.pick(&LbContext::default()) else {
+        let Some(host) = cluster.pick(&LbContext {
+            original_dst: session.info.connection.original_destination(),
+            ..LbContext::default()
+        }) else {
             session.info.flags.set(Flag::NoHealthyUpstream);
             return None;
         };
