@@ -159,7 +159,7 @@ fn source() -> Source {
 }
 
 /// Sends `count` requests made from `seed` on through both proxies and prints where they disagree.
-/// Returns the number of requests after which the upstreams had seen different things.
+/// Returns the number of requests of which our upstream saw what Envoy's did not.
 pub async fn run(options: &Options, seed: u64, count: u64) -> Result<usize> {
     let source = source();
     let scratch = tempfile::TempDir::new()?;
@@ -172,27 +172,35 @@ pub async fn run(options: &Options, seed: u64, count: u64) -> Result<usize> {
             "nuncio",
         )
         .await?;
-    let (mut holes, mut statuses) = (0, 0);
+    let (mut holes, mut stricter, mut statuses) = (0, 0, 0);
     for n in seed..seed + count {
         let request = request(&mut fastrand::Rng::with_seed(n));
         let (a, b) = tokio::try_join!(through(&envoy, &source, &request), through(&nuncio, &source, &request))?;
         if a == b {
             continue;
         }
-        let hole = a.seen != b.seen;
-        if hole {
-            holes += 1;
-        } else {
-            statuses += 1;
-        }
-        println!(
-            "{} seed {n}: {}",
-            if hole { "UPSTREAM" } else { "status  " },
-            text::to_bytes(&request).escape_ascii()
-        );
+        let kind = match () {
+            () if a.seen == b.seen => {
+                statuses += 1;
+                "status  "
+            }
+            // Nothing reached the upstream that Envoy would not have sent.
+            () if a.seen.starts_with(&b.seen) => {
+                stricter += 1;
+                "stricter"
+            }
+            () => {
+                holes += 1;
+                "UPSTREAM"
+            }
+        };
+        println!("{kind} seed {n}: {}", text::to_bytes(&request).escape_ascii());
         println!("    envoy:  {a}\n    nuncio: {b}");
     }
-    println!("{count} requests: {holes} seen differently by the upstream, {statuses} answered differently");
+    println!(
+        "{count} requests: {holes} seen differently by the upstream, {stricter} refused where Envoy sends them on, \
+         {statuses} answered differently"
+    );
     Ok(holes)
 }
 

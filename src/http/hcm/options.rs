@@ -91,6 +91,10 @@ impl Http1 {
                             format!("unknown formatter '{}'", f.name),
                         ));
                     }
+                    cx.ignored(
+                        "header_key_format.stateful_formatter",
+                        "names are written in lower case",
+                    );
                 }
             }
         }

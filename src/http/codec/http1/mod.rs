@@ -24,7 +24,7 @@ mod wire;
 use std::{cell::RefCell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
 use bytes::BytesMut;
-use http::Method;
+use http::{Method, header};
 use tokio::sync::oneshot;
 
 use super::{CloseReason, CodecOptions, CodecRequest, Handler, Upgrade};
@@ -151,7 +151,9 @@ async fn exchange<H: Handler + 'static>(
         connect: head.request.method == Method::CONNECT,
     };
     let keep_alive = head.keep_alive;
-    wire.borrow_mut().start_body(head.length);
+    let expects = head.request.headers.get(header::EXPECT);
+    let expects = expects.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    wire.borrow_mut().start_body(head.length, expects);
     let (upgrade, taker) = match head.length {
         Length::Upgrade => {
             let (taker, taken) = oneshot::channel();

@@ -322,7 +322,7 @@ impl Interim {
     /// What is left goes in front of the response.
     fn finish(self, wire: &Shared, out: &mut Vec<u8>) {
         out.extend_from_slice(self.out.get(self.at..).unwrap_or_default());
-        out.append(&mut wire.borrow_mut().take_interim());
+        out.append(&mut wire.borrow_mut().end_interim());
     }
 
     /// Writes what can be written now.
