@@ -15,13 +15,13 @@ use xds_protos::envoy::config::{
 };
 
 use super::{
-    ClusterSpecifier, CorsPolicy, HashPolicies, HedgePolicy, MetadataMatch, MirrorPolicy, RedirectPredicate,
-    RetryPolicy,
+    ClusterSpecifier, CorsPolicy, HashPolicies, MetadataMatch, MirrorPolicy, RedirectPredicate, RetryPolicy,
     cluster::lb_metadata,
     mutation::header_name,
     path::PathMatch,
     path_template::TemplateRewrite,
     rate_limit::RateLimitPolicy,
+    retry,
     rewrite::{HostRewrite, PathRewrite},
 };
 use crate::{
@@ -56,8 +56,6 @@ pub struct RouteAction {
     pub timeouts: Timeouts,
     /// The route's or else the virtual host's policy.
     pub retry_policy: Option<Arc<RetryPolicy>>,
-    /// The route's or else the virtual host's policy.
-    pub hedge_policy: Option<HedgePolicy>,
     /// Mirrors of the route, else of the virtual host, else of the route configuration.
     pub mirrors: Arc<[MirrorPolicy]>,
     /// Which circuit breakers count.
@@ -87,7 +85,6 @@ pub struct RouteAction {
 #[derive(Clone)]
 pub(super) struct Inherited {
     pub(super) retry_policy: Option<Arc<RetryPolicy>>,
-    pub(super) hedge_policy: Option<HedgePolicy>,
     pub(super) mirrors: Arc<[MirrorPolicy]>,
     pub(super) request_body_buffer_limit: Option<u64>,
 }
@@ -128,6 +125,7 @@ impl RouteAction {
         // Enums were read by their accessors.
         let _ = (cluster_not_found_response_code, internal_redirect_action, priority);
         let metadata_match = metadata_match.and_then(lb_metadata).map(Arc::new);
+        cx.opt("hedge_policy", hedge_policy, retry::hedge_policy)?;
         let mirrors = cx.each("request_mirror_policies", request_mirror_policies, MirrorPolicy::build)?;
         let (host_rewrite, auto_host_rewrite) = HostRewrite::build(host_rewrite_specifier, cx)?;
         let (upgrades, connect) = upgrades(upgrade_configs, cx)?;
@@ -158,10 +156,6 @@ impl RouteAction {
             retry_policy: match cx.opt("retry_policy", retry_policy, RetryPolicy::build)? {
                 Some(own) => Some(Arc::new(own)),
                 None => from.retry_policy.clone(),
-            },
-            hedge_policy: match cx.opt("hedge_policy", hedge_policy, HedgePolicy::build)? {
-                Some(own) => Some(own),
-                None => from.hedge_policy.clone(),
             },
             mirrors: if mirrors.is_empty() {
                 from.mirrors.clone()

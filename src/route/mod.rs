@@ -39,7 +39,7 @@ pub use mutation_list::{HeaderMutationList, PreparedMutations};
 pub use path_template::PathTemplate;
 pub use plugins::{HostPredicate, PreviousPriorities, RedirectPredicate};
 pub use redirect::RedirectAction;
-pub use retry::{HedgePolicy, ResetHeader, RetryOn, RetryPolicy};
+pub use retry::{ResetHeader, RetryOn, RetryPolicy};
 pub use route_entry::{Action, Decorator, DirectResponse, Route, RouteTracing};
 pub use scope::{ScopeKey, ScopeKeyBuilder};
 pub use table::{RouteOutcome, RouteTable};

@@ -4,16 +4,13 @@ use std::{ops::BitOr, time::Duration};
 
 use http::HeaderName;
 use xds_protos::{
-    envoy::{
-        config::route::v3::{HedgePolicy as ProtoHedge, RetryPolicy as ProtoRetry, retry_policy as proto},
-        r#type::v3::FractionalPercent as ProtoFraction,
-    },
+    envoy::config::route::v3::{HedgePolicy as ProtoHedge, RetryPolicy as ProtoRetry, retry_policy as proto},
     google::protobuf::Duration as ProtoDuration,
 };
 
 use super::plugins::{HostPredicate, PreviousPriorities};
 use crate::{
-    config::{BuildCx, ConfigResult, FractionalPercent, duration, fraction},
+    config::{BuildCx, ConfigResult, duration},
     http::{RequestHead, ResponseHead},
     matching::HeaderMatcher,
 };
@@ -273,29 +270,15 @@ fn build_rate_limited(
     Ok((headers, max))
 }
 
-/// How requests are hedged (`HedgePolicy`).
-#[derive(Debug, Clone)]
-pub struct HedgePolicy {
-    /// Requests sent at once; Envoy runs only 1.
-    pub initial_requests: u32,
-    /// Chance of one more.
-    pub additional_request_chance: FractionalPercent,
-    /// A per-try timeout starts another attempt and leaves the slow one running.
-    pub hedge_on_per_try_timeout: bool,
-}
-
-impl HedgePolicy {
-    /// Builds the policy of a route or virtual host.
-    pub fn build(proto: ProtoHedge, _cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        coverage!(_cx, proto => ProtoHedge {
-            supported { initial_requests, additional_request_chance, hedge_on_per_try_timeout }
-        });
-        Ok(Self {
-            initial_requests: initial_requests.map_or(1, |n| n.value),
-            additional_request_chance: additional_request_chance
-                .as_ref()
-                .map_or(FractionalPercent::ZERO, |p: &ProtoFraction| fraction(p)),
-            hedge_on_per_try_timeout,
-        })
-    }
+/// Sorts the fields of a `HedgePolicy`: requests are not hedged.
+pub(super) fn hedge_policy(proto: ProtoHedge, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+    coverage!(cx, proto => ProtoHedge {
+        supported {}
+        ignored {
+            initial_requests: "Envoy does not implement it either",
+            additional_request_chance: "Envoy does not implement it either",
+            hedge_on_per_try_timeout: "an attempt past its time is given up before the next one, not raced with it",
+        }
+    });
+    Ok(())
 }

@@ -8,9 +8,10 @@ use xds_protos::envoy::config::{
 };
 
 use super::{
-    CorsPolicy, EntryStats, HeaderMutations, HedgePolicy, MirrorPolicy, PerFilterConfigs, RetryPolicy, Route,
+    CorsPolicy, EntryStats, HeaderMutations, MirrorPolicy, PerFilterConfigs, RetryPolicy, Route,
     action::Inherited,
     rate_limit::RateLimitPolicy,
+    retry,
     route_entry::{RouteCx, buffer_limit},
     routes::Routes,
 };
@@ -95,10 +96,10 @@ impl VirtualHost {
         });
         // Domains are the table's; the enum was read by its accessor.
         let _ = (domains, require_tls);
+        cx.opt("hedge_policy", hedge_policy, retry::hedge_policy)?;
         let mirrors = cx.each("request_mirror_policies", request_mirror_policies, MirrorPolicy::build)?;
         let inherited = Inherited {
             retry_policy: cx.opt("retry_policy", retry_policy, RetryPolicy::build)?.map(Arc::new),
-            hedge_policy: cx.opt("hedge_policy", hedge_policy, HedgePolicy::build)?,
             mirrors: if mirrors.is_empty() {
                 table_mirrors.clone()
             } else {

@@ -323,3 +323,6 @@ pub(super) fn start(cluster: &Arc<Cluster>, server: &Arc<ServerContext>) {
         });
     });
 }
+
+#[cfg(test)]
+mod tests;
