@@ -16,6 +16,7 @@ pub mod grpc_web;
 pub mod header_mutation;
 pub mod header_to_metadata;
 pub mod health_check;
+pub mod json_to_metadata;
 pub mod local_ratelimit;
 pub mod ratelimit;
 pub mod rbac;
