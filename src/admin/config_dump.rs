@@ -6,9 +6,9 @@ use xds_protos::{
     dynamic,
     envoy::{
         admin::v3::{
-            BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, ConfigDump, ListenersConfigDump,
-            RoutesConfigDump, ScopedRoutesConfigDump, clusters_config_dump as clusters,
-            listeners_config_dump as listeners, routes_config_dump as routes,
+            BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, ConfigDump, EcdsConfigDump,
+            ListenersConfigDump, RoutesConfigDump, ScopedRoutesConfigDump, clusters_config_dump as clusters,
+            ecds_config_dump::EcdsFilterConfig, listeners_config_dump as listeners, routes_config_dump as routes,
         },
         config::{cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener},
     },
@@ -97,6 +97,25 @@ fn dumps(request: &AdminRequest, keep: &dyn Fn(&str) -> bool) -> Vec<Any> {
         xds_protos::any::pack(&bootstrap),
         xds_protos::any::pack(&clusters_dump(server, keep)),
     ];
+    // Envoy shows none of these while nothing is discovered.
+    let extensions: Vec<_> = server
+        .xds
+        .extensions
+        .applied()
+        .iter()
+        .filter(|e| keep(&e.name))
+        .map(|e| EcdsFilterConfig {
+            version_info: e.version.clone(),
+            ecds_filter: Some(e.resource.clone()),
+            last_updated: Some(timestamp(e.last_updated)),
+            ..Default::default()
+        })
+        .collect();
+    if !extensions.is_empty() {
+        dumps.push(xds_protos::any::pack(&EcdsConfigDump {
+            ecds_filters: extensions,
+        }));
+    }
     if request.has("include_eds") {
         let mut endpoints = admin::endpoints_dump(server);
         let keep = |any: Option<&Any>| keep(&assignment_name(any));

@@ -84,6 +84,48 @@ pub struct KnownKeys {
     pub healthy_panic_threshold: Key,
     /// `overload.global_downstream_max_connections`: no limit.
     pub global_downstream_max_connections: Key,
+    /// `outlier_detection.*`; each cluster's own values are their defaults.
+    pub outlier_detection: OutlierKeys,
+}
+
+/// `outlier_detection.*`, of all clusters.
+#[derive(Debug, Clone, Default)]
+pub struct OutlierKeys {
+    /// `consecutive_5xx`
+    pub consecutive_5xx: Key,
+    /// `consecutive_gateway_failure`
+    pub consecutive_gateway_failure: Key,
+    /// `consecutive_local_origin_failure`
+    pub consecutive_local_origin_failure: Key,
+    /// `enforcing_consecutive_5xx`, percent
+    pub enforcing_consecutive_5xx: Key,
+    /// `enforcing_consecutive_gateway_failure`, percent
+    pub enforcing_consecutive_gateway_failure: Key,
+    /// `enforcing_consecutive_local_origin_failure`, percent
+    pub enforcing_consecutive_local_origin_failure: Key,
+    /// `base_ejection_time_ms`
+    pub base_ejection_time_ms: Key,
+    /// `max_ejection_time_ms`
+    pub max_ejection_time_ms: Key,
+    /// `max_ejection_percent`
+    pub max_ejection_percent: Key,
+}
+
+impl OutlierKeys {
+    fn new(runtime: &Runtime) -> Self {
+        let key = |name: &str| runtime.key(&format!("outlier_detection.{name}"));
+        Self {
+            consecutive_5xx: key("consecutive_5xx"),
+            consecutive_gateway_failure: key("consecutive_gateway_failure"),
+            consecutive_local_origin_failure: key("consecutive_local_origin_failure"),
+            enforcing_consecutive_5xx: key("enforcing_consecutive_5xx"),
+            enforcing_consecutive_gateway_failure: key("enforcing_consecutive_gateway_failure"),
+            enforcing_consecutive_local_origin_failure: key("enforcing_consecutive_local_origin_failure"),
+            base_ejection_time_ms: key("base_ejection_time_ms"),
+            max_ejection_time_ms: key("max_ejection_time_ms"),
+            max_ejection_percent: key("max_ejection_percent"),
+        }
+    }
 }
 
 impl Runtime {
@@ -107,6 +149,7 @@ impl Runtime {
             base_retry_backoff_ms: runtime.key("upstream.base_retry_backoff_ms"),
             healthy_panic_threshold: runtime.key("upstream.healthy_panic_threshold"),
             global_downstream_max_connections: runtime.key("overload.global_downstream_max_connections"),
+            outlier_detection: OutlierKeys::new(&runtime),
         };
         runtime.load();
         Ok(runtime)

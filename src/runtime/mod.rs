@@ -15,7 +15,7 @@ mod values;
 
 pub use entry::Entry;
 pub use key::Key;
-pub use loader::{KnownKeys, ModifyError, Runtime};
+pub use loader::{KnownKeys, ModifyError, OutlierKeys, Runtime};
 pub use snapshot::{Layer, Snapshot};
 pub use values::{RuntimeDouble, RuntimeFeatureFlag, RuntimeFractionalPercent, RuntimePercent, RuntimeUInt32};
 

@@ -17,6 +17,7 @@ use xds_protos::{envoy::config::cluster::v3::OutlierDetection as Proto, google::
 use super::{Cluster, Host, host::HealthFlag};
 use crate::{
     config::{BuildCx, ConfigResult, DurationExt},
+    runtime::Key,
     server::ServerContext,
     stats::{Scope, Stats},
     stats_block,
@@ -169,11 +170,12 @@ impl OutlierDetector {
     /// Counts what an attempt says of its host, on a worker. A limit that is reached goes to control.
     pub fn report(&self, cluster: &Arc<Cluster>, host: &Arc<Host>, result: HostResult, server: &Arc<ServerContext>) {
         let counters = &host.outlier;
+        let keys = &server.runtime.known.outlier_detection;
         let code = match result {
             HostResult::Connected if self.split => return counters.local.store(0, Relaxed),
             HostResult::Connected => return,
             HostResult::Failed | HostResult::TimedOut if self.split => {
-                if reaches(&counters.local, self.local) {
+                if reaches(&counters.local, self.local, &keys.consecutive_local_origin_failure) {
                     tell(cluster, host, Cause::LocalOrigin, server);
                 }
                 return;
@@ -189,10 +191,10 @@ impl OutlierDetector {
         }
         if !matches!(code, 502..=504) {
             counters.gateway.store(0, Relaxed);
-        } else if reaches(&counters.gateway, self.gateway) {
+        } else if reaches(&counters.gateway, self.gateway, &keys.consecutive_gateway_failure) {
             tell(cluster, host, Cause::GatewayFailure, server);
         }
-        if reaches(&counters.consecutive_5xx, self.consecutive_5xx) {
+        if reaches(&counters.consecutive_5xx, self.consecutive_5xx, &keys.consecutive_5xx) {
             tell(cluster, host, Cause::Consecutive5xx, server);
         }
     }
@@ -203,22 +205,23 @@ impl OutlierDetector {
             return;
         }
         let stats = self.stats.local();
-        let limit = match cause {
+        let keys = &server.runtime.known.outlier_detection;
+        let (limit, enforcing) = match cause {
             Cause::Consecutive5xx => {
                 stats.ejections_detected_consecutive_5xx.inc();
                 stats.ejections_consecutive_5xx.inc();
                 host.outlier.consecutive_5xx.store(0, Relaxed);
-                self.consecutive_5xx
+                (self.consecutive_5xx, &keys.enforcing_consecutive_5xx)
             }
             Cause::GatewayFailure => {
                 stats.ejections_detected_consecutive_gateway_failure.inc();
                 host.outlier.gateway.store(0, Relaxed);
-                self.gateway
+                (self.gateway, &keys.enforcing_consecutive_gateway_failure)
             }
             Cause::LocalOrigin => {
                 stats.ejections_detected_consecutive_local_origin_failure.inc();
                 host.outlier.local.store(0, Relaxed);
-                self.local
+                (self.local, &keys.enforcing_consecutive_local_origin_failure)
             }
         };
         let hosts = cluster.hosts.load();
@@ -228,7 +231,8 @@ impl OutlierDetector {
             .filter(|h| h.has_flag(HealthFlag::FailedOutlierCheck))
             .count() as u64;
         // With it, not without it: in a small cluster the default share leaves room for nobody.
-        let room = (ejected + 1) * 100 <= u64::from(self.max_ejection_percent) * all;
+        let percent = keys.max_ejection_percent.integer(self.max_ejection_percent.into());
+        let room = (ejected + 1) * 100 <= percent.min(100) * all;
         if !room && !(self.always_eject_one && ejected == 0) {
             stats.ejections_overflow.inc();
             return;
@@ -236,7 +240,7 @@ impl OutlierDetector {
         if cause == Cause::Consecutive5xx {
             stats.ejections_total.inc();
         }
-        if fastrand::u32(0..100) >= limit.enforcing {
+        if !enforcing.percent_feature(limit.enforcing.into(), fastrand::u64(..)) {
             return;
         }
         stats.ejections_enforced_total.inc();
@@ -247,11 +251,17 @@ impl OutlierDetector {
         }
         {
             let mut ejection = host.outlier.ejection.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.base_ejection_time * ejection.backoff < self.max_ejection_time + self.base_ejection_time {
+            let time = |key: &Key, default: Duration| match key.integer(u64::MAX) {
+                u64::MAX => default,
+                milliseconds => Duration::from_millis(milliseconds),
+            };
+            let base = time(&keys.base_ejection_time_ms, self.base_ejection_time);
+            let longest = time(&keys.max_ejection_time_ms, self.max_ejection_time);
+            if base * ejection.backoff < longest + base {
                 ejection.backoff += 1;
             }
             let jitter = self.max_jitter.mul_f64(fastrand::f64());
-            let length = (self.base_ejection_time * ejection.backoff).min(self.max_ejection_time) + jitter;
+            let length = (base * ejection.backoff).min(longest) + jitter;
             ejection.until = Some(Instant::now() + length);
         }
         host.set_flag(HealthFlag::FailedOutlierCheck, true);
@@ -292,8 +302,8 @@ impl OutlierDetector {
 }
 
 /// Whether this failure is the one that reaches the limit.
-fn reaches(counter: &AtomicU32, limit: Limit) -> bool {
-    counter.fetch_add(1, Relaxed) + 1 == limit.after
+fn reaches(counter: &AtomicU32, limit: Limit, key: &Key) -> bool {
+    u64::from(counter.fetch_add(1, Relaxed)) + 1 == key.integer(limit.after.into())
 }
 
 fn tell(cluster: &Arc<Cluster>, host: &Arc<Host>, cause: Cause, server: &Arc<ServerContext>) {
