@@ -95,12 +95,10 @@ fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {
     upstream.pool_ready = Some(conn.connect_time);
 }
 
-fn after(limit: Option<Duration>, from: Instant) -> impl Future<Output = ()> {
-    async move {
-        match limit {
-            Some(limit) => Deadline::at(from + limit).await,
-            None => std::future::pending().await,
-        }
+async fn after(limit: Option<Duration>, from: Instant) {
+    match limit {
+        Some(limit) => Deadline::at(from + limit).await,
+        None => std::future::pending().await,
     }
 }
 
