@@ -12,8 +12,9 @@ use crate::http;
 use crate::load::handshake;
 use crate::proxies::Running;
 
-/// How long a proxy is left alone before its memory is read.
-pub const SETTLE: Duration = Duration::from_millis(700);
+/// How long a proxy is left alone before its memory is read: what it freed after its start is given back by then, in
+/// a second or so where the allocator waits for its reuse.
+pub const SETTLE: Duration = Duration::from_secs(3);
 
 /// MB of a process that has just become ready.
 pub fn at_start(running: &Running) -> Result<f64> {
