@@ -1,7 +1,6 @@
 //! One attempt: a connection, the request over it, the head of its response.
 
 use std::{
-    future::Future,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},

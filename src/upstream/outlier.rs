@@ -233,7 +233,8 @@ impl OutlierDetector {
         // With it, not without it: in a small cluster the default share leaves room for nobody.
         let percent = keys.max_ejection_percent.integer(self.max_ejection_percent.into());
         let room = (ejected + 1) * 100 <= percent.min(100) * all;
-        if !room && !(self.always_eject_one && ejected == 0) {
+        let the_one = self.always_eject_one && ejected == 0;
+        if !room && !the_one {
             stats.ejections_overflow.inc();
             return;
         }

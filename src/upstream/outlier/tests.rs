@@ -20,7 +20,7 @@ fn detection(length: Duration) -> Proto {
     Proto {
         consecutive_5xx: Some(UInt32Value { value: 2 }),
         max_ejection_percent: Some(UInt32Value { value: 50 }),
-        interval: Some(time.clone()),
+        interval: Some(time),
         base_ejection_time: Some(time),
         ..Proto::default()
     }
