@@ -1,7 +1,9 @@
 //! The head of a request and of a response, apart from any codec.
 
 use bytestring::ByteString;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+
+use super::Path;
 
 /// The `:scheme` of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,7 +34,7 @@ pub struct RequestHead {
     /// `:authority`, or `host` of HTTP/1; none only before the connection manager has checked it.
     pub authority: Option<HeaderValue>,
     /// `:path` with its query; none for CONNECT.
-    pub path: Option<PathAndQuery>,
+    pub path: Option<Path>,
     /// `:protocol` of extended CONNECT (RFC 8441). An HTTP/1 upgrade keeps its `upgrade` header instead.
     pub protocol: Option<ByteString>,
     /// HTTP version as received.
@@ -52,17 +54,17 @@ impl RequestHead {
 
     /// `:path` with its query, as text; empty for CONNECT without one.
     pub fn path(&self) -> &str {
-        self.path.as_ref().map_or("", PathAndQuery::as_str)
+        self.path.as_ref().map_or("", Path::as_str)
     }
 
     /// `:path` without its query.
     pub fn path_only(&self) -> &str {
-        self.path.as_ref().map_or("", PathAndQuery::path)
+        self.path.as_ref().map_or("", Path::path)
     }
 
     /// The query without its `?`.
     pub fn query(&self) -> Option<&str> {
-        self.path.as_ref().and_then(PathAndQuery::query)
+        self.path.as_ref().and_then(Path::query)
     }
 
     /// A header or pseudo-header (`:method :scheme :authority :path :protocol`, and `host`) by its

@@ -9,9 +9,11 @@ pub mod hcm;
 pub mod head;
 pub mod local_reply;
 pub mod observe;
+mod path;
 pub mod stream_info;
 
 pub use body::{Body, BodyError};
 pub use head::{RequestHead, ResponseHead, Scheme};
 pub use local_reply::LocalReply;
+pub use path::Path;
 pub use stream_info::{ConnectionInfo, Flag, ResponseFlags, StreamInfo};

@@ -1,6 +1,5 @@
 //! URI templates (`envoy.path.match.uri_template`, `envoy.path.rewrite.uri_template`): `/{lang}/videos/*.m4s`.
 
-use http::uri::PathAndQuery;
 use regex::bytes::Regex;
 use xds_protos::envoy::{
     config::core::v3::TypedExtensionConfig,
@@ -9,6 +8,7 @@ use xds_protos::envoy::{
     },
 };
 
+use crate::http::Path;
 use crate::config::{AnyExt, BuildCx, ConfigResult, unpack};
 use xds_protos::prost::Name;
 
@@ -86,7 +86,7 @@ impl TemplateRewrite {
     }
 
     /// The new path with `query` (its `?` included) behind it; none when the path does not match.
-    pub(super) fn apply(&self, path: &str, query: &str) -> Option<PathAndQuery> {
+    pub(super) fn apply(&self, path: &str, query: &str) -> Option<Path> {
         let groups = self.template.0.captures(path.as_bytes())?;
         let mut new = Vec::with_capacity(path.len() + query.len());
         for part in &self.parts {
@@ -96,7 +96,7 @@ impl TemplateRewrite {
             }
         }
         new.extend_from_slice(query.as_bytes());
-        PathAndQuery::from_maybe_shared(bytes::Bytes::from(new)).ok()
+        Path::new(new)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rewrites of path and host before a request goes upstream.
 
-use http::{HeaderName, HeaderValue, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue};
 use xds_protos::envoy::config::route::v3::route_action::HostRewriteSpecifier;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::{BuildCx, ConfigResult},
     formatter::{Format, FormatCx},
-    http::{RequestHead, StreamInfo},
+    http::{Path, RequestHead, StreamInfo},
     matching::{HeaderLookup, RegexSubstitution},
 };
 
@@ -35,7 +35,7 @@ pub(super) enum PathRewrite {
 
 impl PathRewrite {
     /// The path after the rewrite; none when there is nothing to rewrite or what comes out is no path.
-    pub(super) fn apply(&self, head: &RequestHead, info: &StreamInfo, matched: usize) -> Option<PathAndQuery> {
+    pub(super) fn apply(&self, head: &RequestHead, info: &StreamInfo, matched: usize) -> Option<Path> {
         let path = head.path();
         let just_path = head.path_only();
         let query = path.get(just_path.len()..).unwrap_or_default().as_bytes();
@@ -70,11 +70,11 @@ impl PathRewrite {
 
 /// A path of these bytes; none when they cannot be one. Envoy would send a path without its first slash, which no
 /// server takes, so the slash is added.
-pub(super) fn path_of(mut bytes: Vec<u8>) -> Option<PathAndQuery> {
+pub(super) fn path_of(mut bytes: Vec<u8>) -> Option<Path> {
     if bytes.first() != Some(&b'/') {
         bytes.insert(0, b'/');
     }
-    PathAndQuery::from_maybe_shared(bytes::Bytes::from(bytes)).ok()
+    Path::new(bytes)
 }
 
 fn request_cx<'a>(head: &'a RequestHead, info: &'a StreamInfo) -> FormatCx<'a> {
@@ -138,7 +138,7 @@ impl HostRewrite {
 }
 
 /// Sets a new path and, if asked for, keeps the old one in `x-envoy-original-path`.
-pub(super) fn set_path(head: &mut RequestHead, path: PathAndQuery, keep_original: bool) {
+pub(super) fn set_path(head: &mut RequestHead, path: Path, keep_original: bool) {
     if let Some(old) = head.path.replace(path).filter(|_| keep_original)
         && let Ok(value) = HeaderValue::from_str(old.as_str())
     {

@@ -3,11 +3,11 @@
 //! The request starts anew with what the redirect says, filters and all; the stream it was ends with
 //! `internal_redirect`. A redirect that may not be followed goes to the client as it came.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::{body::Bodies, forward::Request};
 use crate::{
-    http::{Body, RequestHead, ResponseHead, Scheme, filter::FilterCx, hcm::RouterStats},
+    http::{Body, Path, RequestHead, ResponseHead, Scheme, filter::FilterCx, hcm::RouterStats},
     route::{InternalRedirectPolicy, RedirectPredicate},
 };
 
@@ -118,7 +118,7 @@ fn target(
 }
 
 /// The parts of a full URL, without its fragment.
-fn absolute(location: &HeaderValue) -> Option<(Scheme, HeaderValue, PathAndQuery)> {
+fn absolute(location: &HeaderValue) -> Option<(Scheme, HeaderValue, Path)> {
     let uri = Uri::try_from(location.as_bytes()).ok()?;
     let scheme = match uri.scheme_str()? {
         "http" => Scheme::Http,
@@ -126,10 +126,10 @@ fn absolute(location: &HeaderValue) -> Option<(Scheme, HeaderValue, PathAndQuery
         _ => return None,
     };
     let authority = HeaderValue::from_str(uri.authority()?.as_str()).ok()?;
-    let path = uri.path_and_query().cloned();
+    let path = uri.path_and_query().cloned().map(Path::from);
     Some((
         scheme,
         authority,
-        path.unwrap_or_else(|| PathAndQuery::from_static("/")),
+        path.unwrap_or_else(|| Path::from_static("/")),
     ))
 }

@@ -85,7 +85,7 @@ impl ClusterChannel {
             method: parts.method,
             scheme: Scheme::Http,
             authority: Some(self.authority.clone()),
-            path: parts.uri.path_and_query().cloned(),
+            path: parts.uri.path_and_query().cloned().map(Into::into),
             protocol: None,
             version: parts.version,
             headers: parts.headers,

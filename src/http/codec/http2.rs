@@ -198,7 +198,7 @@ fn into_request(mut request: Request<Incoming>, scheme: Scheme) -> CodecRequest 
         method: parts.method,
         scheme,
         authority,
-        path: uri.path_and_query,
+        path: uri.path_and_query.map(Into::into),
         protocol,
         version: parts.version,
         headers,

@@ -1,10 +1,10 @@
 //! Path and host normalisation: what a route, a filter and an upstream must not see in two ways.
 
-use http::{HeaderValue, StatusCode, uri::PathAndQuery};
+use http::{HeaderValue, StatusCode};
 use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::PathWithEscapedSlashesAction as Slashes;
 
 use super::HcmConfig;
-use crate::http::{LocalReply, RequestHead};
+use crate::http::{LocalReply, Path, RequestHead};
 
 /// Normalises the path as configured. The reply is a rejection, or a redirect to the path unescaped.
 pub(super) fn path(head: &mut RequestHead, config: &HcmConfig) -> Result<(), Box<LocalReply>> {
@@ -56,7 +56,7 @@ pub(super) fn path(head: &mut RequestHead, config: &HcmConfig) -> Result<(), Box
         new.push('?');
         new.push_str(query);
     }
-    let Ok(parsed) = PathAndQuery::try_from(new.as_str()) else {
+    let Some(parsed) = Path::new(new.clone()) else {
         return Err(Box::new(LocalReply::new(
             StatusCode::BAD_REQUEST,
             "",

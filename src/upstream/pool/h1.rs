@@ -22,14 +22,15 @@ use super::{
     io::{Counted, Upgraded},
 };
 use crate::{
-    http::{Body, BodyError, RequestHead},
+    http::{Body, BodyError, Path, RequestHead},
     net::{Deadline, Stream},
     upstream::{ConnectFailure, config::HttpOptions, stats::Http1CodecStats},
 };
 
 /// A request as HTTP/1.1 has it: origin form (or the authority for CONNECT), and a `host` header.
 pub(super) fn request(mut head: RequestHead, body: Body, options: &HttpOptions) -> Request<Body> {
-    let uri = match (&head.path, &head.authority) {
+    let path = head.path.as_ref().and_then(Path::to_uri);
+    let uri = match (path, &head.authority) {
         (Some(path), Some(authority)) if options.http1.absolute_url => {
             let text = [
                 head.scheme.as_str().as_bytes(),
@@ -38,9 +39,9 @@ pub(super) fn request(mut head: RequestHead, body: Body, options: &HttpOptions) 
                 path.as_str().as_bytes(),
             ]
             .concat();
-            Uri::try_from(text).unwrap_or_else(|_| Uri::from(path.clone()))
+            Uri::try_from(text).unwrap_or_else(|_| Uri::from(path))
         }
-        (Some(path), _) => Uri::from(path.clone()),
+        (Some(path), _) => Uri::from(path),
         (None, Some(authority)) => Uri::try_from(authority.as_bytes()).unwrap_or_default(),
         (None, None) => Uri::default(),
     };

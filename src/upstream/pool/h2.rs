@@ -18,7 +18,7 @@ use super::{
     io::Counted,
 };
 use crate::{
-    http::{Body, BodyError, RequestHead},
+    http::{Body, BodyError, Path, RequestHead},
     net::{Deadline, Stream},
     upstream::{ConnectFailure, stats::Http2CodecStats},
 };
@@ -45,7 +45,7 @@ pub(super) fn request(mut head: RequestHead, body: Body, pool: &Pool) -> Request
         }
         (None, None) => {}
     }
-    parts.path_and_query = head.path;
+    parts.path_and_query = head.path.as_ref().and_then(Path::to_uri);
     if parts.authority.is_some() && parts.path_and_query.is_some() {
         parts.scheme = Some(match head.scheme {
             crate::http::Scheme::Http => uri::Scheme::HTTP,

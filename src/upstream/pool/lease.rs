@@ -183,7 +183,7 @@ impl StreamGuard {
                     .authority()
                     .and_then(|a| http::HeaderValue::from_str(a.as_str()).ok())
             }),
-            path: parts.uri.path_and_query().cloned(),
+            path: parts.uri.path_and_query().cloned().map(Into::into),
             protocol: None,
             version: parts.version,
             headers: parts.headers,

@@ -1,10 +1,10 @@
 //! The request target: path, URL, authority or `*`.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, uri::PathAndQuery};
+use http::{HeaderValue, Method};
 
 use super::CodecError;
-use crate::http::Scheme;
+use crate::http::{Path, Scheme};
 
 /// A target, taken apart.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub(super) struct Target {
     /// Of an absolute target or of CONNECT, without user information.
     pub(super) authority: Option<HeaderValue>,
     /// None for CONNECT.
-    pub(super) path: Option<PathAndQuery>,
+    pub(super) path: Option<Path>,
     /// There was a `#`; the path ends before it.
     pub(super) fragment: bool,
 }
@@ -47,7 +47,7 @@ pub(super) fn parse(target: Bytes, method: &Method) -> Result<Target, CodecError
     match &*target {
         [b'/', ..] => path(target),
         b"*" if *method == Method::OPTIONS => Ok(Target {
-            path: Some(PathAndQuery::from_static("*")),
+            path: Some(Path::from_static("*")),
             ..Target::default()
         }),
         [b'*', ..] => Err(CodecError::InvalidUrl),
@@ -85,11 +85,11 @@ fn absolute(target: &Bytes) -> Result<Target, CodecError> {
 }
 
 fn path(bytes: Bytes) -> Result<Target, CodecError> {
-    let fragment = bytes.contains(&b'#');
-    let path = PathAndQuery::from_maybe_shared(bytes).map_err(|_| CodecError::InvalidUrl)?;
+    let fragment = bytes.iter().position(|b| *b == b'#');
+    let path = Path::new(bytes.slice(..fragment.unwrap_or(bytes.len()))).ok_or(CodecError::InvalidUrl)?;
     Ok(Target {
         path: Some(path),
-        fragment,
+        fragment: fragment.is_some(),
         ..Target::default()
     })
 }
