@@ -8,8 +8,8 @@ use xds_protos::envoy::{
     },
 };
 
-use crate::http::Path;
 use crate::config::{AnyExt, BuildCx, ConfigResult, unpack};
+use crate::http::Path;
 use xds_protos::prost::Name;
 
 /// A compiled template. `*` is one path segment, `**` any number and the last wildcard, `{name}` or

@@ -127,9 +127,5 @@ fn absolute(location: &HeaderValue) -> Option<(Scheme, HeaderValue, Path)> {
     };
     let authority = HeaderValue::from_str(uri.authority()?.as_str()).ok()?;
     let path = uri.path_and_query().cloned().map(Path::from);
-    Some((
-        scheme,
-        authority,
-        path.unwrap_or_else(|| Path::from_static("/")),
-    ))
+    Some((scheme, authority, path.unwrap_or_else(|| Path::from_static("/"))))
 }
