@@ -9,7 +9,7 @@ use std::{any::Any, rc::Rc, sync::Arc};
 use futures_util::future::LocalBoxFuture;
 use xds_protos::prost::{Message, Name};
 
-use super::{Body, LocalReply, RequestHead, ResponseHead, StreamInfo};
+use super::{Body, Informational, LocalReply, RequestHead, ResponseHead, StreamInfo};
 use crate::{
     config::{BuildCx, ConfigResult},
     route::{RouteMatch, RouteOutcome, RouteTable},
@@ -66,6 +66,8 @@ pub struct FilterCx {
     pub worker: Rc<Worker>,
     /// Name of the filter that is running now: the key of its per-route configuration.
     pub filter_name: Arc<str>,
+    /// Where informational responses go.
+    pub informational: Informational,
 }
 
 impl FilterCx {

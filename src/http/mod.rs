@@ -7,6 +7,7 @@ pub mod filter;
 pub mod grpc;
 pub mod hcm;
 pub mod head;
+mod informational;
 pub mod local_reply;
 pub mod observe;
 mod path;
@@ -14,6 +15,7 @@ pub mod stream_info;
 
 pub use body::{Body, BodyError};
 pub use head::{RequestHead, ResponseHead, Scheme};
+pub use informational::Informational;
 pub use local_reply::LocalReply;
 pub use path::Path;
 pub use stream_info::{ConnectionInfo, Flag, ResponseFlags, StreamInfo};

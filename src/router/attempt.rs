@@ -55,7 +55,12 @@ pub(super) async fn run(
     cx.info.progress.first_upstream_tx.set(Some(ready));
     cx.info.progress.upstream_bytes_sent.set(0);
     let body = RequestTail::wrap(bodies.next(), &cx.info);
-    let sent = lease.send(head.clone(), body);
+    let informational = cx.informational.clone();
+    let mut inform = |head: ResponseHead| {
+        request.informed(head.status);
+        informational.send(head);
+    };
+    let sent = lease.send(head.clone(), body, &mut inform);
     let limits = &request.limits;
     let response = if limits.per_try.is_none() && limits.per_try_idle.is_none() && limits.max_duration.is_none() {
         sent.await.map_err(Failure::Upstream)?

@@ -1,6 +1,6 @@
 //! Forwarding to a cluster: attempts, until one counts.
 
-use std::{net::SocketAddr, pin::pin, rc::Rc, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, pin::pin, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -69,6 +69,7 @@ pub(super) async fn forward(
         limits: Limits::default(),
         transport: None,
         tried: Vec::new(),
+        informed: Cell::new(false),
     };
     refused(&request, cx)?;
     cx.info.upstream.attempts = 1;
@@ -125,8 +126,8 @@ pub(super) async fn forward(
             }
         }
         let verdict = match &result {
-            // Given up with the copy of the body.
-            _ if bodies.abandoned() => Verdict::Done,
+            // Given up with the copy of the body, or because the client has heard of this attempt.
+            _ if bodies.abandoned() || request.informed.get() => Verdict::Done,
             Ok(answer) => retry.on_response(&answer.head, &cluster.info, request.priority),
             Err(failure) => retry.on_failure(failure, &cluster.info, request.priority),
         };
@@ -246,6 +247,8 @@ pub(super) struct Request<'a> {
     pub(super) transport: Option<Arc<TransportOptions>>,
     /// Hosts of the attempts before, in order.
     pub(super) tried: Vec<Arc<Host>>,
+    /// An informational response came: no other attempt is made.
+    informed: Cell<bool>,
 }
 
 impl Request<'_> {
@@ -254,6 +257,12 @@ impl Request<'_> {
         for entry in self.entries.iter().flatten() {
             counter(entry.stats.local()).inc();
         }
+    }
+
+    /// An informational response came.
+    pub(super) fn informed(&self, status: StatusCode) {
+        self.informed.set(true);
+        charge(self, status);
     }
 
     fn count_verdict(&self, verdict: &Verdict, attempts: u32) {

@@ -114,7 +114,7 @@ async fn deliver(cluster: &Rc<WorkerCluster>, head: RequestHead, body: Body, dyn
     let Ok(lease) = cluster.http(&host, &PoolOptions::default()).acquire().await else {
         return charge(503);
     };
-    match lease.send(head, body).await {
+    match lease.send(head, body, &mut |_| {}).await {
         Ok(response) => {
             charge(response.head.status.as_u16());
             let mut body: Body = response.body.into();

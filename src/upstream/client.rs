@@ -75,7 +75,7 @@ impl ClusterChannel {
             .await
             .map_err(|e| ChannelError::Upstream(e.to_string()))?;
         lease
-            .send(head, body)
+            .send(head, body, &mut |_| {})
             .await
             .map_err(|e| ChannelError::Upstream(e.to_string()))
     }

@@ -42,7 +42,8 @@ pub use manager::{ClusterManager, ClusterSnapshot};
 pub use optional_stats::{OptionalStats, SizeStats, TimeoutBudgetStats};
 pub use outlier::{HostResult, OutlierDetector};
 pub use pool::{
-    HttpPool, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo, UpstreamResponse,
+    HttpPool, Informed, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo,
+    UpstreamResponse,
 };
 pub use stats::{ClusterManagerStats, ClusterStats, Http1CodecStats, Http2CodecStats, MembershipStats, UpdateStats};
 pub use transport_socket::{ClientTransport, TransportCx, TransportSocket, TransportSockets};

@@ -18,7 +18,7 @@ use super::connection::HcmConnection;
 use crate::{
     access_log::LogCx,
     http::{
-        Body, BodyError, Flag, RequestHead, ResponseHead, Scheme, StreamInfo,
+        Body, BodyError, Flag, Informational, RequestHead, ResponseHead, Scheme, StreamInfo,
         codec::StreamHandle,
         filter::{FilterCx, HttpFilter},
         stream_info::Progress,
@@ -64,6 +64,11 @@ impl Active {
                 clear_route_cache: false,
                 worker,
                 filter_name: hcm.info.filter_chain.clone(),
+                informational: Informational::new(
+                    handle.clone(),
+                    hcm.config.proxy_100_continue,
+                    hcm.config.via.clone(),
+                ),
             },
             head_request: head.method == Method::HEAD,
             head,

@@ -2,42 +2,48 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::lease::StreamGuard;
+use super::{h1, h2};
 use crate::http::{Body, BodyError};
 
 /// The body of a response. Counts are given back when it ends or is dropped, and the connection with them.
-pub struct UpstreamBody(Option<(Incoming, StreamGuard)>);
+pub struct UpstreamBody(Inner);
+
+enum Inner {
+    Ended,
+    H1(h1::ResponseBody),
+    H2(h2::ResponseBody),
+}
 
 impl UpstreamBody {
     /// A body without bytes; its connection is free already.
     pub(super) fn empty() -> Self {
-        Self(None)
+        Self(Inner::Ended)
     }
+}
 
-    pub(super) fn new(incoming: Incoming, stream: StreamGuard) -> Self {
-        Self(Some((incoming, stream)))
+impl From<h1::ResponseBody> for UpstreamBody {
+    fn from(body: h1::ResponseBody) -> Self {
+        Self(Inner::H1(body))
     }
+}
 
-    fn end(&mut self) {
-        if let Some((_, mut stream)) = self.0.take() {
-            stream.complete();
-        }
+impl From<h2::ResponseBody> for UpstreamBody {
+    fn from(body: h2::ResponseBody) -> Self {
+        Self(Inner::H2(body))
     }
 }
 
 impl std::fmt::Debug for UpstreamBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "UpstreamBody"
-        } else {
-            "UpstreamBody(ended)"
+        f.write_str(match self.0 {
+            Inner::Ended => "UpstreamBody(ended)",
+            _ => "UpstreamBody",
         })
     }
 }
@@ -57,46 +63,31 @@ impl HttpBody for UpstreamBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some((incoming, stream)) = &mut self.0 else {
-            return Poll::Ready(None);
+        let (frame, ended) = match &mut self.0 {
+            Inner::Ended => return Poll::Ready(None),
+            Inner::H1(body) => (ready!(body.poll_frame(cx)), body.is_end_stream()),
+            Inner::H2(body) => (ready!(body.poll_frame(cx)), body.is_end_stream()),
         };
-        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(frame) => frame,
-        };
-        match frame {
-            // Whoever reads a body of known length does not come back for its end.
-            // HTTP/1 has no trailers unless `enable_trailers` says so.
-            Some(Ok(frame)) if frame.is_trailers() && stream.drops_trailers() => {
-                self.end();
-                Poll::Ready(None)
-            }
-            Some(Ok(frame)) => {
-                if frame.is_trailers() || incoming.is_end_stream() {
-                    self.end();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                let error = BodyError::Codec(error);
-                stream.failed(&error);
-                self.0 = None;
-                Poll::Ready(Some(Err(error)))
-            }
-            None => {
-                self.end();
-                Poll::Ready(None)
+        // Whoever reads a body of known length does not come back for its end.
+        if ended || !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+            match std::mem::replace(&mut self.0, Inner::Ended) {
+                Inner::H1(body) if !matches!(frame, Some(Err(_))) => body.complete(),
+                Inner::H2(body) if !matches!(frame, Some(Err(_))) => body.complete(),
+                _ => {}
             }
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        matches!(self.0, Inner::Ended)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), |(incoming, _)| incoming.size_hint())
+        match &self.0 {
+            Inner::Ended => SizeHint::with_exact(0),
+            Inner::H1(body) => body.size_hint(),
+            Inner::H2(body) => body.size_hint(),
+        }
     }
 }

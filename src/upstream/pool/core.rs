@@ -12,7 +12,6 @@ use std::{
 };
 
 use http::{HeaderValue, Version, uri::Authority};
-use hyper::client::conn::{http1, http2};
 
 use super::{
     Lease, TransportOptions, UpstreamConnInfo,
@@ -21,15 +20,14 @@ use super::{
     waiter::{Waiter, Waiting},
 };
 use crate::{
-    http::Body,
     server::ServerContext,
     upstream::{ClusterInfo, ConnectFailure, Host, ResourceManager, ResourcePriority, config::HttpProtocol},
 };
 
 /// A ready connection, or one that a request has.
 pub(super) enum Sender {
-    H1(http1::SendRequest<Body>),
-    H2(http2::SendRequest<Body>),
+    H1(h1::Sender),
+    H2(h2::Sender),
 }
 
 /// What a connection's task, its pool and its requests share.
@@ -61,14 +59,14 @@ impl Conn {
 }
 
 pub(super) struct H2Entry {
-    sender: http2::SendRequest<Body>,
+    sender: h2::Sender,
     conn: Rc<Conn>,
 }
 
 #[derive(Default)]
 struct State {
     /// Ready HTTP/1.1 connections; the last is the one used last.
-    idle: Vec<(http1::SendRequest<Body>, Rc<Conn>)>,
+    idle: Vec<(h1::Sender, Rc<Conn>)>,
     /// HTTP/2 connections, ready or full.
     h2: Vec<H2Entry>,
     pending: VecDeque<Rc<Waiter>>,
@@ -256,7 +254,7 @@ impl Pool {
     }
 
     /// An HTTP/1.1 connection is free again.
-    pub(super) fn put_back(self: &Rc<Self>, sender: http1::SendRequest<Body>, conn: Rc<Conn>) {
+    pub(super) fn put_back(self: &Rc<Self>, sender: h1::Sender, conn: Rc<Conn>) {
         if conn.retired.get() || self.draining.get() {
             conn.closed_locally.set(true);
             return;

@@ -4,31 +4,282 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
+    sync::atomic::Ordering::Relaxed,
     task::Poll,
 };
 
 use bytes::Bytes;
+use futures_util::{FutureExt, future::LocalBoxFuture};
 use http::{
-    HeaderValue, Method, Request, Uri,
-    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::client::conn::http1;
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, sync::oneshot};
 
 use super::{
-    core::{Conn, OpenGuard, Sender},
+    UpstreamBody, UpstreamResponse,
+    core::{self, Conn, OpenGuard},
     io::{Counted, Upgraded},
+    lease::{Hold, Informed, NotSent},
 };
 use crate::{
-    http::{Body, BodyError, Path, RequestHead},
+    http::{Body, BodyError, Path, RequestHead, ResponseHead},
     net::{Deadline, Stream},
-    upstream::{ConnectFailure, config::HttpOptions, stats::Http1CodecStats},
+    upstream::{ConnectFailure, UpstreamFailure, config::HttpOptions, stats::Http1CodecStats},
 };
 
+/// What requests are sent through, one after the other.
+pub(super) type Sender = http1::SendRequest<Body>;
+
+/// Sends a request and waits for the head of its response.
+pub(super) async fn send(
+    hold: Hold,
+    sender: Sender,
+    head: RequestHead,
+    body: Body,
+    _informed: Informed<'_>,
+) -> Result<UpstreamResponse, NotSent> {
+    let conn = hold.conn.clone();
+    let wants_upgrade = head.method == Method::CONNECT || head.headers.contains_key(UPGRADE);
+    let received = conn.received.load(Relaxed);
+    let shell = RequestHead {
+        headers: HeaderMap::new(),
+        path: head.path.clone(),
+        method: head.method.clone(),
+        authority: head.authority.clone(),
+        protocol: head.protocol.clone(),
+        ..head
+    };
+    let request = request(head, body, &hold.pool.cluster.http);
+    let mut guard = StreamGuard {
+        sender: Some((hold, sender)),
+        phase: Phase::InFlight,
+    };
+    let upgraded = wants_upgrade.then(|| {
+        let (taker, taken) = oneshot::channel();
+        *conn.upgrade.borrow_mut() = Some(taker);
+        taken
+    });
+    let Some((_, sender)) = &mut guard.sender else {
+        return Err(UpstreamFailure::ConnectionTermination.into());
+    };
+    match sender.try_send_request(request).await {
+        Ok(response) if is_ambiguous(&response) => {
+            let failure = UpstreamFailure::ProtocolError("content-length besides transfer-encoding".into());
+            guard.count_failure(&failure);
+            Err(failure.into())
+        }
+        Ok(response) => guard.response(response, upgraded),
+        Err(mut failed) => match failed.take_message() {
+            Some(unsent) => {
+                let (mut parts, body) = unsent.into_parts();
+                parts.headers.remove(HOST);
+                let headers = parts.headers;
+                Err(NotSent::Unsent(Box::new((RequestHead { headers, ..shell }, body))))
+            }
+            None => {
+                let failure = match UpstreamFailure::from(failed.error()) {
+                    // A head that ends in its middle is malformed, not missing.
+                    UpstreamFailure::ConnectionTermination if conn.received.load(Relaxed) > received => {
+                        UpstreamFailure::ProtocolError("unexpected end of stream".into())
+                    }
+                    failure => failure,
+                };
+                guard.count_failure(&failure);
+                Err(failure.into())
+            }
+        },
+    }
+}
+
+/// A lease was dropped without a request.
+pub(super) fn unused(hold: Hold, sender: Sender) {
+    drop(StreamGuard {
+        sender: Some((hold, sender)),
+        phase: Phase::Complete,
+    });
+}
+
+/// Whether the response can be read in two ways, so that whoever comes after could be given another's: two
+/// lengths of its body, or a length where there is none.
+fn is_ambiguous(response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    let length = headers.get(CONTENT_LENGTH);
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    match response.status() {
+        StatusCode::NO_CONTENT => chunked || length.is_some_and(|l| l != "0"),
+        _ => chunked && length.is_some(),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Neither side is known to be done.
+    InFlight,
+    /// The response is complete, or nothing was sent.
+    Complete,
+    /// The exchange failed.
+    Failed,
+}
+
+/// A request's hold on a connection, and what becomes of the connection after it.
+struct StreamGuard {
+    /// None once the connection was given back.
+    sender: Option<(Hold, Sender)>,
+    phase: Phase,
+}
+
+impl StreamGuard {
+    fn response(
+        mut self,
+        response: Response<Incoming>,
+        upgraded: Option<oneshot::Receiver<Stream>>,
+    ) -> Result<UpstreamResponse, NotSent> {
+        let Some((hold, _)) = &self.sender else {
+            return Err(UpstreamFailure::ConnectionTermination.into());
+        };
+        let (conn, pool) = (hold.conn.clone(), hold.pool.clone());
+        let status = response.status();
+        let tunnel = status.is_success() && response.extensions().get::<hyper::upgrade::OnUpgrade>().is_some();
+        let upgrade: Option<LocalBoxFuture<'static, Option<Stream>>> = match upgraded {
+            Some(taken) if status == StatusCode::SWITCHING_PROTOCOLS || tunnel => {
+                conn.retired.set(true);
+                Some(async move { taken.await.ok() }.boxed_local())
+            }
+            Some(_) => {
+                conn.upgrade.borrow_mut().take();
+                None
+            }
+            None => None,
+        };
+        let (parts, incoming) = response.into_parts();
+        if closes(parts.version, &parts.headers) && upgrade.is_none() {
+            pool.cluster.stats.local().upstream_cx_close_notify.inc();
+            conn.retired.set(true);
+        }
+        let head = ResponseHead {
+            status: parts.status,
+            version: parts.version,
+            headers: parts.headers,
+        };
+        let body = match incoming.is_end_stream() {
+            true => {
+                self.phase = Phase::Complete;
+                UpstreamBody::empty()
+            }
+            false => ResponseBody {
+                incoming,
+                keeps_trailers: pool.cluster.http.http1.trailers,
+                stream: self,
+            }
+            .into(),
+        };
+        Ok(UpstreamResponse {
+            head,
+            body,
+            conn: conn.info.clone(),
+            upgrade,
+        })
+    }
+
+    fn count_failure(&mut self, failure: &UpstreamFailure) {
+        self.phase = Phase::Failed;
+        let Some((hold, _)) = &self.sender else { return };
+        let stats = hold.pool.cluster.stats.local();
+        match failure {
+            UpstreamFailure::RemoteReset => stats.upstream_rq_rx_reset.inc(),
+            UpstreamFailure::ConnectionTermination => stats.upstream_rq_pending_failure_eject.inc(),
+            UpstreamFailure::ProtocolError(_) => stats.upstream_rq_tx_reset.inc(),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        let Some((hold, sender)) = self.sender.take() else {
+            return;
+        };
+        let (pool, conn) = (hold.pool.clone(), hold.conn.clone());
+        drop(hold);
+        if self.phase == Phase::Complete && !conn.retired.get() {
+            if sender.is_ready() {
+                pool.put_back(sender, conn);
+            } else if !sender.is_closed() {
+                // The response is complete, but not yet the request: the connection is free when it is.
+                tokio::task::spawn_local(async move {
+                    let mut sender = sender;
+                    if sender.ready().await.is_ok() {
+                        pool.put_back(sender, conn);
+                    }
+                });
+            }
+        } else {
+            // Whatever else is on the wire, nothing can follow it.
+            conn.closed_locally.set(true);
+        }
+    }
+}
+
+/// The body of a response.
+pub(super) struct ResponseBody {
+    incoming: Incoming,
+    keeps_trailers: bool,
+    stream: StreamGuard,
+}
+
+impl ResponseBody {
+    /// The next part. After an error the exchange counts as failed.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(match frame {
+            // HTTP/1 has no trailers unless `enable_trailers` says so.
+            Some(Ok(frame)) if frame.is_trailers() && !self.keeps_trailers => None,
+            Some(Err(error)) => {
+                let error = BodyError::Codec(error);
+                self.stream.count_failure(&UpstreamFailure::of_body(&error));
+                Some(Err(error))
+            }
+            Some(Ok(frame)) => Some(Ok(frame)),
+            None => None,
+        })
+    }
+
+    /// The response is complete.
+    pub(super) fn complete(mut self) {
+        self.stream.phase = Phase::Complete;
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// Whether the upstream closes the connection after this response.
+fn closes(version: Version, headers: &HeaderMap) -> bool {
+    let mut tokens = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|v| v.as_bytes().split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii);
+    match version {
+        Version::HTTP_10 => !tokens.any(|t| t.eq_ignore_ascii_case(b"keep-alive")),
+        _ => tokens.any(|t| t.eq_ignore_ascii_case(b"close")),
+    }
+}
+
 /// A request as HTTP/1.1 has it: origin form (or the authority for CONNECT), and a `host` header.
-pub(super) fn request(mut head: RequestHead, body: Body, options: &HttpOptions) -> Request<Body> {
+fn request(mut head: RequestHead, body: Body, options: &HttpOptions) -> Request<Body> {
     let path = head.path.as_ref().and_then(Path::to_uri);
     let uri = match (path, &head.authority) {
         (Some(path), Some(authority)) if options.http1.absolute_url => {
@@ -124,7 +375,7 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
     let (sender, connection) = builder.handshake(io).await.map_err(|e| ConnectFailure::Local {
         reason: e.to_string().into(),
     })?;
-    open.ready(Sender::H1(sender), conn.clone());
+    open.ready(core::Sender::H1(sender), conn.clone());
 
     let mut connection = connection;
     let mut timer = open.check_timers(&conn).map(Deadline::at);

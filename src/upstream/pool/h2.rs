@@ -8,20 +8,196 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Uri, Version, header::HOST, uri};
+use futures_util::{FutureExt, future::LocalBoxFuture};
+use http::{HeaderMap, Method, Request, Response, Uri, Version, header::HOST, uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::{client::conn::http2, ext::Protocol, rt::Executor};
+use hyper::{body::Incoming, client::conn::http2, ext::Protocol, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
-    core::{Conn, OpenGuard, Pool, Sender},
+    UpstreamBody, UpstreamResponse,
+    core::{self, Conn, OpenGuard, Pool},
     io::Counted,
+    lease::{Hold, Informed, NotSent},
 };
 use crate::{
-    http::{Body, BodyError, Path, RequestHead},
+    http::{Body, BodyError, Path, RequestHead, ResponseHead},
     net::{Deadline, Stream},
-    upstream::{ConnectFailure, stats::Http2CodecStats},
+    upstream::{ConnectFailure, UpstreamFailure, stats::Http2CodecStats},
 };
+
+/// What requests are sent through; one for all streams of a connection.
+pub(super) type Sender = http2::SendRequest<Body>;
+
+/// Sends a request and waits for the head of its response.
+pub(super) async fn send(
+    hold: Hold,
+    mut sender: Sender,
+    head: RequestHead,
+    body: Body,
+    _informed: Informed<'_>,
+) -> Result<UpstreamResponse, NotSent> {
+    let mut guard = StreamGuard {
+        hold: Some(hold),
+        phase: Phase::InFlight,
+    };
+    // What is left of the head besides its headers, should it have to be sent again.
+    let shell = RequestHead {
+        headers: HeaderMap::new(),
+        path: head.path.clone(),
+        method: head.method.clone(),
+        authority: head.authority.clone(),
+        protocol: head.protocol.clone(),
+        ..head
+    };
+    let request = match &guard.hold {
+        Some(hold) => request(head, body, &hold.pool),
+        None => return Err(UpstreamFailure::ConnectionTermination.into()),
+    };
+    match sender.try_send_request(request).await {
+        Ok(response) => guard.response(response),
+        Err(mut failed) => match failed.take_message() {
+            Some(unsent) => {
+                let (mut parts, body) = unsent.into_parts();
+                parts.headers.remove(HOST);
+                let headers = parts.headers;
+                guard.phase = Phase::Complete;
+                Err(NotSent::Unsent(Box::new((RequestHead { headers, ..shell }, body))))
+            }
+            None => {
+                let failure = UpstreamFailure::from(failed.error());
+                guard.count_failure(&failure);
+                Err(failure.into())
+            }
+        },
+    }
+}
+
+/// A lease was dropped without a request.
+pub(super) fn unused(hold: Hold) {
+    drop(StreamGuard {
+        hold: Some(hold),
+        phase: Phase::Complete,
+    });
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Neither side is known to be done.
+    InFlight,
+    /// The response is complete, or nothing was sent.
+    Complete,
+    /// The stream failed.
+    Failed,
+}
+
+/// A request's hold on a stream.
+struct StreamGuard {
+    /// None once it was given back.
+    hold: Option<Hold>,
+    phase: Phase,
+}
+
+impl StreamGuard {
+    fn response(mut self, mut response: Response<Incoming>) -> Result<UpstreamResponse, NotSent> {
+        let Some(hold) = &self.hold else {
+            return Err(UpstreamFailure::ConnectionTermination.into());
+        };
+        let conn = hold.conn.info.clone();
+        let tunnel =
+            response.status().is_success() && response.extensions().get::<hyper::upgrade::OnUpgrade>().is_some();
+        let upgrade: Option<LocalBoxFuture<'static, Option<Stream>>> = tunnel.then(|| {
+            let on = hyper::upgrade::on(&mut response);
+            async move {
+                let upgraded = on.await.ok()?;
+                Some(Stream::Other(Box::pin(TokioIo::new(upgraded))))
+            }
+            .boxed_local()
+        });
+        let (parts, incoming) = response.into_parts();
+        let head = ResponseHead {
+            status: parts.status,
+            version: parts.version,
+            headers: parts.headers,
+        };
+        let body = match incoming.is_end_stream() {
+            true => {
+                self.phase = Phase::Complete;
+                UpstreamBody::empty()
+            }
+            false => ResponseBody { incoming, stream: self }.into(),
+        };
+        Ok(UpstreamResponse {
+            head,
+            body,
+            conn,
+            upgrade,
+        })
+    }
+
+    fn count_failure(&mut self, failure: &UpstreamFailure) {
+        self.phase = Phase::Failed;
+        let Some(hold) = &self.hold else { return };
+        let stats = hold.pool.cluster.stats.local();
+        match failure {
+            UpstreamFailure::RemoteReset => stats.upstream_rq_rx_reset.inc(),
+            UpstreamFailure::ConnectionTermination => stats.upstream_rq_pending_failure_eject.inc(),
+            UpstreamFailure::ProtocolError(_) => {
+                stats.upstream_rq_tx_reset.inc();
+                stats.upstream_cx_protocol_error.inc();
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        let Some(hold) = self.hold.take() else { return };
+        let (pool, conn) = (hold.pool.clone(), hold.conn.clone());
+        drop(hold);
+        if self.phase == Phase::InFlight {
+            pool.cluster.stats.local().upstream_rq_tx_reset.inc();
+        }
+        pool.stream_ended(&conn);
+    }
+}
+
+/// The body of a response.
+pub(super) struct ResponseBody {
+    incoming: Incoming,
+    stream: StreamGuard,
+}
+
+impl ResponseBody {
+    /// The next part. After an error the stream counts as failed.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| {
+                let error = BodyError::Codec(error);
+                self.stream.count_failure(&UpstreamFailure::of_body(&error));
+                error
+            })
+        }))
+    }
+
+    /// The response is complete.
+    pub(super) fn complete(mut self) {
+        self.stream.phase = Phase::Complete;
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
 
 /// Runs the codec's tasks on the worker that has the connection.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +210,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
 }
 
 /// A request as HTTP/2 has it: the URI carries the pseudo-headers.
-pub(super) fn request(mut head: RequestHead, body: Body, pool: &Pool) -> Request<Body> {
+fn request(mut head: RequestHead, body: Body, pool: &Pool) -> Request<Body> {
     let mut parts = uri::Parts::default();
     let authority = head.authority.as_ref().and_then(|a| pool.authority(a));
     match (authority, head.authority.take()) {
@@ -115,7 +291,7 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
             reason: e.to_string().into(),
         })?;
     conn.max_streams.set(connection.current_max_send_streams());
-    open.ready(Sender::H2(sender), conn.clone());
+    open.ready(core::Sender::H2(sender), conn.clone());
 
     let mut connection = pin!(connection);
     let mut timer = open.check_timers(&conn).map(Deadline::at);

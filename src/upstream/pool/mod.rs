@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use body::UpstreamBody;
-pub use lease::{Lease, UpstreamResponse};
+pub use lease::{Informed, Lease, UpstreamResponse};
 pub use tcp::TcpLease;
 
 pub(super) use self::{core::Pool, tcp::connect as tcp};

@@ -111,7 +111,7 @@ fn head(path: &'static str) -> RequestHead {
 async fn send(cluster: &Rc<WorkerCluster>, path: &'static str) -> Result<UpstreamResponse, UpstreamFailure> {
     let host = cluster.pick(&LbContext::default()).unwrap();
     let lease = cluster.http(&host, &PoolOptions::default()).acquire().await?;
-    lease.send(head(path), Body::Empty).await
+    lease.send(head(path), Body::Empty, &mut |_| {}).await
 }
 
 async fn get(cluster: &Rc<WorkerCluster>, path: &'static str) -> (StatusCode, Bytes) {
@@ -187,7 +187,7 @@ fn a_stale_connection_is_replaced() {
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-        let response = lease.send(head("/"), Body::Empty).await.unwrap();
+        let response = lease.send(head("/"), Body::Empty, &mut |_| {}).await.unwrap();
         assert_eq!(response.head.status, StatusCode::OK);
         assert_eq!(backend.connections.get(), 2);
     });
@@ -369,7 +369,7 @@ fn upgrades_hand_over_the_stream() {
         let mut head = head("/");
         head.headers.insert("connection", HeaderValue::from_static("upgrade"));
         head.headers.insert("upgrade", HeaderValue::from_static("echo"));
-        let response = lease.send(head, Body::Empty).await.unwrap();
+        let response = lease.send(head, Body::Empty, &mut |_| {}).await.unwrap();
         assert_eq!(response.head.status, StatusCode::SWITCHING_PROTOCOLS);
         let mut stream = response.upgrade.unwrap().await.unwrap();
         let mut early = [0; 5];
