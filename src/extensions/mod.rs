@@ -26,6 +26,7 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::header_to_metadata::Factory);
     registry.http_filter(filters::http::health_check::Factory);
     registry.http_filter(filters::http::json_to_metadata::Factory);
+    registry.http_filter(filters::http::jwt_authn::Factory);
     registry.http_filter(filters::http::local_ratelimit::Factory);
     registry.http_filter(filters::http::ratelimit::Factory);
     registry.http_filter(filters::http::rbac::Factory);

@@ -179,8 +179,8 @@ pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
 /// Writes a number: whole ones without a fraction.
 pub(super) fn write_number(n: f64, out: &mut Vec<u8>) {
     // Writing to a Vec cannot fail.
-    let _ = if n.is_finite() && n.fract() == 0.0 && n.abs() < 1e15 {
-        write!(out, "{}", n as i64)
+    let _ = if n.is_finite() && n.fract() == 0.0 && n.abs() < 1e20 {
+        write!(out, "{}", n as i128)
     } else if n.is_finite() {
         write!(out, "{n}")
     } else {

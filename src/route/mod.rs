@@ -40,7 +40,7 @@ pub use path_template::PathTemplate;
 pub use plugins::{HostPredicate, PreviousPriorities, RedirectPredicate};
 pub use redirect::RedirectAction;
 pub use retry::{ResetHeader, RetryOn, RetryPolicy};
-pub use route_entry::{Action, Decorator, DirectResponse, Route, RouteTracing};
+pub use route_entry::{Action, Decorator, DirectResponse, Matcher as RequestMatcher, Route, RouteTracing};
 pub use scope::{ScopeKey, ScopeKeyBuilder};
 pub use table::{RouteOutcome, RouteTable};
 pub use virtual_host::{VirtualCluster, VirtualHost};

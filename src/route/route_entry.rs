@@ -109,7 +109,7 @@ pub struct RouteTracing {
 
 /// `RouteMatch`, built: everything in it must hold.
 #[derive(Debug)]
-pub(super) struct Matcher {
+pub struct Matcher {
     pub(super) path: PathMatch,
     pub(super) case_sensitive: bool,
     fraction: Option<RuntimeFractionalPercent>,
@@ -224,7 +224,8 @@ impl Matcher {
         }
     }
 
-    fn build(proto: ProtoMatch, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    /// Builds the matcher; a field it does not know is refused.
+    pub fn build(proto: ProtoMatch, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => ProtoMatch {
             supported {
                 case_sensitive, runtime_fraction, headers, query_parameters, cookies, grpc, tls_context,
@@ -266,7 +267,7 @@ impl Matcher {
     }
 
     /// Whether a request matches. The path comes first because it decides most often.
-    pub(super) fn matches(&self, head: &RequestHead, info: &StreamInfo, random: u64, ignore_parameters: bool) -> bool {
+    pub fn matches(&self, head: &RequestHead, info: &StreamInfo, random: u64, ignore_parameters: bool) -> bool {
         self.path.matches(head, self.case_sensitive, ignore_parameters) && self.matches_rest(head, info, random)
     }
 

@@ -17,6 +17,7 @@ pub mod header_mutation;
 pub mod header_to_metadata;
 pub mod health_check;
 pub mod json_to_metadata;
+pub mod jwt_authn;
 pub mod local_ratelimit;
 pub mod ratelimit;
 pub mod rbac;
