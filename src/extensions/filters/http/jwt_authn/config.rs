@@ -76,13 +76,17 @@ impl Config {
         let stats: Stats<JwtStats> = cx.server.stats.scope(&scope).block();
         let mut built = Providers::new();
         for (name, proto) in providers {
-            let provider = cx.field(&format!("providers[{name}]"), |cx| Provider::build(&name, proto, &stats, cx))?;
+            let provider = cx.field(&format!("providers[{name}]"), |cx| {
+                Provider::build(&name, proto, &stats, cx)
+            })?;
             built.insert(name, provider.into());
         }
         let providers = built;
         let mut named = BTreeMap::new();
         for (name, proto) in requirement_map {
-            let requirement = cx.field(&format!("requirement_map[{name}]"), |cx| Requirement::build(proto, &providers, cx))?;
+            let requirement = cx.field(&format!("requirement_map[{name}]"), |cx| {
+                Requirement::build(proto, &providers, cx)
+            })?;
             named.insert(name, requirement);
         }
         let rules = cx.each("rules", rules, |proto, cx| {
@@ -104,7 +108,9 @@ impl Config {
             coverage!(cx, proto => FilterStateRule { supported { name, requires } });
             let mut built = HashMap::new();
             for (key, proto) in requires {
-                let requirement = cx.field(&format!("requires[{key}]"), |cx| Requirement::build(proto, &providers, cx))?;
+                let requirement = cx.field(&format!("requires[{key}]"), |cx| {
+                    Requirement::build(proto, &providers, cx)
+                })?;
                 built.insert(key, requirement);
             }
             Ok(FilterStateRules { name, requires: built })
@@ -156,7 +162,10 @@ impl Config {
 
 fn unknown(name: &str, named: &BTreeMap<String, Requirement>) -> String {
     let known: Vec<&str> = named.keys().map(String::as_str).collect();
-    format!("Wrong requirement_name: {name}. It should be one of [{}]", known.join(","))
+    format!(
+        "Wrong requirement_name: {name}. It should be one of [{}]",
+        known.join(",")
+    )
 }
 
 fn is_preflight(head: &RequestHead) -> bool {

@@ -56,7 +56,10 @@ impl Locations {
                 Location::Header(name, prefix) => {
                     let values = head.headers.get_all(name.as_str()).iter();
                     let texts = values.filter_map(|v| std::str::from_utf8(v.as_bytes()).ok());
-                    texts.filter_map(|text| after(text, prefix)).map(str::to_owned).collect()
+                    texts
+                        .filter_map(|text| after(text, prefix))
+                        .map(str::to_owned)
+                        .collect()
                 }
                 Location::Parameter(name) => {
                     let value = head.query().and_then(|query| query_parameter(query, name));
@@ -67,7 +70,11 @@ impl Locations {
                     value.map(str::to_owned).into_iter().collect()
                 }
             };
-            found.extend(texts.into_iter().map(|text| Found { text, location, issuers }));
+            found.extend(texts.into_iter().map(|text| Found {
+                text,
+                location,
+                issuers,
+            }));
         }
         found
     }

@@ -108,10 +108,9 @@ impl Jwk {
                 let curve = curve(text("crv"), alg)?;
                 (Key::Ec(curve, curve.point(&bytes("x")?, &bytes("y")?)?), is_of(&["ES"]))
             }
-            "OKP" if text("crv")? == "Ed25519" => (
-                Key::Ed25519(bytes("x").filter(|x| x.len() == 32)?),
-                is_of(&["EdDSA"]),
-            ),
+            "OKP" if text("crv")? == "Ed25519" => {
+                (Key::Ed25519(bytes("x").filter(|x| x.len() == 32)?), is_of(&["EdDSA"]))
+            }
             "oct" => (Key::Hmac(bytes("k")?), is_of(&["HS"])),
             _ => return None,
         };

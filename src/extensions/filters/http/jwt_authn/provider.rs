@@ -88,7 +88,9 @@ impl Provider {
                 let text = cx.field("local_jwks", |cx| read_data_source(source, cx))?;
                 let keys = Jwks::parse(&text).map_err(|status| {
                     let reason = status.text();
-                    cx.error(format!("Provider '{name}' in jwt_authn config has invalid local jwks: {reason}"))
+                    cx.error(format!(
+                        "Provider '{name}' in jwt_authn config has invalid local jwks: {reason}"
+                    ))
                 })?;
                 Keys::Local(keys)
             }
@@ -210,8 +212,8 @@ impl Provider {
 
 fn header_location(proto: JwtHeader, cx: &mut BuildCx<'_>) -> ConfigResult<Location> {
     coverage!(cx, proto => JwtHeader { supported { name, value_prefix } });
-    let name = HeaderName::try_from(name.as_str())
-        .map_err(|_| cx.error_at("name", "value does not match regex pattern"))?;
+    let name =
+        HeaderName::try_from(name.as_str()).map_err(|_| cx.error_at("name", "value does not match regex pattern"))?;
     if HeaderValue::from_str(&value_prefix).is_err() {
         return Err(cx.error_at("value_prefix", "value does not match regex pattern"));
     }

@@ -147,7 +147,10 @@ impl Remote {
         let timeout = HeaderValue::from(u64::try_from(timeout).unwrap_or(u64::MAX));
         HeaderMap::from_iter([
             (USER_AGENT, HeaderValue::from_static("Go-browser")),
-            (HeaderName::from_static("x-envoy-internal"), HeaderValue::from_static("true")),
+            (
+                HeaderName::from_static("x-envoy-internal"),
+                HeaderValue::from_static("true"),
+            ),
             (HeaderName::from_static("x-envoy-expected-rq-timeout-ms"), timeout),
         ])
     }
@@ -191,7 +194,10 @@ impl Remote {
 }
 
 fn back_off(proto: Option<BackoffStrategy>) -> (Duration, Duration) {
-    let base = proto.as_ref().and_then(|b| b.base_interval).or_duration(Duration::from_secs(1));
+    let base = proto
+        .as_ref()
+        .and_then(|b| b.base_interval)
+        .or_duration(Duration::from_secs(1));
     let longest = proto.and_then(|b| b.max_interval).or_duration(base.saturating_mul(10));
     (base, longest)
 }
@@ -228,7 +234,10 @@ async fn keep_fresh(
         let Some(remote) = remote.upgrade() else { return };
         let fetched = remote.fetch(&worker).await;
         let pause = match fetched.is_some_and(|f| f.keys.is_ok()) {
-            true => remote.cache_duration.checked_sub(AHEAD).unwrap_or(remote.cache_duration),
+            true => remote
+                .cache_duration
+                .checked_sub(AHEAD)
+                .unwrap_or(remote.cache_duration),
             false => after_failure,
         };
         drop(remote);

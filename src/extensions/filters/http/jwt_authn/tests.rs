@@ -1,6 +1,7 @@
 use super::{audience::Audiences, jwks::Jwks, status::Status, token::Token};
 
-const HS256: &str = r#"{"keys":[{"kty":"oct","alg":"HS256","kid":"1","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}]}"#;
+const HS256: &str =
+    r#"{"keys":[{"kty":"oct","alg":"HS256","kid":"1","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}]}"#;
 /// `{"iss":"me","sub":"bob","aud":"a1","exp":4102444800,"nested":{"x":[1,"two"]}}`, signed with the key above.
 const GOOD: &str = "eyJhbGciOiAiSFMyNTYiLCAia2lkIjogIjEiLCAidHlwIjogIkpXVCJ9.eyJpc3MiOiAibWUiLCAic3ViIjogImJvYiIsICJhdWQiOiAiYTEiLCAiZXhwIjogNDEwMjQ0NDgwMCwgIm5lc3RlZCI6IHsieCI6IFsxLCAidHdvIl19fQ.KMW02wHk2dGxh3YNIWAy_oSfAVqBgjVdafQn_dGepTk";
 
@@ -44,7 +45,10 @@ fn what_cannot_be_read() {
         ("eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOjF9.AAAA", Status::IssNotString),
         ("eyJhbGciOiJIUzI1NiJ9.eyJleHAiOi0xfQ.AAAA", Status::ExpOutOfRange),
         // {"iss":"me","iss":"you"}
-        ("eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJtZSIsImlzcyI6InlvdSJ9.AAAA", Status::PayloadBadJson),
+        (
+            "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJtZSIsImlzcyI6InlvdSJ9.AAAA",
+            Status::PayloadBadJson,
+        ),
         ("eyJhbGciOiJIUzI1NiJ9.e30.!", Status::SignatureBadBase64),
     ] {
         assert_eq!(Token::parse(text).unwrap_err(), status, "{text}");
@@ -53,7 +57,13 @@ fn what_cannot_be_read() {
 
 #[test]
 fn key_sets_keep_what_can_be_used() {
-    for bad in ["", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct"}]}"#, r#"{"keys":[{"kty":"RSA","alg":"ES256"}]}"#] {
+    for bad in [
+        "",
+        "{}",
+        r#"{"keys":[]}"#,
+        r#"{"keys":[{"kty":"oct"}]}"#,
+        r#"{"keys":[{"kty":"RSA","alg":"ES256"}]}"#,
+    ] {
         assert!(Jwks::parse(bad.as_bytes()).is_err(), "{bad}");
     }
     let mixed = r#"{"keys":[{"kty":"what"},{"kty":"oct","k":"AAAA"}]}"#;

@@ -76,7 +76,10 @@ impl Token {
         else {
             return Err(Status::BadFormat);
         };
-        if [header_text, payload_text, signature].iter().any(|part| part.is_empty()) {
+        if [header_text, payload_text, signature]
+            .iter()
+            .any(|part| part.is_empty())
+        {
             return Err(Status::BadFormat);
         }
         let header = BASE64URL.decode(header_text).map_err(|_| Status::HeaderBadBase64)?;
