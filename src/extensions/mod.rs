@@ -32,6 +32,7 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::rbac::Factory);
     registry.http_filter(filters::http::set_filter_state::Factory);
     registry.http_filter(filters::http::set_metadata::Factory);
+    registry.http_filter(filters::http::stateful_session::Factory);
     registry.network_filter(crate::http::hcm::Factory);
     registry.network_filter(filters::network::connection_limit::Factory);
     registry.network_filter(filters::network::direct_response::Factory);

@@ -7,6 +7,7 @@
 use std::{any::Any, rc::Rc, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
+use http::StatusCode;
 use xds_protos::prost::{Message, Name};
 
 use super::{Body, Informational, LocalReply, RequestHead, ResponseHead, StreamInfo};
@@ -62,12 +63,25 @@ pub struct FilterCx {
     pub route: Option<RouteMatch>,
     /// Set to make the connection manager choose the route again before the next filter (`clearRouteCache`).
     pub clear_route_cache: bool,
+    /// The host that a filter wants for the request (`setUpstreamOverrideHost`).
+    pub override_host: Option<OverrideHost>,
     /// The worker that runs the stream.
     pub worker: Rc<Worker>,
     /// Name of the filter that is running now: the key of its per-route configuration.
     pub filter_name: Arc<str>,
     /// Where informational responses go.
     pub informational: Informational,
+}
+
+/// A host asked for by its address, whatever the load balancer says. Holds for the first attempt.
+#[derive(Debug, Clone)]
+pub struct OverrideHost {
+    /// The host's address as text, with its port.
+    pub address: Rc<str>,
+    /// Whether no other host will do.
+    pub strict: bool,
+    /// The status of the answer if no other will do and there is no such host.
+    pub not_found: StatusCode,
 }
 
 impl FilterCx {
@@ -159,6 +173,23 @@ pub trait HttpFilter {
         Step::Continue
     }
 
+    /// Whether the filter takes the request's body into its own hands; asked after `request_headers`, with or without
+    /// a body.
+    fn takes_request(&self) -> bool {
+        false
+    }
+
+    /// The request's body, when [`Self::takes_request`] asked for it: to be read, replaced or wrapped. The filters
+    /// after this one see the head when it is done.
+    fn request_taken<'a>(
+        &'a mut self,
+        cx: &'a mut FilterCx,
+        head: &'a mut RequestHead,
+        body: &'a mut Body,
+    ) -> Step<'a> {
+        Step::Continue
+    }
+
     /// The request's body as it streams: wrap it, or hand it on.
     fn request_body(&mut self, cx: &mut FilterCx, body: Body) -> Body {
         body
@@ -188,6 +219,24 @@ pub trait HttpFilter {
         cx: &'a mut FilterCx,
         head: &'a mut ResponseHead,
         body: &'a mut bytes::Bytes,
+    ) -> Step<'a> {
+        Step::Continue
+    }
+
+    /// Whether the filter takes the response's body into its own hands; asked after `response_headers`, with or
+    /// without a body.
+    fn takes_response(&self) -> bool {
+        false
+    }
+
+    /// The response's body, when [`Self::takes_response`] asked for it: to be read, replaced or wrapped. The filters
+    /// after this one see the head when it is done.
+    fn response_taken<'a>(
+        &'a mut self,
+        cx: &'a mut FilterCx,
+        request: &'a RequestHead,
+        head: &'a mut ResponseHead,
+        body: &'a mut Body,
     ) -> Step<'a> {
         Step::Continue
     }

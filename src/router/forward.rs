@@ -17,7 +17,7 @@ use super::{
     upstream_log::AttemptLog,
 };
 use crate::{
-    http::{Body, Flag, LocalReply, RequestHead, StreamInfo, codec::Upgrade, filter::FilterCx, grpc},
+    http::{Body, Flag, LocalReply, RequestHead, StreamInfo, codec::Upgrade, filter::{FilterCx, OverrideHost}, grpc},
     route::{EntryStats, HashOutcome, Priority, RequestStats, RouteAction, RouteMatch},
     stats::CounterCell,
     upstream::{
@@ -70,6 +70,7 @@ pub(super) async fn forward(
         transport: None,
         tried: Vec::new(),
         informed: Cell::new(false),
+        override_host: cx.override_host.clone(),
     };
     refused(&request, cx)?;
     cx.info.upstream.attempts = 1;
@@ -249,6 +250,8 @@ pub(super) struct Request<'a> {
     pub(super) tried: Vec<Arc<Host>>,
     /// An informational response came: no other attempt is made.
     informed: Cell<bool>,
+    /// The host that a filter wants for the first attempt.
+    pub(super) override_host: Option<OverrideHost>,
 }
 
 impl Request<'_> {
@@ -285,6 +288,7 @@ impl Request<'_> {
             rejects: (!predicates.is_empty()).then_some(&rejects as &dyn Fn(&Host) -> bool),
             attempts: policy.map_or(1, |p| p.host_selection_attempts),
             avoid_priorities: avoid.as_deref().unwrap_or_default(),
+            override_host: self.asked_for().map(|o| (&*o.address, o.strict)),
             original_dst: self.original_destination(head, info),
             ..LbContext::default()
         })
@@ -311,11 +315,20 @@ impl Request<'_> {
         address
     }
 
+    /// The host that a filter wants; a retry is free to go elsewhere.
+    fn asked_for(&self) -> Option<&OverrideHost> {
+        self.override_host.as_ref().filter(|_| self.tried.is_empty())
+    }
+
     fn no_healthy_upstream(&self) -> Box<LocalReply> {
-        charge(self, StatusCode::SERVICE_UNAVAILABLE);
+        let status = match self.asked_for() {
+            Some(asked) if asked.strict && !self.cluster.has_host(&asked.address) => asked.not_found,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        charge(self, status);
         Box::new(
             LocalReply::new(
-                StatusCode::SERVICE_UNAVAILABLE,
+                status,
                 "no healthy upstream",
                 "no_healthy_upstream",
             )

@@ -83,6 +83,12 @@ impl WorkerCluster {
         host
     }
 
+    /// Whether the cluster has a host of this address (with its port), in whatever health.
+    pub fn has_host(&self, address: &str) -> bool {
+        let hosts = self.cluster.hosts.load();
+        hosts.hosts().any(|h| h.address.to_string() == address)
+    }
+
     /// Tells outlier detection how an attempt went.
     #[inline]
     pub fn report(&self, host: &Arc<Host>, result: HostResult) {

@@ -12,6 +12,9 @@ use crate::substitute::Scope;
 static UUID: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b").ok());
 
+/// What may be an address that a stateful session wrote.
+static BASE64: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("[A-Za-z0-9+/]{16,}={0,2}").ok());
+
 /// Takes ports, paths, prefixes and times out of what one side said.
 pub struct Normalizer {
     ports: Vec<(u16, String)>,
@@ -46,6 +49,10 @@ impl Normalizer {
         if let Some(uuid) = UUID.as_ref() {
             out = uuid.replace_all(&out, "<uuid>").into_owned();
         }
+        if let Some(base64) = BASE64.as_ref() {
+            let name = |c: &regex::Captures<'_>| self.session(&c[0]).unwrap_or_else(|| c[0].to_owned());
+            out = base64.replace_all(&out, name).into_owned();
+        }
         if let Some(pattern) = &self.pattern {
             let name = |c: &regex::Captures<'_>| {
                 let port = self.ports.iter().find(|(p, _)| p.to_string() == c[1]);
@@ -54,6 +61,19 @@ impl Normalizer {
             out = pattern.replace_all(&out, name).into_owned();
         }
         out
+    }
+
+    /// What a stateful session's base64 says, if it names one of the ports: the address, and whether it expires.
+    fn session(&self, token: &str) -> Option<String> {
+        let bytes = crate::substitute::from_base64(token);
+        let said = String::from_utf8_lossy(&bytes);
+        let (before, after) = said.split_once("127.0.0.1:")?;
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let (port, rest) = after.split_at(digits);
+        let (_, name) = self.ports.iter().find(|(p, _)| p.to_string() == port)?;
+        let kind = if before.is_empty() { "address" } else { "session" };
+        let expires = if rest.is_empty() { "" } else { " that expires" };
+        Some(format!("<{kind} of {name}{expires}>"))
     }
 
     /// The same through a whole value.

@@ -3,7 +3,8 @@
 //! `{{port:NAME}}` port of an upstream, `{{port}}` of the case's listener, `{{admin}}` of the admin
 //! listener, `{{extra:NAME}}` a further free port, `{{cluster:NAME}}` the cluster's full name,
 //! `{{case}}` the prefix, `{{dir}}` a scratch folder, `{{certs}}` the certificates,
-//! `{{repeat:TEXT:N}}` TEXT N times. A string that is nothing but a port becomes a number.
+//! `{{repeat:TEXT:N}}` TEXT N times, `{{session:NAME}}` the base64 of an upstream's address and `{{session:NAME:SECONDS}}`
+//! that of a session cookie that expires then. A string that is nothing but a port becomes a number.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -86,6 +87,13 @@ impl Scope {
             Some(("port", key)) => port(&self.upstreams, key)?,
             Some(("extra", key)) => port(&self.extra, key)?,
             Some(("cluster", key)) => format!("{}_{key}", self.prefix),
+            Some(("session", arguments)) => {
+                let (name, expires) = match arguments.split_once(':') {
+                    None => (arguments, None),
+                    Some((name, expires)) => (name, Some(expires.parse()?)),
+                };
+                session(&format!("127.0.0.1:{}", port(&self.upstreams, name)?), expires)
+            }
             Some(("repeat", arguments)) => {
                 let (text, n) = arguments.rsplit_once(':').context("repeat wants TEXT:N")?;
                 text.repeat(n.parse()?)
@@ -93,6 +101,55 @@ impl Scope {
             Some(_) => bail!("unknown placeholder {name:?}"),
         })
     }
+}
+
+/// An address as stateful sessions write it: plain, or as a message of address and expiry.
+fn session(address: &str, expires: Option<u64>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut rest) = expires {
+        bytes.extend([0x0a, address.len() as u8]);
+        bytes.extend(address.as_bytes());
+        bytes.push(0x10);
+        while rest >= 0x80 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+    } else {
+        bytes.extend(address.as_bytes());
+    }
+    base64(&bytes)
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The bytes of a base64 text, as far as it is one.
+pub fn from_base64(text: &str) -> Vec<u8> {
+    let (mut out, mut word, mut bits) = (Vec::new(), 0_u32, 0);
+    for value in text.bytes().map_while(|b| ALPHABET.iter().position(|a| *a == b)) {
+        word = word << 6 | value as u32;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            out.push((word >> bits) as u8);
+        }
+    }
+    out
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().enumerate().fold(0_u32, |w, (i, b)| w | u32::from(*b) << (16 - 8 * i));
+        for i in 0..4 {
+            if i <= chunk.len() {
+                out.push(char::from(ALPHABET[(word >> (18 - 6 * i)) as usize & 63]));
+            } else {
+                out.push('=');
+            }
+        }
+    }
+    out
 }
 
 fn is_port(name: &str) -> bool {
@@ -139,6 +196,13 @@ mod tests {
     fn keys_names_and_repetitions_are_replaced() {
         let got = scope().apply(&json!({"{{cluster:up}}": "{{repeat:ab:2}}"})).unwrap();
         assert_eq!(got, json!({"topic_case_up": "abab"}));
+    }
+
+    #[test]
+    fn sessions_are_addresses_in_base64() {
+        let got = |name: &str| scope().apply(&json!(name)).unwrap();
+        assert_eq!(got("{{session:up}}"), json!("MTI3LjAuMC4xOjU2Nzg="));
+        assert_eq!(got("{{session:up:300}}"), json!("Cg4xMjcuMC4wLjE6NTY3OBCsAg=="));
     }
 
     #[test]

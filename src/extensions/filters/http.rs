@@ -23,3 +23,4 @@ pub mod ratelimit;
 pub mod rbac;
 pub mod set_filter_state;
 pub mod set_metadata;
+pub mod stateful_session;

@@ -62,6 +62,7 @@ impl Active {
                 info,
                 route: None,
                 clear_route_cache: false,
+                override_host: None,
                 worker,
                 filter_name: hcm.info.filter_chain.clone(),
                 informational: Informational::new(

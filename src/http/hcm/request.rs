@@ -111,12 +111,14 @@ async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, fragme
         active.log("DownstreamStart");
     }
     let handle = active.handle.clone();
+    let progress = timers.progress.clone();
     let ended = {
         // Pinned where it is made: `select!` would move kilobytes of it.
         let mut running = pin!(run(active, table, body, upgrade));
         let mut expired = pin!(timers.expire());
         tokio::select! {
             biased;
+            reply = progress.interrupt.wait() => Ok(ControlFlow::Break(Outcome::Reply(reply))),
             fault = faulty(&handle) => Ok(ControlFlow::Break(Outcome::Reply(Box::new(reply_to(fault))))),
             outcome = running.as_mut() => Ok(outcome),
             reply = expired.as_mut() => Err(reply),
@@ -360,16 +362,25 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
     };
     create_filters(active, chain);
 
-    let end = matches!(body, Body::Empty);
+    // The filters before this one have their hands on the body already.
+    let mut wrapped = 0;
     for i in 0..active.filters.len() {
         let Some((name, filter)) = active.filters.get_mut(i) else {
             break;
         };
         active.cx.filter_name = name.clone();
+        let end = matches!(body, Body::Empty);
         if let Some(reply) = settle(filter.request_headers(&mut active.cx, &mut active.head, end)).await {
             return ControlFlow::Break(Outcome::Reply(reply));
         }
-        if let Some(limit) = active.filters.get(i).and_then(|(_, f)| f.buffer_request()) {
+        let (takes, limit) = (filter.takes_request(), filter.buffer_request());
+        if takes || limit.is_some() {
+            body = wrap(active, &mut wrapped, i, body);
+        }
+        if takes && let Err(reply) = taken(active, i, &mut body).await {
+            return ControlFlow::Break(Outcome::Reply(reply));
+        }
+        if let Some(limit) = limit {
             match buffered(active, i, body, limit).await {
                 Ok(whole) => body = whole,
                 Err(reply) => return ControlFlow::Break(Outcome::Reply(reply)),
@@ -379,12 +390,8 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
             active.cx.choose_route(&active.head, table.as_ref());
         }
     }
-    if !end {
-        for (name, filter) in &mut active.filters {
-            active.cx.filter_name = name.clone();
-            body = filter.request_body(&mut active.cx, body);
-        }
-    }
+    let all = active.filters.len();
+    body = wrap(active, &mut wrapped, all, body);
     let tunnel = active.upgrade.is_some().then_some(upgrade).flatten();
     match router::run(&chain.router, &mut active.cx, &mut active.head, body, tunnel).await {
         Ok(router::Outcome::Response(routed)) => ControlFlow::Break(Outcome::Routed(routed)),
@@ -439,6 +446,37 @@ fn create_filters(active: &mut Active, chain: &FilterChainConfig) {
             active.filters.push((entry.name.clone(), filter));
         }
     }
+}
+
+/// Lets the filters before `until` wrap the body that have not yet.
+fn wrap(active: &mut Active, wrapped: &mut usize, until: usize, mut body: Body) -> Body {
+    let running = active.cx.filter_name.clone();
+    for (name, filter) in active.filters.iter_mut().take(until).skip(*wrapped) {
+        if matches!(body, Body::Empty) {
+            break;
+        }
+        active.cx.filter_name = name.clone();
+        body = filter.request_body(&mut active.cx, body);
+    }
+    *wrapped = until;
+    active.cx.filter_name = running;
+    body
+}
+
+/// Leaves the body to a filter that takes it.
+async fn taken(active: &mut Active, index: usize, body: &mut Body) -> Result<(), Box<LocalReply>> {
+    let Some((_, filter)) = active.filters.get_mut(index) else {
+        return Ok(());
+    };
+    let Some(reply) = settle(filter.request_taken(&mut active.cx, &mut active.head, body)).await else {
+        return Ok(());
+    };
+    if reply.status == StatusCode::PAYLOAD_TOO_LARGE {
+        active.hcm.stats().downstream_rq_too_large.inc();
+        // The rest of the request is not waited for.
+        active.close |= active.head.version < Version::HTTP_2;
+    }
+    Err(reply)
 }
 
 /// Reads the whole body for a filter that wants it, and lets the filter see it.

@@ -48,6 +48,14 @@ impl Active {
                     Err(_) => Some(self.unreadable()),
                 };
             }
+            if let (None, Some((_, filter))) = (&reply, self.filters.get_mut(i))
+                && filter.takes_response()
+            {
+                let this = &mut *self;
+                if let Some((_, filter)) = this.filters.get_mut(i) {
+                    reply = settle(filter.response_taken(&mut this.cx, &this.head, &mut head, &mut body)).await;
+                }
+            }
             // A second reply would go round for ever: the first one of the encoder side stands.
             if let Some(reply) = reply
                 && !std::mem::replace(&mut replied, true)

@@ -4,6 +4,7 @@
 mod connection;
 mod filter_state;
 mod flags;
+mod interrupt;
 mod proxy;
 
 use std::{
@@ -21,6 +22,7 @@ use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::pro
 pub use connection::{Cert, CertInfo, ConnectionInfo, TlsInfo};
 pub use filter_state::{FilterState, FilterStateObject, Sharing, StringObject};
 pub use flags::{Flag, ResponseFlags};
+pub use interrupt::Interrupt;
 pub use proxy::{ProxyData, ProxyTlvs};
 
 use crate::{net::Address, upstream::Host};
@@ -57,6 +59,8 @@ pub struct Progress {
     pub request_complete: Cell<bool>,
     /// Last activity in either direction: the stream idle timer reads it.
     pub last_activity: Cell<Option<Instant>>,
+    /// The reply of a filter that no longer waits for the upstream's.
+    pub interrupt: Interrupt,
 }
 
 /// The upstream side of a stream: the last attempt's.
