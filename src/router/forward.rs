@@ -17,7 +17,12 @@ use super::{
     upstream_log::AttemptLog,
 };
 use crate::{
-    http::{Body, Flag, LocalReply, RequestHead, StreamInfo, codec::Upgrade, filter::{FilterCx, OverrideHost}, grpc},
+    http::{
+        Body, Flag, LocalReply, RequestHead, StreamInfo,
+        codec::Upgrade,
+        filter::{FilterCx, OverrideHost},
+        grpc,
+    },
     route::{EntryStats, HashOutcome, Priority, RequestStats, RouteAction, RouteMatch},
     stats::CounterCell,
     upstream::{
@@ -326,14 +331,7 @@ impl Request<'_> {
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         charge(self, status);
-        Box::new(
-            LocalReply::new(
-                status,
-                "no healthy upstream",
-                "no_healthy_upstream",
-            )
-            .flag(Flag::NoHealthyUpstream),
-        )
+        Box::new(LocalReply::new(status, "no healthy upstream", "no_healthy_upstream").flag(Flag::NoHealthyUpstream))
     }
 
     /// What the client is answered after a failure.

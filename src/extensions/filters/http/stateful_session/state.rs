@@ -154,10 +154,7 @@ impl Cookie {
     fn build(proto: ProtoCookie, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => ProtoCookie { supported { name, ttl, path, attributes } });
         if name.is_empty() {
-            return Err(cx.error_at(
-                "name",
-                "Cookie key cannot be empty for cookie based stateful sessions",
-            ));
+            return Err(cx.error_at("name", "Cookie key cannot be empty for cookie based stateful sessions"));
         }
         let ttl = ttl.as_ref().map_or(Duration::ZERO, duration);
         let mut text = String::new();
