@@ -49,7 +49,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "upstream",
-        &["config", "http", "matching", "net", "runtime", "stats", "tls", "xds"],
+        // Health checks add headers as routes do, and write their events to log files.
+        &[
+            "access_log",
+            "config",
+            "http",
+            "matching",
+            "net",
+            "route",
+            "runtime",
+            "stats",
+            "tls",
+            "xds",
+        ],
     ),
     ("network_filter", &["config", "http", "listener", "net"]),
     (

@@ -8,7 +8,7 @@ mod file;
 mod filter;
 
 pub use config::AccessLogs;
-pub use file::LogFiles;
+pub use file::{LogFile, LogFiles};
 pub use filter::LogFilter;
 
 use std::sync::Arc;

@@ -408,6 +408,11 @@ impl Request<'_> {
 
 /// Tells outlier detection how the attempt went; what the host is not to blame for says nothing.
 fn report(cluster: &WorkerCluster, host: &Arc<Host>, result: &Result<Box<Answer>, Failure>) {
+    if let Ok(answer) = result
+        && answer.head.headers.contains_key("x-envoy-immediate-health-check-fail")
+    {
+        cluster.fail_health_check(host);
+    }
     cluster.report(
         host,
         match result {

@@ -213,6 +213,11 @@ impl<T: StatsBlock> Stats<T> {
     pub fn local(&self) -> &T {
         self.block.cells.local()
     }
+
+    /// The cells of every thread that wrote to any: for the few who read what they count.
+    pub fn shards(&self) -> impl Iterator<Item = &T> {
+        self.block.cells.touched()
+    }
 }
 
 impl<T> std::fmt::Debug for Stats<T> {

@@ -37,7 +37,7 @@ use xds_protos::{
 };
 
 use super::{Cluster, ClusterInfo, ClusterSnapshot, HealthFlag, Host, HostStats, Locality, ResourcePriority};
-use crate::{net::Address, server::ServerContext};
+use crate::{http::stream_info::Metadata, net::Address, server::ServerContext};
 
 type Stat = (&'static str, fn(&HostStats) -> &AtomicU64);
 
@@ -181,6 +181,8 @@ fn host_status(host: &Host) -> HostStatus {
             failed_active_degraded_check: host.has_flag(HealthFlag::DegradedActiveHc),
             pending_dynamic_removal: host.has_flag(HealthFlag::PendingDynamicRemoval),
             pending_active_hc: host.has_flag(HealthFlag::PendingActiveHc),
+            excluded_via_immediate_hc_fail: host.has_flag(HealthFlag::ExcludedViaImmediateHcFail),
+            active_hc_timeout: host.has_flag(HealthFlag::ActiveHcTimeout),
             eds_health_status: eds_health(host) as i32,
             ..HostHealthStatus::default()
         }),
@@ -204,7 +206,7 @@ fn eds_health(host: &Host) -> HealthStatus {
     }
 }
 
-fn locality(locality: &Locality) -> ProtoLocality {
+pub(super) fn locality(locality: &Locality) -> ProtoLocality {
     ProtoLocality {
         region: locality.region.clone(),
         zone: locality.zone.clone(),
@@ -212,7 +214,7 @@ fn locality(locality: &Locality) -> ProtoLocality {
     }
 }
 
-fn address(address: &Address) -> ProtoAddress {
+pub(super) fn address(address: &Address) -> ProtoAddress {
     let kind = match address {
         Address::Ip(ip) => Kind::SocketAddress(SocketAddress {
             address: ip.ip().to_string(),
@@ -322,19 +324,20 @@ fn lb_endpoint(host: &Arc<Host>) -> LbEndpoint {
             ..Endpoint::default()
         })),
         health_status: eds_health(host) as i32,
-        metadata: (!attributes.metadata.is_empty()).then(|| ProtoMetadata {
-            filter_metadata: attributes
-                .metadata
-                .iter()
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect(),
-            ..ProtoMetadata::default()
-        }),
+        metadata: metadata(&attributes.metadata),
         load_balancing_weight: Some(pb::UInt32Value { value: host.weight() }),
     }
 }
 
-fn timestamp(at: SystemTime) -> pb::Timestamp {
+/// Metadata as it was configured; none if it is empty.
+pub(super) fn metadata(metadata: &Metadata) -> Option<ProtoMetadata> {
+    (!metadata.is_empty()).then(|| ProtoMetadata {
+        filter_metadata: metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        ..ProtoMetadata::default()
+    })
+}
+
+pub(super) fn timestamp(at: SystemTime) -> pb::Timestamp {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     pb::Timestamp {
         seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),

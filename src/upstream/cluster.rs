@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use super::{
     Cluster, ClusterInfo, ConnectFailure, Host, HostAttributes, HostResult, HttpPool, LbContext, PoolOptions, TcpLease,
     config::HttpProtocol,
+    health_check,
     lb::Balancer,
     pool::{self, Pool},
 };
@@ -163,6 +164,18 @@ impl WorkerCluster {
             }
             !removed
         });
+    }
+
+    /// A host is not well any more: its connections close as they become idle, and new ones are opened if it is used.
+    pub(super) fn drain_host(&self, host: &Arc<Host>) {
+        if let Some(pools) = self.pools.borrow_mut().remove(&Arc::as_ptr(host)) {
+            pools.iter().for_each(|p| p.drain());
+        }
+    }
+
+    /// A response asked for its host not to be used any more (`x-envoy-immediate-health-check-fail`).
+    pub fn fail_health_check(&self, host: &Arc<Host>) {
+        health_check::fail_immediately(&self.cluster, host, &self.server);
     }
 
     /// The cluster is gone or replaced: its connections close as they become idle.

@@ -84,6 +84,10 @@ flags! {
     PendingDynamicRemoval = 0x20 "/pending_dynamic_removal";
     /// Never health-checked yet.
     PendingActiveHc = 0x40 "/pending_active_hc";
+    /// It said `x-envoy-immediate-health-check-fail`: it does not count until a check succeeds.
+    ExcludedViaImmediateHcFail = 0x80 "/excluded_via_immediate_hc_fail";
+    /// Its last health check timed out.
+    ActiveHcTimeout = 0x100 "/active_hc_timeout";
     /// EDS said DRAINING.
     EdsStatusDraining = 0x400 "/eds_status_draining";
 }
@@ -92,6 +96,7 @@ const UNHEALTHY: u32 = HealthFlag::FailedActiveHc as u32
     | HealthFlag::FailedOutlierCheck as u32
     | HealthFlag::FailedEdsHealth as u32
     | HealthFlag::EdsStatusDraining as u32;
+const EXCLUDED: u32 = HealthFlag::PendingActiveHc as u32 | HealthFlag::ExcludedViaImmediateHcFail as u32;
 const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32 | HealthFlag::DegradedEdsHealth as u32;
 
 /// Counters of one host, summed over all workers; shown by `/clusters`.
@@ -182,6 +187,11 @@ impl Host {
             f if f & DEGRADED != 0 => Health::Degraded,
             _ => Health::Healthy,
         }
+    }
+
+    /// Whether it counts neither as well nor as unwell: the load of the others does not depend on it.
+    pub fn is_excluded(&self) -> bool {
+        self.health.load(Relaxed) & EXCLUDED != 0
     }
 
     /// Whether the flag is set.

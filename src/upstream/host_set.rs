@@ -20,6 +20,8 @@ pub struct LocalityHosts {
     pub healthy: Vec<Arc<Host>>,
     /// The degraded ones.
     pub degraded: Vec<Arc<Host>>,
+    /// Those that do not count: never checked, or told at once that they are not to be used.
+    pub excluded: Vec<Arc<Host>>,
 }
 
 /// The hosts of one priority.
@@ -31,6 +33,8 @@ pub struct HostSet {
     pub healthy: Vec<Arc<Host>>,
     /// The degraded ones.
     pub degraded: Vec<Arc<Host>>,
+    /// Those that do not count: never checked, or told at once that they are not to be used.
+    pub excluded: Vec<Arc<Host>>,
     /// The same by locality, sorted by locality.
     pub localities: Vec<LocalityHosts>,
     /// `overprovisioning_factor` in percent.
@@ -45,6 +49,7 @@ impl Default for HostSet {
             hosts: Vec::new(),
             healthy: Vec::new(),
             degraded: Vec::new(),
+            excluded: Vec::new(),
             localities: Vec::new(),
             overprovisioning_factor: 140,
             weighted_health: false,
@@ -66,9 +71,11 @@ impl HostSet {
             };
             locality.healthy = of(Health::Healthy, &locality.hosts);
             locality.degraded = of(Health::Degraded, &locality.hosts);
+            locality.excluded = locality.hosts.iter().filter(|h| h.is_excluded()).cloned().collect();
             set.hosts.extend_from_slice(&locality.hosts);
             set.healthy.extend_from_slice(&locality.healthy);
             set.degraded.extend_from_slice(&locality.degraded);
+            set.excluded.extend_from_slice(&locality.excluded);
         }
         set.localities = localities;
         set

@@ -1,14 +1,14 @@
 //! The hosts of one cluster on the control side: applies assignments, keeps hosts of the same address.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use xds_protos::envoy::config::core::v3::HealthStatus;
 
 use super::{
-    Cluster, ClusterMsg, Host, HostSet, HostSets,
+    Cluster, ClusterMsg, Health, Host, HostSet, HostSets,
     config::{Assignment, EndpointSpec},
     host::HealthFlag,
     host_set::LocalityHosts,
@@ -54,10 +54,13 @@ impl HostStore {
 
     /// Makes the hosts those of `assignment` and publishes them. Hosts whose address stays, stay: with their
     /// connections, counters and health.
-    pub fn apply(&self, assignment: Assignment, server: &ServerContext) -> Changed {
+    pub fn apply(&self, assignment: Assignment, server: &Arc<ServerContext>) -> Changed {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next: HashMap<Address, Arc<Host>> = HashMap::with_capacity(hosts.len());
         let mut changed = Changed::default();
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        // Priorities whose hosts are others than before.
+        let mut touched: BTreeSet<u32> = BTreeSet::new();
         let stats = self.cluster.info.membership.local();
         let mut priorities: BTreeMap<u32, Vec<LocalityHosts>> = BTreeMap::new();
         for group in assignment.localities {
@@ -78,8 +81,12 @@ impl HostStore {
                 if next.contains_key(&spec.address) {
                     continue;
                 }
-                let host = match hosts.get(&spec.address).filter(|h| *h.hostname == *spec.hostname) {
+                let host = match hosts.get(&spec.address).filter(|h| self.stays(h, &spec)) {
                     Some(host) => {
+                        let before = host.attributes().priority;
+                        if before != group.priority {
+                            touched.extend([before, group.priority]);
+                        }
                         changed.published |= update(host, spec);
                         host.clone()
                     }
@@ -87,7 +94,13 @@ impl HostStore {
                         changed.added += 1;
                         // Every host chooses its transport socket once.
                         stats.total_match_count.inc();
-                        create(spec)
+                        let host = create(spec);
+                        if let Some(checks) = &self.cluster.checks {
+                            let warming = self.dynamic && self.cluster.info.lb.ignore_new_hosts_until_first_hc;
+                            checks.mark_new(&host, warming);
+                        }
+                        added.push(host.clone());
+                        host
                     }
                 };
                 next.insert(host.address.clone(), host.clone());
@@ -95,9 +108,26 @@ impl HostStore {
             }
         }
         for (address, host) in hosts.iter() {
-            if next.get(address).is_none_or(|n| !Arc::ptr_eq(n, host)) {
+            if next.get(address).is_some_and(|n| Arc::ptr_eq(n, host)) {
+                continue;
+            }
+            if !next.contains_key(address) && self.outlives_removal(host) {
+                changed.published |= host.set_flag(HealthFlag::PendingDynamicRemoval, true);
+                next.insert(address.clone(), host.clone());
+                let attributes = host.attributes();
+                let localities = priorities.entry(attributes.priority).or_default();
+                match localities.iter_mut().find(|l| l.locality == attributes.locality) {
+                    Some(locality) => locality.hosts.push(host.clone()),
+                    None => localities.push(LocalityHosts {
+                        locality: attributes.locality.clone(),
+                        hosts: vec![host.clone()],
+                        ..LocalityHosts::default()
+                    }),
+                }
+            } else if !host.is_removed() {
                 host.remove();
                 changed.removed += 1;
+                removed.push(host.clone());
             }
         }
         *hosts = next;
@@ -118,16 +148,37 @@ impl HostStore {
         let before = self.cluster.hosts.load();
         changed.published |= changed.added + changed.removed > 0 || !same(&before, &sets);
         if changed.published {
+            touched.extend(added.iter().chain(&removed).map(|h| h.attributes().priority));
+            stats.membership_change.add(touched.len() as u64);
             self.publish(sets, changed, server);
+        }
+        if let Some(checks) = &self.cluster.checks {
+            checks.update(&added, &removed, &self.cluster, server);
         }
         changed
     }
 
+    /// Whether a known host is the one that is configured now. Who is checked elsewhere than before is another host.
+    fn stays(&self, host: &Host, spec: &EndpointSpec) -> bool {
+        let attributes = host.attributes();
+        !host.is_removed()
+            && *host.hostname == *spec.hostname
+            && (self.cluster.checks.is_none()
+                || attributes.health_check_address == spec.attributes.health_check_address
+                    && attributes.health_check_disabled == spec.attributes.health_check_disabled)
+    }
+
+    /// Whether a host that discovery removed is kept because it is well, until a check says otherwise.
+    fn outlives_removal(&self, host: &Host) -> bool {
+        self.dynamic
+            && self.cluster.checks.is_some()
+            && !self.cluster.info.ignore_health_on_host_removal
+            && !host.is_removed()
+            && host.health() != Health::Unhealthy
+    }
+
     fn publish(&self, sets: HostSets, changed: Changed, server: &ServerContext) {
         let stats = self.cluster.info.membership.local();
-        if changed.added + changed.removed > 0 {
-            stats.membership_change.inc();
-        }
         if self.dynamic {
             let heaviest = sets.hosts().map(|h| h.weight()).max().unwrap_or(0);
             stats.max_host_weight.set(heaviest.into());
@@ -151,7 +202,10 @@ fn create(spec: EndpointSpec) -> Arc<Host> {
 
 fn update(host: &Host, spec: EndpointSpec) -> bool {
     // Not `||`: every one of them has to be applied.
-    host.set_weight(spec.weight) | host.set_attributes(spec.attributes) | set_health(host, spec.health)
+    host.set_weight(spec.weight)
+        | host.set_attributes(spec.attributes)
+        | set_health(host, spec.health)
+        | host.set_flag(HealthFlag::PendingDynamicRemoval, false)
 }
 
 fn set_health(host: &Host, status: HealthStatus) -> bool {
@@ -173,6 +227,7 @@ fn same(a: &HostSets, b: &HostSets) -> bool {
                 && hosts(&a.hosts, &b.hosts)
                 && hosts(&a.healthy, &b.healthy)
                 && hosts(&a.degraded, &b.degraded)
+                && hosts(&a.excluded, &b.excluded)
                 && a.localities.len() == b.localities.len()
                 && a.localities
                     .iter()

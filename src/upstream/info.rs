@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use xds_protos::envoy::config::cluster::v3::cluster::OriginalDstLbConfig;
 
 use super::{
-    ClusterStats, HostSet, HostSets, OptionalStats, ResourceManager, ResourcePriority, TransportSockets,
+    ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, ResourceManager, ResourcePriority, TransportSockets,
     config::{ConnectOptions, HttpOptions, LbConfig},
     outlier::OutlierDetector,
     stats::MembershipStats,
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     http::stream_info::Metadata,
     runtime::Snapshot,
-    server::ServerContext,
+    server::{ServerContext, WorkerMsg},
     stats::{CodeStats, Scope, Stats},
 };
 
@@ -24,6 +24,8 @@ pub struct Cluster {
     pub info: Arc<ClusterInfo>,
     /// The present hosts; replaced as a whole.
     pub hosts: ArcSwap<HostSets>,
+    /// `health_checks`
+    pub(super) checks: Option<HealthChecks>,
 }
 
 impl Cluster {
@@ -40,6 +42,40 @@ impl Cluster {
         self.count_hosts();
     }
 
+    /// A host turned unhealthy: its present connections end, another one may do better.
+    pub(super) fn host_failed(self: &Arc<Self>, host: &Arc<Host>, server: &ServerContext) {
+        server
+            .mailboxes
+            .broadcast(|| WorkerMsg::Cluster(ClusterMsg::HostFailed(self.clone(), host.clone())));
+    }
+
+    /// Takes out a host that discovery removed before, and that is not well any more.
+    pub(super) fn remove_host(self: &Arc<Self>, host: &Arc<Host>, server: &Arc<ServerContext>) {
+        host.remove();
+        self.hosts.rcu(|sets| {
+            let priorities = sets
+                .priorities
+                .iter()
+                .map(|p| {
+                    let mut localities = p.localities.clone();
+                    for locality in &mut localities {
+                        locality.hosts.retain(|h| !Arc::ptr_eq(h, host));
+                    }
+                    HostSet::new(localities, p.overprovisioning_factor, p.weighted_health)
+                })
+                .collect();
+            HostSets::new(priorities, self.info.panic_threshold(server), sets.drop_overload)
+        });
+        self.count_hosts();
+        self.info.membership.local().membership_change.inc();
+        if let Some(checks) = &self.checks {
+            checks.update(&[], std::slice::from_ref(host), self, server);
+        }
+        server
+            .mailboxes
+            .broadcast(|| WorkerMsg::Cluster(ClusterMsg::HostsRemoved(self.clone())));
+    }
+
     /// The gauges of the present hosts.
     pub(super) fn count_hosts(&self) {
         let sets = self.hosts.load();
@@ -48,6 +84,7 @@ impl Cluster {
         stats.membership_total.set(count(|p| p.hosts.len()));
         stats.membership_healthy.set(count(|p| p.healthy.len()));
         stats.membership_degraded.set(count(|p| p.degraded.len()));
+        stats.membership_excluded.set(count(|p| p.excluded.len()));
     }
 }
 
@@ -89,6 +126,8 @@ pub struct ClusterInfo {
     pub outlier: Option<OutlierDetector>,
     /// What control counts of the hosts.
     pub membership: Stats<MembershipStats>,
+    /// `ignore_health_on_host_removal`: hosts that discovery removes go at once, however well they are.
+    pub ignore_health_on_host_removal: bool,
     /// `track_cluster_stats`
     pub optional_stats: Option<Box<OptionalStats>>,
     pub(super) resources: [Arc<ResourceManager>; 2],

@@ -92,6 +92,8 @@ pub struct OutlierDetector {
     max_jitter: Duration,
     max_ejection_percent: u32,
     always_eject_one: bool,
+    /// `successful_active_health_check_uneject_host`
+    readmit_checked: bool,
     stats: Stats<OutlierStats>,
 }
 
@@ -112,6 +114,15 @@ struct Ejection {
     backoff: u32,
 }
 
+impl HostOutlier {
+    /// What was counted before an ejection does not count after it.
+    fn reset(&self) {
+        for counter in [&self.consecutive_5xx, &self.gateway, &self.local] {
+            counter.store(0, Relaxed);
+        }
+    }
+}
+
 impl OutlierDetector {
     /// Builds `outlier_detection`.
     pub fn build(proto: Proto, scope: &Scope, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
@@ -121,7 +132,7 @@ impl OutlierDetector {
                 consecutive_gateway_failure, enforcing_consecutive_gateway_failure,
                 split_external_local_origin_errors, consecutive_local_origin_failure,
                 enforcing_consecutive_local_origin_failure, max_ejection_time, max_ejection_time_jitter,
-                always_eject_one_host
+                always_eject_one_host, successful_active_health_check_uneject_host
             }
             ignored {
                 enforcing_success_rate: "hosts are not compared with one another",
@@ -134,7 +145,6 @@ impl OutlierDetector {
                 enforcing_failure_percentage_local_origin: "only failures in a row eject",
                 failure_percentage_minimum_hosts: "only failures in a row eject",
                 failure_percentage_request_volume: "only failures in a row eject",
-                successful_active_health_check_uneject_host: "there is no active health checking",
                 detect_degraded_hosts: "hosts are not marked degraded by what they answer",
             }
             rejected { monitors: "outlier detection monitors" }
@@ -163,6 +173,7 @@ impl OutlierDetector {
             max_jitter: max_ejection_time_jitter.or_duration(Duration::ZERO),
             max_ejection_percent: number(max_ejection_percent, 10).min(100),
             always_eject_one: always_eject_one_host.is_some_and(|v| v.value),
+            readmit_checked: successful_active_health_check_uneject_host.is_none_or(|v| v.value),
             stats: scope.block(),
         })
     }
@@ -266,9 +277,28 @@ impl OutlierDetector {
             ejection.until = Some(Instant::now() + length);
         }
         host.set_flag(HealthFlag::FailedOutlierCheck, true);
+        cluster.host_failed(host, server);
         tracing::debug!(cluster = %cluster.info.name, host = %host.address, ?cause, "host ejected");
         cluster.refresh_health(server);
         stats.ejections_active.set(ejected + 1);
+    }
+
+    /// Lets a host back in that an active health check finds well (`successful_active_health_check_uneject_host`), on
+    /// control. Tells whether it was ejected.
+    pub(super) fn readmit(&self, cluster: &Cluster, host: &Host) -> bool {
+        if !self.readmit_checked || !host.set_flag(HealthFlag::FailedOutlierCheck, false) {
+            return false;
+        }
+        host.outlier
+            .ejection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .until = None;
+        host.outlier.reset();
+        let ejected = cluster.hosts.load();
+        let ejected = ejected.hosts().filter(|h| h.has_flag(HealthFlag::FailedOutlierCheck));
+        self.stats.local().ejections_active.set(ejected.count() as u64);
+        true
     }
 
     /// Lets hosts back in whose time is over, on control.
@@ -281,13 +311,7 @@ impl OutlierDetector {
                 Some(until) if until <= now => {
                     ejection.until = None;
                     drop(ejection);
-                    for counter in [
-                        &host.outlier.consecutive_5xx,
-                        &host.outlier.gateway,
-                        &host.outlier.local,
-                    ] {
-                        counter.store(0, Relaxed);
-                    }
+                    host.outlier.reset();
                     changed |= host.set_flag(HealthFlag::FailedOutlierCheck, false);
                 }
                 Some(_) => ejected += 1,

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use foldhash::fast::RandomState;
 
-use super::{Cluster, WorkerCluster};
+use super::{Cluster, Host, WorkerCluster};
 use crate::server::ServerContext;
 
 /// What control tells workers about clusters.
@@ -15,6 +15,8 @@ pub enum ClusterMsg {
     Remove(Arc<str>),
     /// Hosts of a cluster were removed: drain their pools.
     HostsRemoved(Arc<Cluster>),
+    /// A host turned unhealthy: close its connections as they become idle.
+    HostFailed(Arc<Cluster>, Arc<Host>),
 }
 
 struct Entry {
@@ -77,6 +79,16 @@ impl WorkerClusters {
                     .filter(|e| Arc::ptr_eq(&e.cluster, &cluster));
                 if let Some(inflated) = entry.and_then(|e| e.inflated.as_ref()) {
                     inflated.sweep();
+                }
+                return;
+            }
+            ClusterMsg::HostFailed(cluster, host) => {
+                let map = self.map.borrow();
+                let entry = map
+                    .get(&cluster.info.name)
+                    .filter(|e| Arc::ptr_eq(&e.cluster, &cluster));
+                if let Some(inflated) = entry.and_then(|e| e.inflated.as_ref()) {
+                    inflated.drain_host(&host);
                 }
                 return;
             }

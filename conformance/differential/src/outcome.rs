@@ -206,16 +206,24 @@ fn drop_keys(value: &mut Value, keys: &[String]) {
     }
 }
 
-/// Access-log lines; those that are JSON are compared as JSON. Files are written in order of
-/// completion, which of two connections is not fixed: lines are sorted.
+/// Access-log lines; those that are JSON are compared as JSON, without the time of events. Files are written in order
+/// of completion, which of two connections is not fixed: lines are sorted.
 pub fn log_lines(text: &str, normal: &Normalizer) -> Value {
-    let mut lines: Vec<String> = text.lines().map(|l| normal.text(l)).collect();
-    lines.sort();
-    let parse = |l: String| match serde_json::from_str::<Value>(&l) {
-        Ok(json @ Value::Object(_)) => json,
-        _ => l.into(),
+    let parse = |line: &str| match serde_json::from_str::<Value>(line) {
+        Ok(Value::Object(mut json)) => {
+            json.sort_keys();
+            if let Some(time) = json.get_mut("timestamp").filter(|t| t.is_string()) {
+                *time = "<time>".into();
+            }
+            let mut json = Value::Object(json);
+            normal.value(&mut json);
+            json
+        }
+        _ => normal.text(line).into(),
     };
-    lines.into_iter().map(parse).collect()
+    let mut lines: Vec<Value> = text.lines().map(parse).collect();
+    lines.sort_by_cached_key(Value::to_string);
+    lines.into()
 }
 
 /// Is this outcome what the case claims Envoy does? Says what is not.

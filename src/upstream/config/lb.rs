@@ -100,6 +100,8 @@ pub struct LbConfig {
     pub panic_threshold: f64,
     /// `fail_traffic_on_panic`
     pub fail_traffic_on_panic: bool,
+    /// `ignore_new_hosts_until_first_hc`: hosts that discovery adds do not count until they were checked.
+    pub ignore_new_hosts_until_first_hc: bool,
     /// `override_host_status`: statuses of a host that may be asked for by name.
     pub override_statuses: Vec<HealthStatus>,
     /// `OriginalDstLbConfig`, for original destination clusters.
@@ -113,6 +115,7 @@ impl LbConfig {
             locality: LocalityLb::None,
             panic_threshold: 50.0,
             fail_traffic_on_panic: false,
+            ignore_new_hosts_until_first_hc: false,
             override_statuses: vec![HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded],
             original_dst: OriginalDstLbConfig::default(),
         }
@@ -363,14 +366,15 @@ fn common_config(
 ) -> ConfigResult<()> {
     coverage!(cx, proto => CommonLbConfig {
         supported {
-            healthy_panic_threshold, consistent_hashing_lb_config, override_host_status, locality_config_specifier
+            healthy_panic_threshold, consistent_hashing_lb_config, override_host_status, locality_config_specifier,
+            ignore_new_hosts_until_first_hc
         }
         ignored {
             update_merge_window: "endpoint updates are applied at once",
-            ignore_new_hosts_until_first_hc: "there is no active health checking",
             close_connections_on_host_set_change: "connections to hosts that stay are kept"
         }
     });
+    config.ignore_new_hosts_until_first_hc = ignore_new_hosts_until_first_hc;
     if let Some(threshold) = healthy_panic_threshold {
         config.panic_threshold = percent(&threshold);
     }

@@ -17,7 +17,7 @@ use xds_protos::{
     google::protobuf::Any,
 };
 
-use super::{ClusterInfo, OptionalStats, OutlierDetector, TransportSockets};
+use super::{ClusterInfo, HealthCheckConfig, OptionalStats, OutlierDetector, TransportSockets};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt},
     http::stream_info::Metadata,
@@ -35,6 +35,8 @@ pub struct ClusterConfig {
     pub info: ClusterInfo,
     /// Where its endpoints come from.
     pub discovery: Discovery,
+    /// `health_checks`
+    pub health_check: Option<HealthCheckConfig>,
     /// `wait_for_warm_on_init`
     pub wait_for_warm_on_init: bool,
 }
@@ -53,19 +55,17 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             dns_lookup_family, wait_for_warm_on_init, upstream_bind_config, common_lb_config, transport_socket,
             transport_socket_matches, metadata, protocol_selection, upstream_connection_options,
             load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config, outlier_detection, track_timeout_budgets,
-            track_cluster_stats
+            track_cluster_stats, health_checks, ignore_health_on_host_removal
         }
         ignored {
             stats_matcher: "the statistics of a cluster are all kept",
             per_connection_buffer_high_watermark_timeout: "a full buffer stops reading without a time limit",
-            health_checks: "hosts count as healthy until discovery says otherwise",
             dns_resolvers: "the system's resolver is used",
             use_tcp_for_dns_lookups: "the system's resolver decides",
             dns_resolution_config: "the system's resolver is used",
             typed_dns_resolver_config: "the system's resolver is used",
             cleanup_interval: "unused hosts go after a fixed time",
-            close_connections_on_host_health_failure: "there is no active health checking",
-            ignore_health_on_host_removal: "removed hosts always go at once",
+            close_connections_on_host_health_failure: "requests in flight on a host that fails may end",
             lrs_server: "load is not reported",
             lrs_report_endpoint_metrics: "load is not reported",
             preconnect_policy: "connections are opened when they are needed",
@@ -123,7 +123,9 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     let outlier = cx.opt("outlier_detection", outlier_detection, |o, cx| {
         OutlierDetector::build(o, &scope, cx)
     })?;
+    let health_check = HealthCheckConfig::build(health_checks, cx)?;
     let info = ClusterInfo {
+        ignore_health_on_host_removal,
         outlier,
         codes: scope.codes(""),
         retry_codes: scope.codes("retry."),
@@ -157,6 +159,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     };
     Ok(ClusterConfig {
         info,
+        health_check,
         discovery,
         wait_for_warm_on_init: wait_for_warm_on_init.is_none_or(|v| v.value),
     })

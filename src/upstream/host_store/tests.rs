@@ -17,6 +17,7 @@ fn hosts_survive_updates() {
     let mut cx = BuildCx::new(&server);
     let built = super::super::config::build(static_cluster(&[]), false, &mut cx).unwrap();
     let cluster = Arc::new(Cluster {
+        checks: None,
         info: Arc::new(built.info),
         hosts: Default::default(),
     });

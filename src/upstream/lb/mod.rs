@@ -224,10 +224,11 @@ fn locality_weight(set: &HostSet, index: usize, which: Availability) -> f64 {
         Availability::Healthy => locality.healthy.len(),
         Availability::Degraded => locality.degraded.len(),
     };
-    if locality.hosts.is_empty() {
+    let counted = locality.hosts.len().saturating_sub(locality.excluded.len());
+    if counted == 0 {
         return 0.0;
     }
-    let ratio = available as f64 / locality.hosts.len() as f64;
+    let ratio = available as f64 / counted as f64;
     f64::from(locality.weight) * (f64::from(set.overprovisioning_factor) / 100.0 * ratio).min(1.0)
 }
 

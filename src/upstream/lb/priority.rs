@@ -151,7 +151,7 @@ fn availability(set: &HostSet, which: Availability) -> u32 {
             false => hosts.len() as u64,
         }
     };
-    let all = measure(&set.hosts);
+    let all = measure(&set.hosts).saturating_sub(measure(&set.excluded));
     if all == 0 {
         return 0;
     }
@@ -160,7 +160,7 @@ fn availability(set: &HostSet, which: Availability) -> u32 {
 }
 
 fn panics(set: &HostSet, threshold: f64) -> bool {
-    let all = set.hosts.len();
+    let all = set.hosts.len() - set.excluded.len().min(set.hosts.len());
     let percent = |n: usize| if all == 0 { 0.0 } else { 100.0 * n as f64 / all as f64 };
     percent(set.healthy.len()) + percent(set.degraded.len()) < threshold.min(100.0)
 }

@@ -35,6 +35,7 @@ fn of(hosts: Vec<Arc<Host>>) -> HostSet {
 
 fn config(policy: LbPolicy) -> LbConfig {
     LbConfig {
+        ignore_new_hosts_until_first_hc: false,
         policy,
         locality: LocalityLb::None,
         panic_threshold: 50.0,

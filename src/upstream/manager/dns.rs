@@ -72,7 +72,7 @@ impl Resolving {
     }
 
     /// Resolves every name once; tells whether all failed.
-    async fn round(&mut self, server: &ServerContext) -> bool {
+    async fn round(&mut self, server: &Arc<ServerContext>) -> bool {
         let stats = self.stats.clone();
         stats.local().update_attempt.add(self.targets.len() as u64);
         let family = self.options.family;

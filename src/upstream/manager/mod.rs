@@ -15,7 +15,10 @@ use std::{
 use tokio::sync::watch;
 use xds_protos::{envoy::config::cluster::v3::Cluster as Proto, google::protobuf::Any, type_url};
 
-use super::{Cluster, ClusterMsg, config, host_store::HostStore, outlier, stats::ClusterManagerStats};
+use super::{
+    Cluster, ClusterMsg, HealthChecks, config, health_check::Running, host_store::HostStore, outlier,
+    stats::ClusterManagerStats,
+};
 use crate::{
     config::{BuildCx, ConfigError, InitTarget},
     runtime::Snapshot,
@@ -47,6 +50,8 @@ struct Managed {
     generation: u64,
     /// Endpoints from other clusters' answers: such clusters warm after the xDS client has started.
     secondary: bool,
+    /// Keeps health checks going.
+    _checks: Running,
     /// Keeps discovery going.
     _source: Source,
     /// While it warms: the control plane is told that it serves when it does.
@@ -138,9 +143,11 @@ impl ClusterManager {
         if snapshot.has_circuit_breakers() {
             built.info.apply_runtime(&snapshot);
         }
+        let scope = built.info.scope.clone();
         let cluster = Arc::new(Cluster {
             info: Arc::new(built.info),
             hosts: Default::default(),
+            checks: built.health_check.map(|c| HealthChecks::new(c, &scope)),
         });
         outlier::start(&cluster, server);
         let dynamic = !matches!(built.discovery, config::Discovery::Static(_));
@@ -158,7 +165,7 @@ impl ClusterManager {
         let managed = Managed {
             fingerprint: fingerprint(&resource),
             snapshot: ClusterSnapshot {
-                cluster,
+                cluster: cluster.clone(),
                 resource,
                 version: version.into(),
                 last_updated: SystemTime::now(),
@@ -166,6 +173,7 @@ impl ClusterManager {
             },
             generation,
             secondary,
+            _checks: Running(cluster.clone()),
             _source: source,
             warming: Some(server.xds.pause(&type_url::<Proto>())),
         };
@@ -177,10 +185,10 @@ impl ClusterManager {
         state.warming.insert(name.clone(), managed);
         stats.warming_clusters.set(state.warming.len() as u64);
         drop(state);
-        if targets.iter().all(|t| *t.ready.borrow()) {
+        if targets.iter().all(|t| *t.ready.borrow()) && cluster.checks.is_none() {
             self.warmed(&name, generation, server);
         } else {
-            wait(name, generation, targets, server);
+            wait(cluster, generation, targets, server);
         }
         Ok(())
     }
@@ -308,7 +316,7 @@ impl ClusterManager {
 }
 
 /// Warms a cluster on the control thread.
-fn wait(name: Arc<str>, generation: u64, targets: Vec<InitTarget>, server: &Arc<ServerContext>) {
+fn wait(cluster: Arc<Cluster>, generation: u64, targets: Vec<InitTarget>, server: &Arc<ServerContext>) {
     let server = server.clone();
     server.clone().mailboxes.run_on_control(move |_| {
         tokio::task::spawn_local(async move {
@@ -316,7 +324,12 @@ fn wait(name: Arc<str>, generation: u64, targets: Vec<InitTarget>, server: &Arc<
                 // An ended sender means its subscription is gone: nothing more will come of it.
                 let _ = target.ready.wait_for(|ready| *ready).await;
             }
-            server.clusters.warmed(&name, generation, &server);
+            if let Some(checks) = &cluster.checks {
+                let mut unchecked = checks.start(&cluster, &server);
+                let _ = unchecked.wait_for(|n| *n == 0).await;
+                cluster.refresh_health(&server);
+            }
+            server.clusters.warmed(&cluster.info.name, generation, &server);
         });
     });
 }

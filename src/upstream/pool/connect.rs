@@ -52,7 +52,8 @@ pub async fn connect(
 
 type Opened = (Stream, Address, Address, Option<Arc<TlsInfo>>);
 
-async fn open(
+/// Connects to a host, without a limit of time.
+pub async fn open(
     cluster: &ClusterInfo,
     host: &Host,
     options: Option<&TransportOptions>,

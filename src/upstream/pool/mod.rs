@@ -28,7 +28,7 @@ pub use body::UpstreamBody;
 pub use lease::{Informed, Lease, UpstreamResponse};
 pub use tcp::TcpLease;
 
-pub(super) use self::{core::Pool, tcp::connect as tcp};
+pub(super) use self::{connect::open, core::Pool, tcp::connect as tcp};
 
 /// What a request wants of its transport socket; connections are only shared between requests that want the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
