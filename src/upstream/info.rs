@@ -6,7 +6,8 @@ use arc_swap::ArcSwap;
 use xds_protos::envoy::config::cluster::v3::cluster::OriginalDstLbConfig;
 
 use super::{
-    ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, ResourceManager, ResourcePriority, TransportSockets,
+    ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, ResourceManager, ResourcePriority,
+    TransportSockets,
     config::{ConnectOptions, HttpOptions, LbConfig},
     outlier::OutlierDetector,
     stats::MembershipStats,

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 pub use self::config::HealthCheckConfig;
 use self::session::Session;
-use super::{Cluster, Host, HealthFlag};
+use super::{Cluster, HealthFlag, Host};
 use crate::{
     server::ServerContext,
     stats::{Scope, Stats},

@@ -167,7 +167,9 @@ impl Session {
             let mut transition = self.record(verdict, checks, cluster, server);
             loop {
                 let traffic = has_traffic(cluster);
-                let pause = config.intervals.next(healthy, transition == Transition::Pending, traffic);
+                let pause = config
+                    .intervals
+                    .next(healthy, transition == Transition::Pending, traffic);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => break,
                     () = tcp.closed() => {
@@ -310,9 +312,7 @@ impl Session {
 
     fn write(&self, event: Event, checks: &HealthChecks, cluster: &Cluster) {
         let config = &checks.config;
-        config
-            .events
-            .write(event, &config.kind, &cluster.info.name, &self.host);
+        config.events.write(event, &config.kind, &cluster.info.name, &self.host);
     }
 }
 

@@ -75,7 +75,11 @@ fn cluster(server: &Arc<ServerContext>, addresses: &[SocketAddr], check: Proto) 
     let packed = xds_protos::any::pack(&proto);
     server.clusters.add_static(proto, packed, server).unwrap();
     let (_, warming) = server.clusters.snapshots();
-    let cluster = warming.into_iter().find(|s| *s.cluster.info.name == *name).unwrap().cluster;
+    let cluster = warming
+        .into_iter()
+        .find(|s| *s.cluster.info.name == *name)
+        .unwrap()
+        .cluster;
     WorkerCluster::new(cluster, server.clone())
 }
 
