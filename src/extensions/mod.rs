@@ -3,6 +3,7 @@
 pub mod access_loggers;
 pub mod compression;
 pub mod filters;
+pub mod formatter;
 mod registry;
 
 pub use registry::Registry;
@@ -42,6 +43,11 @@ pub fn register_all() -> Registry {
     registry.network_filter(filters::network::set_filter_state::Factory);
     registry.network_filter(filters::network::sni_cluster::Factory);
     registry.network_filter(filters::network::tcp_proxy::Factory);
+    registry.formatter(formatter::cel::Factory);
+    registry.formatter(formatter::file_content::Factory);
+    registry.formatter(formatter::generic_secret::Factory);
+    registry.formatter(formatter::metadata::Factory);
+    registry.formatter(formatter::req_without_query::Factory);
     registry.access_logger(access_loggers::grpc::HttpFactory);
     registry.access_logger(access_loggers::grpc::TcpFactory);
     registry.access_logger(access_loggers::open_telemetry::Factory);

@@ -7,6 +7,7 @@ use xds_protos::{google::protobuf::Any, prost::Name};
 use crate::{
     access_log::{AccessLogger, AccessLoggerFactory},
     config::{AnyExt, BuildCx, ConfigResult, unpack},
+    formatter::{CommandParser, CommandParserFactory},
     http::filter::{HttpFilterConfig, HttpFilterFactory, RouteConfig},
     network_filter::{NetworkFilter, NetworkFilterFactory},
 };
@@ -69,6 +70,19 @@ impl<F: AccessLoggerFactory> ErasedAccessLogger for F {
     }
 }
 
+/// A [`CommandParserFactory`] with its type erased.
+pub trait ErasedFormatter: Send + Sync {
+    /// Opens and builds the extension's configuration.
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Box<dyn CommandParser>>;
+}
+
+impl<F: CommandParserFactory> ErasedFormatter for F {
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Box<dyn CommandParser>> {
+        let proto = unpack::<F::Proto>(any, cx)?;
+        CommandParserFactory::build(self, proto, cx)
+    }
+}
+
 /// All extensions by type name. Built once at start, never changed.
 #[derive(Default)]
 pub struct Registry {
@@ -76,6 +90,7 @@ pub struct Registry {
     http_route_configs: HashMap<String, Arc<dyn ErasedHttpFilter>>,
     network_filters: HashMap<String, Arc<dyn ErasedNetworkFilter>>,
     access_loggers: HashMap<String, Arc<dyn ErasedAccessLogger>>,
+    formatters: HashMap<String, Arc<dyn ErasedFormatter>>,
 }
 
 impl Registry {
@@ -94,6 +109,16 @@ impl Registry {
     /// Adds an access logger under its message type.
     pub fn access_logger<F: AccessLoggerFactory>(&mut self, factory: F) {
         self.access_loggers.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// Adds a formatter extension under its message type.
+    pub fn formatter<F: CommandParserFactory>(&mut self, factory: F) {
+        self.formatters.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// The formatter extension whose configuration `any` holds.
+    pub fn find_formatter(&self, any: &Any) -> Option<&Arc<dyn ErasedFormatter>> {
+        self.formatters.get(any.type_name())
     }
 
     /// The access logger whose configuration `any` holds.

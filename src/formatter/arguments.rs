@@ -3,10 +3,12 @@
 use std::{env, fs, sync::Arc};
 
 use super::{
-    command::{FilterStateForm, Head, Operation, PathFrom},
+    coalesce,
+    command::{AddressOf, FilterStateForm, Head, HostFrom, NameOrder, Operation, PathFrom},
+    date::TimeFormat,
     grpc_status::GrpcStyle,
     metadata::MetadataSource,
-    time::{TimeFormat, TimePoint, TimeSource},
+    time::{TimePoint, TimeSource},
 };
 use crate::matching::{
     HeaderLookup,
@@ -39,8 +41,14 @@ const WITH_ARGUMENTS: &[(&str, Syntax, Constructor)] = &[
     ("REQ", Syntax::Required { length: true }, |a| {
         header(Head::Request, a, false)
     }),
-    ("REQ_WITHOUT_QUERY", Syntax::Required { length: true }, |a| {
-        header(Head::Request, a, true)
+    ("REQUEST_HEADER", Syntax::Required { length: true }, |a| {
+        header(Head::Request, a, false)
+    }),
+    ("RESPONSE_HEADER", Syntax::Required { length: true }, |a| {
+        header(Head::Response, a, false)
+    }),
+    ("RESPONSE_TRAILER", Syntax::Required { length: true }, |a| {
+        header(Head::Trailer, a, false)
     }),
     ("RESP", Syntax::Required { length: true }, |a| {
         header(Head::Response, a, false)
@@ -76,7 +84,28 @@ const WITH_ARGUMENTS: &[(&str, Syntax, Constructor)] = &[
     ("UPSTREAM_METADATA", Syntax::Required { length: false }, |a| {
         metadata_of(MetadataSource::UpstreamHost, a)
     }),
-    ("METADATA", Syntax::Required { length: false }, |a| metadata_by_type(a)),
+    ("METADATA", Syntax::OptionalWithLength, |a| metadata_by_type(a)),
+    ("COALESCE", Syntax::Required { length: true }, |a| {
+        coalesce::parse(a).map(Operation::Coalesce)
+    }),
+    ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Syntax::Optional, |a| {
+        without_port(|cx| Some(&cx.info.connection.local_address), a)
+    }),
+    ("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", Syntax::Optional, |a| {
+        without_port(|cx| Some(&cx.info.connection.local_address), a)
+    }),
+    ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Syntax::Optional, |a| {
+        without_port(|cx| Some(cx.info.remote_address()), a)
+    }),
+    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", Syntax::Optional, |a| {
+        without_port(|cx| Some(&cx.info.connection.direct_remote_address), a)
+    }),
+    ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Syntax::Optional, |a| {
+        without_port(|cx| cx.info.upstream.local_address.as_ref(), a)
+    }),
+    ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Syntax::Optional, |a| {
+        without_port(|cx| cx.info.upstream.remote_address.as_ref(), a)
+    }),
     ("FILTER_STATE", Syntax::OptionalWithLength, |a| filter_state(a)),
     ("UPSTREAM_FILTER_STATE", Syntax::OptionalWithLength, |a| filter_state(a)),
     ("GRPC_STATUS", Syntax::Optional, |a| {
@@ -93,7 +122,8 @@ const WITH_ARGUMENTS: &[(&str, Syntax, Constructor)] = &[
     ("QUERY_PARAMS", Syntax::OptionalWithLength, |a| query_parameters(a)),
     ("PATH", Syntax::OptionalWithLength, |a| path(a)),
     ("RESPONSE_CODE_DETAILS", Syntax::Optional, |a| details(a)),
-    ("CEL", Syntax::Required { length: true }, cel),
+    ("CEL", Syntax::OptionalWithLength, |a| cel(a, false)),
+    ("TYPED_CEL", Syntax::OptionalWithLength, |a| cel(a, true)),
     ("REQUESTED_SERVER_NAME", Syntax::Optional, |a| server_name(a)),
 ];
 
@@ -112,14 +142,21 @@ impl Syntax {
     }
 }
 
-fn header(from: Head, arguments: &str, without_query: bool) -> Result<Operation, String> {
+pub(super) fn header(from: Head, arguments: &str, without_query: bool) -> Result<Operation, String> {
     let invalid = || "Invalid header configuration. Format string contains invalid characters.".to_owned();
     let mut names = arguments.split('?');
-    let main = HeaderLookup::parse(names.next().unwrap_or_default()).ok_or_else(invalid)?;
-    let alternative = match names.next() {
-        None | Some("") => None,
-        Some(name) => Some(HeaderLookup::parse(name).ok_or_else(invalid)?),
+    let lookup = |name: Option<&str>| match name {
+        None | Some("") => Ok(None),
+        Some(name) => match (HeaderLookup::parse(name), name.strip_prefix(':')) {
+            (Some(known), _) => Ok(Some(known)),
+            // A pseudo-header that no request has.
+            (None, Some(rest)) if HeaderLookup::parse(rest).is_some() => Ok(None),
+            _ => Err(invalid()),
+        },
     };
+    // Without a main header the alternative is it.
+    let main = lookup(names.next())?;
+    let alternative = lookup(names.next())?;
     if names.next().is_some() {
         return Err(format!(
             "More than 1 alternative header specified in token: {arguments}"
@@ -177,8 +214,30 @@ fn metadata_by_type(arguments: &str) -> Result<Operation, String> {
     }
 }
 
-fn cel(arguments: &str) -> Result<Operation, String> {
-    CelExpression::compile(arguments, CelOptions::default()).map(|e| Operation::Cel(Arc::new(e)))
+fn cel(arguments: &str, typed: bool) -> Result<Operation, String> {
+    let expression = CelExpression::compile(arguments, CelOptions::default()).map_err(|e| envoys(&e))?;
+    let expression = Arc::new(expression);
+    Ok(Operation::Cel { expression, typed })
+}
+
+/// What Envoy says of an expression that is none, as far as the parsers agree.
+fn envoys(error: &str) -> String {
+    const STARTS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, \
+                          STRING, BYTES, IDENTIFIER}";
+    let Some(found) = error.strip_prefix("Not able to parse filter expression: ERROR: ") else {
+        return error.to_owned();
+    };
+    let line = found.lines().next().unwrap_or(found);
+    let line = line.replace("expecting expression", &format!("expecting {STARTS}"));
+    format!("Not able to parse expression: INVALID_ARGUMENT: ERROR: {line}")
+}
+
+/// An address without its port; a number makes it the network of so many bits.
+fn without_port(address: AddressOf, arguments: &str) -> Result<Operation, String> {
+    Ok(match arguments.parse() {
+        Ok(bits) => Operation::Masked { address, bits },
+        Err(_) => Operation::WithoutPort(address),
+    })
 }
 
 fn filter_state(arguments: &str) -> Result<Operation, String> {
@@ -213,7 +272,8 @@ fn query_parameters(arguments: &str) -> Result<Operation, String> {
 }
 
 fn path(arguments: &str) -> Result<Operation, String> {
-    let (query, from) = arguments.split_once(':').unwrap_or((arguments, ""));
+    let mut parts = arguments.split(':');
+    let (query, from) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let query = match query {
         "" | "WQ" => true,
         "NQ" => false,
@@ -239,18 +299,28 @@ fn details(arguments: &str) -> Result<Operation, String> {
 }
 
 fn server_name(arguments: &str) -> Result<Operation, String> {
-    let (from_host, fall_back) = match arguments.split(':').next().unwrap_or_default() {
-        "" | "SNI_ONLY" => (false, false),
-        "SNI_FIRST" => (false, true),
-        "HOST_ONLY" => (true, false),
-        "HOST_FIRST" => (true, true),
+    let mut parts = arguments.split(':');
+    let order = match parts.next().unwrap_or_default() {
+        "" | "SNI_ONLY" => NameOrder::SniOnly,
+        "SNI_FIRST" => NameOrder::SniFirst,
+        "HOST_FIRST" => NameOrder::HostFirst,
         other => {
             return Err(format!(
                 "Invalid REQUESTED_SERVER_NAME option: '{other}', only 'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed"
             ));
         }
     };
-    Ok(Operation::ServerName { from_host, fall_back })
+    let host = match parts.next().unwrap_or_default() {
+        "" | "ORIG_OR_HOST" => HostFrom::OriginalOrHost,
+        "HOST" => HostFrom::Host,
+        "ORIG" => HostFrom::Original,
+        other => {
+            return Err(format!(
+                "Invalid REQUESTED_SERVER_NAME option: '{other}', only 'ORIG_OR_HOST'/'HOST'/'ORIG' are allowed"
+            ));
+        }
+    };
+    Ok(Operation::ServerName { order, host })
 }
 
 /// The machine's name.

@@ -3,17 +3,22 @@
 use std::{io::Write, sync::Arc};
 
 use super::{
-    FormatCx,
+    FormatCx, Scope,
     arguments::{self, Syntax},
+    commands::{Extended, LiveText},
+    date::TimeFormat,
     grpc_status::{self, GrpcStyle},
     metadata::{self, MetadataSource},
     operators,
-    percent::decode,
-    time::{TimeFormat, TimePoint, TimeSource},
+    percent::{decode, decode_visible},
+    time::{TimePoint, TimeSource},
+    values::{masked, without_port},
 };
 use crate::{
+    config::ConfigResult,
     http::RequestHead,
-    matching::{HeaderLookup, cel::CelExpression, query_parameter, tree::MatchCx},
+    matching::{HeaderLookup, cel::CelExpression, tree::MatchCx},
+    net::Address,
 };
 
 /// What kind of value a command wrote; `Option::None` stands for a missing value, and nothing was written.
@@ -37,13 +42,21 @@ pub(super) struct Command {
 /// Writes the value of a command without arguments.
 pub(super) type Plain = fn(&FormatCx<'_>, &mut Vec<u8>) -> Option<Kind>;
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Operation {
     Plain(Plain),
+    /// An address without its port, as the network of so many bits.
+    Masked {
+        address: AddressOf,
+        bits: i64,
+    },
+    WithoutPort(AddressOf),
+    Coalesce(Vec<Command>),
+    Live(Arc<dyn LiveText>),
     Constant(Box<str>),
     Header {
         from: Head,
-        main: HeaderLookup,
+        main: Option<HeaderLookup>,
         alternative: Option<HeaderLookup>,
         without_query: bool,
     },
@@ -67,7 +80,11 @@ pub(super) enum Operation {
     },
     GrpcStatus(GrpcStyle),
     QueryParameter(String),
-    Cel(Arc<CelExpression>),
+    Cel {
+        expression: Arc<CelExpression>,
+        /// JSON has its type.
+        typed: bool,
+    },
     QueryParameters {
         decoded: bool,
     },
@@ -79,9 +96,34 @@ pub(super) enum Operation {
         keep_spaces: bool,
     },
     ServerName {
-        from_host: bool,
-        fall_back: bool,
+        order: NameOrder,
+        host: HostFrom,
     },
+}
+
+/// Finds an address of a stream.
+pub(super) type AddressOf = for<'a> fn(&FormatCx<'a>) -> Option<&'a Address>;
+
+/// Where `%REQUESTED_SERVER_NAME(..)%` looks first.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum NameOrder {
+    SniOnly,
+    SniFirst,
+    HostFirst,
+}
+
+/// Which host it means.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum HostFrom {
+    OriginalOrHost,
+    Host,
+    Original,
+}
+
+impl std::fmt::Debug for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Operation")
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +168,29 @@ impl Command {
         })
     }
 
+    /// Finds a command among those that are always there and those of `scope`.
+    pub(super) fn build_in(
+        scope: &mut Scope<'_, '_>,
+        name: &str,
+        arguments: &str,
+        length: Option<usize>,
+    ) -> ConfigResult<Self> {
+        let operation = match scope.commands.find(name, arguments, scope.cx) {
+            None => return Self::build(name, arguments, length).map_err(|e| scope.cx.error(e)),
+            Some(found) => match found? {
+                Extended::Text(text) => Operation::Live(text),
+                Extended::Cel { expression, typed } => Operation::Cel { expression, typed },
+                Extended::RequestHeaderWithoutQuery => {
+                    arguments::header(Head::Request, arguments, true).map_err(|e| scope.cx.error(e))?
+                }
+            },
+        };
+        Ok(Self {
+            operation,
+            max_length: length,
+        })
+    }
+
     /// Appends the value; none, with nothing appended, when there is none.
     pub(super) fn write(&self, out: &mut Vec<u8>, cx: &FormatCx<'_>) -> Option<Kind> {
         let start = out.len();
@@ -137,6 +202,36 @@ impl Command {
         }
         kind
     }
+
+    /// Appends the value for JSON: structs and numbers are whole there, whatever the length.
+    pub(super) fn write_json(&self, out: &mut Vec<u8>, cx: &FormatCx<'_>) -> Option<Kind> {
+        let start = out.len();
+        let kind = match &self.operation {
+            Operation::Coalesce(commands) => commands.iter().find_map(|command| command.write_json(out, cx)),
+            Operation::Cel {
+                expression,
+                typed: true,
+            } => {
+                super::json::write_value(&expression.json(&match_cx(cx))?, out);
+                return Some(Kind::Json);
+            }
+            operation => operation.write(out, cx),
+        };
+        match (kind, self.max_length) {
+            (None, _) => out.truncate(start),
+            (Some(Kind::Text), Some(max)) => out.truncate(start + max.min(out.len() - start)),
+            (Some(_), _) => {}
+        }
+        kind
+    }
+}
+
+fn match_cx<'a>(cx: &FormatCx<'a>) -> MatchCx<'a> {
+    MatchCx {
+        request: cx.request,
+        response: cx.response,
+        ..MatchCx::stream(cx.info)
+    }
 }
 
 impl Operation {
@@ -144,6 +239,10 @@ impl Operation {
         match self {
             Self::Plain(write) => write(cx, out),
             Self::Constant(text) => put(out, text.as_bytes()),
+            Self::Masked { address, bits } => masked(out, address(cx)?, *bits),
+            Self::WithoutPort(address) => without_port(out, address(cx)?),
+            Self::Live(text) => put(out, &text.get()?),
+            Self::Coalesce(commands) => commands.iter().find_map(|command| command.write(out, cx)),
             Self::Header {
                 from,
                 main,
@@ -151,7 +250,8 @@ impl Operation {
                 without_query,
             } => {
                 let find = |name: &HeaderLookup| from.find(name, cx);
-                let mut value = find(main).or_else(|| find(alternative.as_ref()?))?;
+                let main = main.as_ref().and_then(find);
+                let mut value = main.or_else(|| find(alternative.as_ref()?))?;
                 if *without_query {
                     value = value.split(|b| *b == b'?').next().unwrap_or(value);
                 }
@@ -177,13 +277,13 @@ impl Operation {
             Self::FilterState { key, form } => form.write(key, out, cx),
             Self::GrpcStatus(style) => grpc_status::write(*style, out, cx),
             Self::QueryParameter(name) => {
-                let value = query_parameter(cx.request?.query()?, name)?;
+                let value = parameter(cx.request?.query()?, name)?;
                 put(out, &decode(value))
             }
             Self::QueryParameters { decoded } => {
                 let query = cx.request?.query()?;
                 if *decoded {
-                    put(out, &decode(query))
+                    put(out, decode_visible(query).as_bytes())
                 } else {
                     put(out, query.as_bytes())
                 }
@@ -209,22 +309,14 @@ impl Operation {
                 }
                 Some(Kind::Text)
             }
-            Self::Cel(expression) => {
-                let cx = MatchCx {
-                    request: cx.request,
-                    response: cx.response,
-                    ..MatchCx::stream(cx.info)
-                };
-                put(out, expression.text(&cx)?.as_bytes())
-            }
-            Self::ServerName { from_host, fall_back } => {
+            Self::Cel { expression, .. } => put(out, expression.text(&match_cx(cx))?.as_bytes()),
+            Self::ServerName { order, host } => {
                 let sni = || cx.info.connection.server_name.as_deref().filter(|s| !s.is_empty());
-                let host = || cx.request.map(|r| without_port(r.host())).filter(|h| !h.is_empty());
-                let name = match (from_host, fall_back) {
-                    (false, false) => sni(),
-                    (false, true) => sni().or_else(host),
-                    (true, false) => host(),
-                    (true, true) => host().or_else(sni),
+                let host = || host.get(cx.request?);
+                let name = match order {
+                    NameOrder::SniOnly => sni(),
+                    NameOrder::SniFirst => sni().or_else(host),
+                    NameOrder::HostFirst => host().or_else(sni),
                 };
                 put(out, name?.as_bytes())
             }
@@ -293,9 +385,24 @@ pub(super) fn number(out: &mut Vec<u8>, n: u128) -> Option<Kind> {
     Some(Kind::Number)
 }
 
-fn without_port(host: &str) -> &str {
-    match host.rfind(':') {
-        Some(colon) if host.rfind(']').is_none_or(|bracket| bracket < colon) => &host[..colon],
-        _ => host,
+impl HostFrom {
+    /// The host with its port, as it was sent.
+    fn get(self, head: &RequestHead) -> Option<&str> {
+        let original = || head.get_str("x-envoy-original-host");
+        let host = || Some(head.host());
+        let found = match self {
+            Self::OriginalOrHost => original().or_else(host),
+            Self::Host => host(),
+            Self::Original => original(),
+        };
+        found.filter(|h| !h.is_empty())
     }
+}
+
+/// The first value of a parameter whose name is this one when it is decoded.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (*decode(key) == *name.as_bytes()).then_some(value)
+    })
 }

@@ -1,14 +1,15 @@
 //! `json_format`: a tree of texts and literal values, written with its keys in order.
 
-use std::io::Write;
+use std::{borrow::Cow, io::Write};
 
 use xds_protos::google::protobuf::{Struct, Value, value::Kind as ValueKind};
 
 use super::{
-    FormatCx, Op, UNSPECIFIED,
+    FormatCx, Op, Scope, UNSPECIFIED,
     command::{Command, Kind},
     parse::parse,
 };
+use crate::config::ConfigResult;
 
 /// A compiled JSON format.
 #[derive(Debug, Clone)]
@@ -26,25 +27,26 @@ pub(super) enum Json {
 
 impl Json {
     /// Compiles the struct; errors in Envoy's words.
-    pub(super) fn build(proto: Struct) -> Result<Self, String> {
+    pub(super) fn build(proto: Struct, scope: &mut Scope<'_, '_>) -> ConfigResult<Self> {
         let mut fields: Vec<_> = proto.fields.into_iter().collect();
         fields.sort_by(|a, b| a.0.cmp(&b.0));
         let fields = fields.into_iter().map(|(key, value)| {
             let mut quoted = Vec::new();
             write_string(key.as_bytes(), &mut quoted);
-            let quoted = String::from_utf8(quoted).map_err(|e| e.to_string())?;
-            Ok((quoted.into(), Self::of(value)?))
+            let quoted = String::from_utf8_lossy(&quoted).into_owned();
+            Ok((quoted.into(), Self::of(value, scope)?))
         });
-        fields.collect::<Result<_, String>>().map(Self::Object)
+        fields.collect::<ConfigResult<_>>().map(Self::Object)
     }
 
-    fn of(value: Value) -> Result<Self, String> {
+    fn of(value: Value, scope: &mut Scope<'_, '_>) -> ConfigResult<Self> {
         Ok(match value.kind {
-            Some(ValueKind::StructValue(s)) => Self::build(s)?,
+            Some(ValueKind::StructValue(s)) => Self::build(s, scope)?,
             Some(ValueKind::ListValue(l)) => {
-                Self::List(l.values.into_iter().map(Self::of).collect::<Result<_, String>>()?)
+                let values = l.values.into_iter().map(|v| Self::of(v, scope));
+                Self::List(values.collect::<ConfigResult<_>>()?)
             }
-            Some(ValueKind::StringValue(text)) => Self::text(&text)?,
+            Some(ValueKind::StringValue(text)) => Self::text(&text, scope)?,
             literal => {
                 let mut out = Vec::new();
                 write_value(&Value { kind: literal }, &mut out);
@@ -53,8 +55,8 @@ impl Json {
         })
     }
 
-    fn text(text: &str) -> Result<Self, String> {
-        let mut ops = parse(text)?;
+    fn text(text: &str, scope: &mut Scope<'_, '_>) -> ConfigResult<Self> {
+        let mut ops = parse(text, scope)?;
         Ok(match (ops.pop(), ops.is_empty()) {
             (Some(Op::Command(command)), true) => Self::Typed(command),
             (Some(Op::Literal(text)), true) => literal(&text),
@@ -76,7 +78,7 @@ impl Json {
             Self::Literal(text) => out.extend_from_slice(text),
             Self::Typed(command) => {
                 scratch.clear();
-                match command.write(scratch, cx) {
+                match command.write_json(scratch, cx) {
                     None => out.extend_from_slice(b"null"),
                     Some(Kind::Text) => write_string(scratch, out),
                     Some(Kind::Number | Kind::Json) => out.extend_from_slice(scratch),
@@ -129,7 +131,7 @@ impl Json {
         match self {
             Self::Typed(command) => {
                 scratch.clear();
-                command.write(scratch, cx).is_none()
+                command.write_json(scratch, cx).is_none()
             }
             Self::Literal(text) => &**text == b"null",
             // A struct of which nothing is left is left out too.
@@ -151,14 +153,18 @@ fn separate(first: &mut bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes a JSON string with its quotes. What is not UTF-8 becomes the replacement character.
+/// Writes a JSON string with its quotes. In what is not UTF-8, bytes beyond ASCII are written as if they were Latin-1.
 pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let plain = |b: &u8| *b >= 0x20 && *b != b'"' && *b != b'\\';
     if text.is_ascii() && text.iter().all(plain) {
         out.extend_from_slice(text);
     } else {
-        for c in String::from_utf8_lossy(text).chars() {
+        let (text, latin) = match std::str::from_utf8(text) {
+            Ok(text) => (Cow::Borrowed(text), false),
+            Err(_) => (text.iter().map(|b| char::from(*b)).collect::<String>().into(), true),
+        };
+        for c in text.chars() {
             // Writing to a Vec cannot fail.
             let _ = match c {
                 '"' => out.write_all(b"\\\""),
@@ -168,7 +174,7 @@ pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
                 '\t' => out.write_all(b"\\t"),
                 '\u{8}' => out.write_all(b"\\b"),
                 '\u{c}' => out.write_all(b"\\f"),
-                c if c < ' ' => write!(out, "\\u{:04x}", u32::from(c)),
+                c if c < ' ' || latin && !c.is_ascii() => write!(out, "\\u{:04x}", u32::from(c)),
                 c => write!(out, "{c}"),
             };
         }
@@ -176,16 +182,22 @@ pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Writes a number: whole ones without a fraction.
+/// Writes a number with as few digits as tell it apart, with an exponent where that is shorter: 100000 is `1e+05`.
 pub(super) fn write_number(n: f64, out: &mut Vec<u8>) {
-    // Writing to a Vec cannot fail.
-    let _ = if n.is_finite() && n.fract() == 0.0 && n.abs() < 1e20 {
-        write!(out, "{}", n as i128)
-    } else if n.is_finite() {
-        write!(out, "{n}")
-    } else {
-        out.write_all(b"null")
+    if !n.is_finite() {
+        out.extend_from_slice(b"null");
+        return;
+    }
+    let plain = match n.fract() == 0.0 {
+        true => format!("{n:.0}"),
+        false => format!("{n}"),
     };
+    let scientific = format!("{n:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
+    let scientific = format!("{digits}e{sign}{exponent:0>2}");
+    let shorter = if scientific.len() < plain.len() { scientific } else { plain };
+    out.extend_from_slice(shorter.as_bytes());
 }
 
 /// Writes a struct as a JSON object with its keys in order.

@@ -7,7 +7,7 @@ use xds_protos::{
 
 use super::{
     FormatCx,
-    command::{Kind, number, put},
+    command::{Kind, put},
     json::{write_number, write_struct, write_value},
 };
 use crate::{http::stream_info::Metadata, matching::struct_path};
@@ -69,7 +69,6 @@ fn write_at(root: &Struct, path: &[String], out: &mut Vec<u8>) -> Option<Kind> {
     match value.kind.as_ref()? {
         ValueKind::NullValue(_) => None,
         ValueKind::StringValue(text) => put(out, text.as_bytes()),
-        ValueKind::NumberValue(n) if n.fract() == 0.0 && (0.0..1e15).contains(n) => number(out, *n as u128),
         ValueKind::NumberValue(n) => {
             write_number(*n, out);
             Some(Kind::Number)

@@ -5,7 +5,10 @@
 //! for JSON.
 
 mod arguments;
+mod coalesce;
 mod command;
+mod commands;
+mod date;
 mod grpc_status;
 mod json;
 mod metadata;
@@ -16,13 +19,14 @@ mod time;
 mod values;
 
 use xds_protos::envoy::config::core::v3::{
-    JsonFormatOptions, SubstitutionFormatString as Proto, TypedExtensionConfig, substitution_format_string,
+    JsonFormatOptions, SubstitutionFormatString as Proto, substitution_format_string,
 };
 
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult, read_data_source},
+    config::{BuildCx, ConfigResult, read_data_source},
     http::{RequestHead, ResponseHead, StreamInfo},
 };
+pub use commands::{CommandParser, CommandParserFactory, Commands, Extended, LiveText};
 pub use percent::decode as percent_decode;
 
 use command::Command;
@@ -72,14 +76,24 @@ impl Format {
         Self::text(text, false, cx)
     }
 
+    /// Compiles a text format that may use the commands of extensions.
+    pub fn parse_with(text: &str, commands: &Commands, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        Ok(Self {
+            body: Body::Text(parse::parse(text, &mut Scope { commands, cx })?),
+            omit_empty: false,
+            content_type: None,
+        })
+    }
+
     /// Compiles a text format in which a missing value is nothing instead of `-`: header values.
     pub fn parse_omit_empty(text: &str, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         Self::text(text, true, cx)
     }
 
-    fn text(text: &str, omit_empty: bool, cx: &BuildCx<'_>) -> ConfigResult<Self> {
+    fn text(text: &str, omit_empty: bool, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let commands = &Commands::default();
         Ok(Self {
-            body: Body::Text(parse::parse(text).map_err(|e| cx.error(e))?),
+            body: Body::Text(parse::parse(text, &mut Scope { commands, cx })?),
             omit_empty,
             content_type: None,
         })
@@ -96,18 +110,20 @@ impl Format {
                 ignored { sort_properties: "properties are always sorted" }
             });
         }
-        cx.each("formatters", formatters, known_formatter)?;
+        let commands = &Commands::build(formatters, cx)?;
         let body = match format {
             Some(substitution_format_string::Format::TextFormat(text)) => {
-                Body::Text(parse::parse(&text).map_err(|e| cx.error_at("text_format", e))?)
+                Body::Text(cx.field("text_format", |cx| parse::parse(&text, &mut Scope { commands, cx }))?)
             }
             Some(substitution_format_string::Format::TextFormatSource(source)) => {
                 let bytes = cx.field("text_format_source", |cx| read_data_source(source, cx))?;
                 let text = String::from_utf8_lossy(&bytes);
-                Body::Text(parse::parse(&text).map_err(|e| cx.error_at("text_format_source", e))?)
+                Body::Text(cx.field("text_format_source", |cx| {
+                    parse::parse(&text, &mut Scope { commands, cx })
+                })?)
             }
             Some(substitution_format_string::Format::JsonFormat(json)) => {
-                Body::Json(Json::build(json).map_err(|e| cx.error_at("json_format", e))?)
+                Body::Json(cx.field("json_format", |cx| Json::build(json, &mut Scope { commands, cx }))?)
             }
             None => return Err(cx.error_at("format", "value is required")),
         };
@@ -124,8 +140,9 @@ impl Format {
         omit_empty_values: bool,
         cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Self> {
+        let commands = &Commands::default();
         Ok(Self {
-            body: Body::Json(Json::build(proto).map_err(|e| cx.error(e))?),
+            body: Body::Json(Json::build(proto, &mut Scope { commands, cx })?),
             omit_empty: omit_empty_values,
             content_type: None,
         })
@@ -185,18 +202,10 @@ fn write_text(ops: &[Op], omit_empty: bool, out: &mut Vec<u8>, cx: &FormatCx<'_>
     }
 }
 
-/// Formatter extensions; the operators of the known ones are always there.
-pub fn known_formatter(proto: TypedExtensionConfig, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
-    const KNOWN: [&str; 3] = [
-        "envoy.extensions.formatter.cel.v3.Cel",
-        "envoy.extensions.formatter.metadata.v3.Metadata",
-        "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
-    ];
-    let TypedExtensionConfig { name, typed_config } = proto;
-    match typed_config {
-        Some(any) if KNOWN.contains(&any.type_name()) => Ok(()),
-        _ => Err(cx.error(format!("Formatter not found: {name}"))),
-    }
+/// What a format is compiled with.
+struct Scope<'a, 'b> {
+    commands: &'a Commands,
+    cx: &'a mut BuildCx<'b>,
 }
 
 #[cfg(test)]

@@ -194,17 +194,11 @@ const TABLE: &[(&str, Plain)] = &[
     ("UPSTREAM_LOCAL_ADDRESS", |cx, out| {
         address(out, cx.info.upstream.local_address.as_ref()?)
     }),
-    ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", |cx, out| {
-        without_port(out, cx.info.upstream.local_address.as_ref()?)
-    }),
     ("UPSTREAM_LOCAL_PORT", |cx, out| {
         port(out, cx.info.upstream.local_address.as_ref()?)
     }),
     ("UPSTREAM_REMOTE_ADDRESS", |cx, out| {
         address(out, cx.info.upstream.remote_address.as_ref()?)
-    }),
-    ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", |cx, out| {
-        without_port(out, cx.info.upstream.remote_address.as_ref()?)
     }),
     ("UPSTREAM_REMOTE_PORT", |cx, out| {
         port(out, cx.info.upstream.remote_address.as_ref()?)
@@ -257,9 +251,6 @@ const TABLE: &[(&str, Plain)] = &[
     ("DOWNSTREAM_LOCAL_ADDRESS", |cx, out| {
         address(out, &cx.info.connection.local_address)
     }),
-    ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", |cx, out| {
-        without_port(out, &cx.info.connection.local_address)
-    }),
     ("DOWNSTREAM_LOCAL_PORT", |cx, out| {
         port(out, &cx.info.connection.local_address)
     }),
@@ -268,9 +259,6 @@ const TABLE: &[(&str, Plain)] = &[
     }),
     ("DOWNSTREAM_DIRECT_LOCAL_ADDRESS", |cx, out| {
         address(out, &cx.info.connection.local_address)
-    }),
-    ("DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", |cx, out| {
-        without_port(out, &cx.info.connection.local_address)
     }),
     ("DOWNSTREAM_DIRECT_LOCAL_PORT", |cx, out| {
         port(out, &cx.info.connection.local_address)
@@ -281,15 +269,9 @@ const TABLE: &[(&str, Plain)] = &[
     ("DOWNSTREAM_REMOTE_ADDRESS", |cx, out| {
         address(out, cx.info.remote_address())
     }),
-    ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", |cx, out| {
-        without_port(out, cx.info.remote_address())
-    }),
     ("DOWNSTREAM_REMOTE_PORT", |cx, out| port(out, cx.info.remote_address())),
     ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", |cx, out| {
         address(out, &cx.info.connection.direct_remote_address)
-    }),
-    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", |cx, out| {
-        without_port(out, &cx.info.connection.direct_remote_address)
     }),
     ("DOWNSTREAM_DIRECT_REMOTE_PORT", |cx, out| {
         port(out, &cx.info.connection.direct_remote_address)

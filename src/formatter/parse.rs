@@ -1,9 +1,10 @@
 //! The grammar: literals, `%%`, and `%COMMAND(arguments):length%`.
 
-use super::{Op, command::Command};
+use super::{Op, Scope, command::Command};
+use crate::config::ConfigResult;
 
 /// Compiles a text; errors in Envoy's words.
-pub(super) fn parse(format: &str) -> Result<Vec<Op>, String> {
+pub(super) fn parse(format: &str, scope: &mut Scope<'_, '_>) -> ConfigResult<Vec<Op>> {
     let mut ops = Vec::new();
     let mut literal = String::new();
     let mut rest = format;
@@ -17,10 +18,13 @@ pub(super) fn parse(format: &str) -> Result<Vec<Op>, String> {
         }
         let token = Token::read(after).ok_or_else(|| {
             let position = format.len() - rest.len() + at;
-            format!("Incorrect configuration: {format}. Couldn't find valid command at position {position}")
+            scope.cx.error(format!(
+                "Incorrect configuration: {format}. Couldn't find valid command at position {position}"
+            ))
         })?;
         flush(&mut literal, &mut ops);
-        ops.push(Op::Command(Command::build(
+        ops.push(Op::Command(Command::build_in(
+            scope,
             token.command,
             token.arguments,
             token.length,
@@ -81,6 +85,7 @@ impl<'f> Token<'f> {
         if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        Some((length.parse().ok(), rest))
+        // A length that no number holds makes it no command.
+        Some((Some(length.parse().ok()?), rest))
     }
 }

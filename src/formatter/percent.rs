@@ -25,3 +25,36 @@ pub fn decode(text: &str) -> Cow<'_, [u8]> {
     }
     Cow::Owned(out)
 }
+
+/// Undoes percent encoding where a visible character comes out of it, and drops the percent sign of a broken escape:
+/// what Envoy's URL library does to a whole query.
+pub(super) fn decode_visible(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let digits = after.get(..2).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+        match digits.and_then(|d| u8::from_str_radix(d, 16).ok()) {
+            // Too near the end to be an escape.
+            None if after.len() < 2 => {
+                out.push('%');
+                rest = after;
+            }
+            Some(b @ b'!'..=b'~') if !matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'{' | b'|' | b'}') => {
+                out.push(char::from(b));
+                rest = &after[2..];
+            }
+            Some(_) => {
+                out.push_str(&rest[at..at + 3]);
+                rest = &after[2..];
+            }
+            None => rest = after,
+        }
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}

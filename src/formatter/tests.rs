@@ -103,12 +103,20 @@ fn operators() {
             "h:1 up 200 -",
         ),
         (
-            "%REQ_WITHOUT_QUERY(:path)% %PATH% %PATH(NQ)% %PATH(WQ:PATH)% %PATH(NQ:PATH):2%",
-            "/p /orig?o /orig /p?x=a%20b&y /p",
+            "%PATH% %PATH(NQ)% %PATH(WQ:PATH)% %PATH(NQ:PATH):2%",
+            "/orig?o /orig /p?x=a%20b&y /p",
         ),
         (
             "%QUERY_PARAM(x)% %QUERY_PARAM(z)% %QUERY_PARAMS(ORIG)%",
             "a b - x=a%20b&y",
+        ),
+        (
+            "%COALESCE({\"operators\":[\"ROUTE_NAME\",{\"command\":\"REQ\",\"param\":\"x-a\"}]})% %REQUEST_HEADER(no?x-a)%",
+            "1 1",
+        ),
+        (
+            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(8)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %CEL(1e5)%",
+            "10.0.0.0/8 10.0.0.1 100000",
         ),
         (
             "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%",
@@ -310,6 +318,11 @@ fn refused_in_envoys_words() {
         ("COMMON_DURATION(a)", "Invalid common duration configuration: a."),
         ("COMMON_DURATION(a:b:c)", "Invalid common duration precision: c."),
         ("METADATA(XX:a)", "XX is not supported type of metadata"),
+        ("REQ_WITHOUT_QUERY(:path)", "Not supported field in StreamInfo: REQ_WITHOUT_QUERY"),
+        (
+            "COALESCE({\"operators\":[\"NOPE\"]})",
+            "COALESCE: failed to parse operator at index 0: unknown command: 'NOPE'",
+        ),
         (
             "FILTER_STATE",
             "Invalid filter state configuration, key cannot be empty.",

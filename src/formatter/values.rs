@@ -3,6 +3,7 @@
 use std::{io::Write, net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, Version};
+use ipnet::IpNet;
 
 use super::{
     FormatCx,
@@ -108,14 +109,31 @@ pub(super) fn without_port(out: &mut Vec<u8>, address: &Address) -> Option<Kind>
     Some(Kind::Text)
 }
 
+/// The network of so many bits that an address is in: more than it has are all of them, fewer than none are an error,
+/// which is written as nothing.
+pub(super) fn masked(out: &mut Vec<u8>, address: &Address, bits: i64) -> Option<Kind> {
+    let Some(ip) = address.ip() else {
+        return without_port(out, address);
+    };
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let Ok(bits) = u8::try_from(bits.min(most)) else {
+        return put(out, b"");
+    };
+    if let Ok(network) = IpNet::new(ip, bits) {
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{}", network.trunc());
+    }
+    Some(Kind::Text)
+}
+
 pub(super) fn port(out: &mut Vec<u8>, address: &Address) -> Option<Kind> {
     count(out, u64::from(address.port()?))
 }
 
 pub(super) fn endpoint(out: &mut Vec<u8>, address: &Address) -> Option<Kind> {
     match address {
-        Address::Internal { endpoint, .. } => text(out, Some(endpoint)),
-        Address::Ip(_) | Address::Pipe(_) => None,
+        Address::Internal { endpoint, .. } => put(out, endpoint.as_bytes()),
+        Address::Ip(_) | Address::Pipe(_) => put(out, b""),
     }
 }
 

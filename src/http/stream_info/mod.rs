@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     rc::Rc,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
@@ -87,7 +87,7 @@ pub struct UpstreamInfo {
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`
     pub transport_failure: Option<String>,
     /// Time from connect to established, of the connection used: `%CONNECTION_POOL_READY_DURATION%`.
-    pub pool_ready: Option<std::time::Duration>,
+    pub pool_ready: Option<Duration>,
     /// `Cluster.metadata`: `%CLUSTER_METADATA(..)%`.
     pub cluster_metadata: Option<Arc<Metadata>>,
     /// Hosts tried before `host`, in order: `%UPSTREAM_HOSTS_ATTEMPTED%`. A first attempt costs nothing.
@@ -184,7 +184,7 @@ impl StreamInfo {
     pub fn new(connection: Rc<ConnectionInfo>, protocol: Option<Version>) -> Self {
         Self {
             connection,
-            start_time: SystemTime::now(),
+            start_time: now_in_micros(),
             start: Instant::now(),
             end: None,
             protocol,
@@ -219,4 +219,10 @@ impl StreamInfo {
     pub fn remote_address(&self) -> &Address {
         self.remote_address.as_ref().unwrap_or(&self.connection.remote_address)
     }
+}
+
+/// The wall clock, whose smallest unit is Envoy's: a microsecond.
+fn now_in_micros() -> SystemTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

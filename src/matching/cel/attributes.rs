@@ -484,17 +484,3 @@ fn plain(value: &ProtoValue) -> Value {
         Some(Kind::ListValue(l)) => Value::List(Arc::new(l.values.iter().map(plain).collect())),
     }
 }
-
-/// A value as a log shows it; none for those that have no text.
-pub(super) fn print(value: &Value) -> Option<String> {
-    Some(match value {
-        Value::Bool(b) => b.to_string(),
-        Value::Int(i) => i.to_string(),
-        Value::UInt(u) => u.to_string(),
-        Value::Float(f) => f.to_string(),
-        Value::String(s) => s.to_string(),
-        Value::Bytes(b) => String::from_utf8_lossy(b).into_owned(),
-        Value::Null => "NULL".to_owned(),
-        _ => return None,
-    })
-}

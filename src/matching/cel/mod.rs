@@ -8,12 +8,20 @@
 
 mod attributes;
 mod check;
+mod print;
 mod proto;
 
 use std::sync::{Arc, LazyLock};
 
 use cel::{Context, Env, IdedExpr, Value, extensions, parser::PrattParser};
-use xds_protos::{cel::expr as cel_proto, google::api::expr::v1alpha1, prost::Message};
+use xds_protos::{
+    cel::expr as cel_proto,
+    google::{
+        api::expr::v1alpha1,
+        protobuf::{Value as JsonValue, value::Kind},
+    },
+    prost::Message,
+};
 
 pub use check::CelOptions;
 
@@ -104,7 +112,13 @@ impl CelExpression {
 
     /// Its value here as `%CEL(..)%` shows it.
     pub fn text(&self, cx: &MatchCx<'_>) -> Option<String> {
-        self.evaluate(cx).and_then(|v| attributes::print(&v))
+        self.evaluate(cx).and_then(|v| print::text(&v))
+    }
+
+    /// Its value here as `%TYPED_CEL(..)%` shows it in JSON; none for what JSON has nothing for.
+    pub fn json(&self, cx: &MatchCx<'_>) -> Option<JsonValue> {
+        let json = print::json(&self.evaluate(cx)?)?;
+        (!matches!(json.kind, Some(Kind::NullValue(_)))).then_some(json)
     }
 
     fn evaluate(&self, cx: &MatchCx<'_>) -> Option<Value> {

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     access_log::{AccessLogger, AccessLoggerFactory, LogCx},
     config::{BuildCx, ConfigResult, DurationExt},
-    formatter::known_formatter,
+    formatter::Commands,
     server::Worker,
     stats::Stats,
     stats_block,
@@ -77,7 +77,7 @@ impl AccessLoggerFactory for Factory {
             }
             rejected { http_service: "OTLP over HTTP" }
         });
-        cx.each("formatters", formatters, known_formatter)?;
+        let commands = Commands::build(formatters, cx)?;
         let service = match (common_config, grpc_service) {
             (Some(_), Some(_)) => {
                 return Err(cx.error(
@@ -99,7 +99,7 @@ impl AccessLoggerFactory for Factory {
                 ));
             }
         };
-        let format = RecordFormat::build(body, attributes, cx)?;
+        let format = RecordFormat::build(body, attributes, &commands, cx)?;
         let resource = Resource {
             attributes: match disable_builtin_labels {
                 true => Vec::new(),

@@ -8,7 +8,7 @@ use super::proto::LogRecord;
 use crate::{
     access_log::LogCx,
     config::{BuildCx, ConfigResult},
-    formatter::{Format, FormatCx},
+    formatter::{Commands, Format, FormatCx},
 };
 
 /// What records are made of.
@@ -30,11 +30,13 @@ impl RecordFormat {
     pub(super) fn build(
         body: Option<AnyValue>,
         attributes: Option<KeyValueList>,
+        commands: &Commands,
         cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Self> {
+        let attributes = cx.opt("attributes", attributes, |list, cx| pairs(list, commands, cx))?;
         Ok(Self {
-            body: cx.opt("body", body, Template::build)?,
-            attributes: cx.opt("attributes", attributes, pairs)?.unwrap_or_default(),
+            body: cx.opt("body", body, |body, cx| Template::build(body, commands, cx))?,
+            attributes: attributes.unwrap_or_default(),
         })
     }
 
@@ -57,11 +59,13 @@ impl RecordFormat {
 }
 
 impl Template {
-    fn build(proto: AnyValue, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    fn build(proto: AnyValue, commands: &Commands, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         match proto.value {
-            Some(Value::StringValue(text)) => Format::parse(&text, cx).map(Self::Text),
-            Some(Value::ArrayValue(ArrayValue { values })) => cx.each("values", values, Self::build).map(Self::List),
-            Some(Value::KvlistValue(list)) => pairs(list, cx).map(Self::Map),
+            Some(Value::StringValue(text)) => Format::parse_with(&text, commands, cx).map(Self::Text),
+            Some(Value::ArrayValue(ArrayValue { values })) => cx
+                .each("values", values, |v, cx| Self::build(v, commands, cx))
+                .map(Self::List),
+            Some(Value::KvlistValue(list)) => pairs(list, commands, cx).map(Self::Map),
             _ => Err(cx.error(
                 "Only string values, nested key value lists and array values are supported in OpenTelemetry access log \
                  format.",
@@ -88,9 +92,11 @@ impl Template {
     }
 }
 
-fn pairs(list: KeyValueList, cx: &mut BuildCx<'_>) -> ConfigResult<Vec<(String, Template)>> {
+fn pairs(list: KeyValueList, commands: &Commands, cx: &mut BuildCx<'_>) -> ConfigResult<Vec<(String, Template)>> {
     cx.each("values", list.values, |pair, cx| {
-        let template = cx.field("value", |cx| Template::build(pair.value.unwrap_or_default(), cx))?;
+        let template = cx.field("value", |cx| {
+            Template::build(pair.value.unwrap_or_default(), commands, cx)
+        })?;
         Ok((pair.key, template))
     })
 }

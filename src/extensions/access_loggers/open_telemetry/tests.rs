@@ -13,7 +13,12 @@ fn proto(yaml: &str) -> Proto {
 
 fn format(yaml: &str) -> ConfigResult<RecordFormat> {
     let proto = proto(yaml);
-    RecordFormat::build(proto.body, proto.attributes, &mut BuildCx::new(&server()))
+    RecordFormat::build(
+        proto.body,
+        proto.attributes,
+        &Default::default(),
+        &mut BuildCx::new(&server()),
+    )
 }
 
 #[test]
