@@ -196,7 +196,11 @@ pub(super) fn write_number(n: f64, out: &mut Vec<u8>) {
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));
     let scientific = format!("{digits}e{sign}{exponent:0>2}");
-    let shorter = if scientific.len() < plain.len() { scientific } else { plain };
+    let shorter = if scientific.len() < plain.len() {
+        scientific
+    } else {
+        plain
+    };
     out.extend_from_slice(shorter.as_bytes());
 }
 

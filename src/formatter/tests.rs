@@ -318,7 +318,10 @@ fn refused_in_envoys_words() {
         ("COMMON_DURATION(a)", "Invalid common duration configuration: a."),
         ("COMMON_DURATION(a:b:c)", "Invalid common duration precision: c."),
         ("METADATA(XX:a)", "XX is not supported type of metadata"),
-        ("REQ_WITHOUT_QUERY(:path)", "Not supported field in StreamInfo: REQ_WITHOUT_QUERY"),
+        (
+            "REQ_WITHOUT_QUERY(:path)",
+            "Not supported field in StreamInfo: REQ_WITHOUT_QUERY",
+        ),
         (
             "COALESCE({\"operators\":[\"NOPE\"]})",
             "COALESCE: failed to parse operator at index 0: unknown command: 'NOPE'",
