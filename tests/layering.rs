@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("stats", &["config"]),
     ("runtime", &["config", "stats"]),
     ("http", &["config", "net", "route", "upstream"]),
-    ("http::codec", &["http", "net"]),
+    ("http::codec", &["http", "net", "stats"]),
     ("matching", &["config", "http", "net"]),
     ("formatter", &["config", "http", "matching", "net", "upstream", "stats"]),
     (

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{Flag, codec::RequestBody};
+use super::{
+    Flag,
+    codec::{Http2Body, RequestBody},
+};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,9 @@ pub enum BodyError {
     /// The codec's error: a reset, a malformed chunk, a closed connection.
     #[error(transparent)]
     Codec(#[from] hyper::Error),
+    /// The HTTP/2 codec's error: a reset, or the end of its connection.
+    #[error(transparent)]
+    Http2(h2::Error),
     /// A gRPC or HTTP/2 layer's error, of side calls.
     #[error(transparent)]
     Other(Box<dyn StdError + Send + Sync>),
@@ -52,10 +58,12 @@ pub enum Body {
     Empty,
     /// All bytes at once.
     Full(Bytes),
-    /// Straight from hyper: of HTTP/2 downstream, or of upstream.
+    /// Straight from hyper: of upstream.
     Incoming(Incoming),
     /// Straight from the HTTP/1 codec.
     Http1(RequestBody),
+    /// Straight from the HTTP/2 codec.
+    Http2(Http2Body),
     /// Wrapped by filters, or made by hand.
     Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
 }
@@ -84,6 +92,7 @@ impl std::fmt::Debug for Body {
             Self::Full(_) => "Full",
             Self::Incoming(_) => "Incoming",
             Self::Http1(_) => "Http1",
+            Self::Http2(_) => "Http2",
             Self::Boxed(_) => "Boxed",
         })
     }
@@ -102,6 +111,7 @@ impl HttpBody for Body {
             },
             Self::Incoming(b) => Pin::new(b).poll_frame(cx).map_err(BodyError::Codec),
             Self::Http1(b) => Pin::new(b).poll_frame(cx),
+            Self::Http2(b) => Pin::new(b).poll_frame(cx),
             Self::Boxed(b) => b.as_mut().poll_frame(cx),
         }
     }
@@ -112,6 +122,7 @@ impl HttpBody for Body {
             Self::Full(_) => false,
             Self::Incoming(b) => b.is_end_stream(),
             Self::Http1(b) => b.is_end_stream(),
+            Self::Http2(b) => b.is_end_stream(),
             Self::Boxed(b) => b.is_end_stream(),
         }
     }
@@ -122,6 +133,7 @@ impl HttpBody for Body {
             Self::Full(b) => SizeHint::with_exact(b.len() as u64),
             Self::Incoming(b) => b.size_hint(),
             Self::Http1(b) => b.size_hint(),
+            Self::Http2(b) => b.size_hint(),
             Self::Boxed(b) => b.size_hint(),
         }
     }

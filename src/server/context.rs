@@ -169,9 +169,9 @@ impl ServerContext {
         }
     }
 
-    /// An HTTP/2 connection of a listener opens.
-    pub fn note_http2(&self) {
-        self.http2_stats.get_or_init(|| self.stats.root().block());
+    /// `http2.*`, for an HTTP/2 connection of a listener that opens.
+    pub fn http2_stats(&self) -> &Stats<Http2CodecStats> {
+        self.http2_stats.get_or_init(|| self.stats.root().block())
     }
 
     /// Moves on to another state.

@@ -104,16 +104,7 @@ impl UpstreamFailure {
 impl From<&hyper::Error> for UpstreamFailure {
     fn from(error: &hyper::Error) -> Self {
         if let Some(h2) = find_source::<h2::Error>(error) {
-            return match h2.reason() {
-                Some(h2::Reason::REFUSED_STREAM) => Self::RemoteRefusedStream,
-                // A stream above the last one of a GOAWAY was not looked at.
-                _ if h2.is_go_away() && h2.is_remote() => Self::RemoteRefusedStream,
-                _ if h2.is_reset() && h2.is_remote() => Self::RemoteReset,
-                Some(h2::Reason::PROTOCOL_ERROR | h2::Reason::FRAME_SIZE_ERROR | h2::Reason::COMPRESSION_ERROR) => {
-                    Self::ProtocolError(h2.to_string().into())
-                }
-                _ => Self::ConnectionTermination,
-            };
+            return Self::of_http2(h2);
         }
         if error.is_parse() {
             return Self::ProtocolError(error.to_string().into());
@@ -126,11 +117,26 @@ impl From<&hyper::Error> for UpstreamFailure {
 }
 
 impl UpstreamFailure {
+    /// Sorts an error of the HTTP/2 codec.
+    pub fn of_http2(error: &h2::Error) -> Self {
+        match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => Self::RemoteRefusedStream,
+            // A stream above the last one of a GOAWAY was not looked at.
+            _ if error.is_go_away() && error.is_remote() => Self::RemoteRefusedStream,
+            _ if error.is_reset() && error.is_remote() => Self::RemoteReset,
+            Some(h2::Reason::PROTOCOL_ERROR | h2::Reason::FRAME_SIZE_ERROR | h2::Reason::COMPRESSION_ERROR) => {
+                Self::ProtocolError(error.to_string().into())
+            }
+            _ => Self::ConnectionTermination,
+        }
+    }
+
     /// Sorts the error of a response body. HTTP/1 knows no reset: what ends before its end is malformed.
     pub fn of_body(error: &BodyError) -> Self {
         match error {
             BodyError::Codec(error) if find_source::<h2::Error>(error).is_some() => error.into(),
             BodyError::Codec(error) => Self::ProtocolError(error.to_string().into()),
+            BodyError::Http2(error) => Self::of_http2(error),
             other => Self::RequestBody(other.to_string().into()),
         }
     }

@@ -47,6 +47,7 @@ pub use pool::{
     HttpPool, Informed, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo,
     UpstreamResponse,
 };
-pub use stats::{ClusterManagerStats, ClusterStats, Http1CodecStats, Http2CodecStats, MembershipStats, UpdateStats};
+pub use crate::http::codec::Http2CodecStats;
+pub use stats::{ClusterManagerStats, ClusterStats, Http1CodecStats, MembershipStats, UpdateStats};
 pub use transport_socket::{ClientTransport, TransportCx, TransportSocket, TransportSockets};
 pub use worker::{ClusterMsg, WorkerClusters};

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::frames::Frame;
+
 /// A case file as it was read: its id and its YAML, not yet substituted for one side.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -163,6 +165,8 @@ pub struct Upstream {
     pub paths: BTreeMap<String, Reply>,
     /// What a `tcp` upstream does with a connection; default: echo.
     pub tcp: Vec<Step>,
+    /// What a `frames` upstream does with each connection.
+    pub frames: Vec<Frame>,
     /// Compare how many connections it saw.
     pub count_connections: bool,
 }
@@ -174,6 +178,8 @@ pub enum UpstreamProtocol {
     H1,
     H2,
     Tcp,
+    /// HTTP/2 frame by frame.
+    Frames,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -308,6 +314,8 @@ pub struct RequestFields {
     pub connection: Option<String>,
     /// A scripted HTTP/1 connection instead of one request.
     pub steps: Vec<Step>,
+    /// A scripted HTTP/2 connection instead of one request.
+    pub frames: Vec<Frame>,
     /// Wait until the proxy closes the connection, and record how.
     pub wait_close: bool,
     /// Go on with the next request while this one runs.

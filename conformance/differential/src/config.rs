@@ -178,7 +178,7 @@ fn cluster(case: &Case, scope: &Scope, name: &str) -> Result<Option<Value>> {
     let h2 = |m: &String| {
         case.upstreams
             .get(m)
-            .is_some_and(|u| u.protocol == UpstreamProtocol::H2)
+            .is_some_and(|u| u.protocol != UpstreamProtocol::H1 && u.protocol != UpstreamProtocol::Tcp)
     };
     if members.iter().any(h2) {
         merge(

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod diff;
+pub mod frames;
 pub mod oracle;
 pub mod outcome;
 pub mod ports;

@@ -1,10 +1,12 @@
-//! The downstream codecs: HTTP/1 is our own, HTTP/2 is hyper's, whose connection types are named only here.
+//! The downstream codecs: HTTP/1 is our own, HTTP/2 runs on the h2 library, whose connection is named only here and
+//! in the upstream pool.
 //!
 //! [`serve`] finds out which protocol the client speaks, runs it, and calls a [`Handler`] for each
 //! request.
 
-mod counted;
+mod date;
 mod detect;
+mod handle;
 mod http1;
 mod http2;
 mod reason;
@@ -13,9 +15,12 @@ mod upgrade;
 use std::{rc::Rc, time::Duration};
 
 use super::{Body, RequestHead, ResponseHead};
+use crate::stats::Stats;
 
 pub use detect::serve;
-pub use http1::{CodecError, RequestBody, StreamHandle};
+pub use handle::StreamHandle;
+pub use http1::{CodecError, RequestBody};
+pub use http2::{FloodLimits, Http2Body, Http2CodecStats, Keepalive, Reset};
 pub use upgrade::Upgrade;
 
 /// `HttpConnectionManager.codec_type`
@@ -121,8 +126,12 @@ pub struct H2Options {
     pub header_table: Option<u32>,
     /// `allow_connect`: extended CONNECT.
     pub allow_connect: bool,
-    /// `connection_keepalive`: interval and timeout.
-    pub keepalive: Option<(Duration, Duration)>,
+    /// `connection_keepalive`
+    pub keepalive: Option<Keepalive>,
+    /// What a client may send that carries nothing.
+    pub floods: FloodLimits,
+    /// `override_stream_error_on_invalid_http_message`: a broken message ends its stream only.
+    pub stream_errors: bool,
 }
 
 impl Default for H2Options {
@@ -134,6 +143,8 @@ impl Default for H2Options {
             header_table: None,
             allow_connect: false,
             keepalive: None,
+            floods: FloodLimits::default(),
+            stream_errors: false,
         }
     }
 }
@@ -164,6 +175,12 @@ pub trait Handler {
 
     /// The client went away in the middle of a request's head.
     fn head_cut(self: Rc<Self>);
+
+    /// A stream was reset before it became a request.
+    fn stream_refused(self: Rc<Self>, reset: Reset);
+
+    /// `http2.*`
+    fn http2_stats(&self) -> Stats<Http2CodecStats>;
 
     /// Bytes read and written since the last call.
     fn count_bytes(&self, read: u64, written: u64);

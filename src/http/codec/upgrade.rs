@@ -1,26 +1,23 @@
-//! Taking over a connection's bytes after an upgrade.
+//! Taking over bytes after an upgrade.
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
 use crate::net::Stream;
 
-/// A promise of raw bytes.
-pub enum Upgrade {
-    /// Those of a connection, once the 101 or the 2xx to CONNECT has been written.
-    Http1(oneshot::Receiver<Stream>),
-    /// Those of a stream of extended CONNECT.
-    Http2(OnUpgrade),
-}
+/// A promise of raw bytes: those of an HTTP/1 connection once the 101 or the 2xx to CONNECT has been written, or those
+/// of an HTTP/2 stream.
+pub struct Upgrade(oneshot::Receiver<Stream>);
 
 impl Upgrade {
+    /// The promise, and where it is kept.
+    pub(super) fn new() -> (oneshot::Sender<Stream>, Self) {
+        let (taker, taken) = oneshot::channel();
+        (taker, Self(taken))
+    }
+
     /// Waits until the response has been written, then hands the bytes over; none when the connection broke.
     pub async fn take(self) -> Option<Stream> {
-        match self {
-            Self::Http1(stream) => stream.await.ok(),
-            Self::Http2(stream) => Some(Stream::Other(Box::pin(TokioIo::new(stream.await.ok()?)))),
-        }
+        self.0.await.ok()
     }
 }
 

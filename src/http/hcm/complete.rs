@@ -19,7 +19,7 @@ use crate::{
     access_log::LogCx,
     http::{
         Body, BodyError, Flag, Informational, RequestHead, ResponseHead, Scheme, StreamInfo,
-        codec::StreamHandle,
+        codec::{Reset, StreamHandle},
         filter::{FilterCx, HttpFilter},
         stream_info::Progress,
     },
@@ -85,6 +85,13 @@ impl Active {
         })
     }
 
+    /// A stream that was reset before it became a request.
+    pub(super) fn refused(hcm: Rc<HcmConnection>, reset: Reset) -> Box<Self> {
+        let mut active = Self::without_request(hcm);
+        active.handle = StreamHandle::refused(reset);
+        active
+    }
+
     /// A stream whose request never came, or not whole.
     pub(super) fn without_request(hcm: Rc<HcmConnection>) -> Box<Self> {
         let head = RequestHead {
@@ -93,7 +100,7 @@ impl Active {
             authority: None,
             path: None,
             protocol: None,
-            version: Version::HTTP_11,
+            version: hcm.version.get(),
             headers: HeaderMap::new(),
         };
         let mut active = Self::start(hcm, head, 0, StreamHandle::default());
@@ -128,6 +135,13 @@ impl Active {
             if let Some(fault) = self.handle.fault() {
                 info.flags.set(Flag::DownstreamProtocolError);
                 info.response_code_details = Some(fault.details().into());
+            } else if let Some(reset) = self.handle.reset() {
+                let (flag, details) = match reset {
+                    Reset::Remote(details) => (Flag::DownstreamRemoteReset, details),
+                    Reset::Protocol(details) => (Flag::DownstreamProtocolError, details),
+                };
+                info.flags.set(flag);
+                info.response_code_details = Some(details.into());
             } else if info.flags.is_empty() || self.response.is_none() {
                 info.flags.set(Flag::DownstreamConnectionTermination);
                 info.response_code_details = Some("downstream_remote_disconnect".into());
@@ -135,6 +149,9 @@ impl Active {
             if self.response.is_none() {
                 info.response_code = None;
             }
+            self.hcm.stats().downstream_rq_rx_reset.inc();
+        } else if self.head.version == Version::HTTP_2 && !info.progress.request_complete.get() && self.upgrade.is_none() {
+            // The rest of the request is reset.
             self.hcm.stats().downstream_rq_rx_reset.inc();
         }
         for (name, filter) in self.filters.iter_mut().rev() {

@@ -193,8 +193,6 @@ pub struct HcmConfig {
     pub strip_any_port: bool,
     /// `strip_trailing_host_dot`
     pub strip_trailing_dot: bool,
-    /// `common_http_protocol_options.headers_with_underscores_action`
-    pub underscores: HeadersWithUnderscoresAction,
     /// `http_protocol_options.default_host_for_http_10`
     pub default_host: Option<HeaderValue>,
     /// `local_reply_config`
@@ -390,7 +388,6 @@ impl HcmConfig {
             strip_matching_port: strip_matching_host_port,
             strip_any_port: matches!(strip_port_mode, Some(StripPortMode::StripAnyHostPort(true))),
             strip_trailing_dot: strip_trailing_host_dot,
-            underscores: common.underscores,
             default_host,
             local_replies: cx.field("local_reply_config", |cx| LocalReplies::build(local_reply_config, cx))?,
             early_mutations: cx.each(

@@ -8,7 +8,7 @@ use super::{HcmConfig, complete::Active, request, stats::HcmStats};
 use crate::{
     http::{
         Body, ConnectionInfo, ResponseHead, Scheme,
-        codec::{self, CloseReason, CodecError, CodecRequest, Handler},
+        codec::{self, CloseReason, CodecError, CodecRequest, Handler, Http2CodecStats, Reset},
     },
     network_filter::Connection,
     server::{Drain, Worker},
@@ -199,6 +199,15 @@ impl Handler for HcmConnection {
         drop(Active::without_request(self));
     }
 
+    fn stream_refused(self: Rc<Self>, reset: Reset) {
+        // Its drop logs the reset.
+        drop(Active::refused(self, reset));
+    }
+
+    fn http2_stats(&self) -> Stats<Http2CodecStats> {
+        self.worker.server.http2_stats().clone()
+    }
+
     fn count_bytes(&self, read: u64, written: u64) {
         let stats = self.stats();
         stats.downstream_cx_rx_bytes_total.add(read);
@@ -210,7 +219,6 @@ impl Handler for HcmConnection {
         let stats = self.stats();
         match version {
             Version::HTTP_2 => {
-                self.worker.server.note_http2();
                 stats.downstream_cx_http2_total.inc();
                 stats.downstream_cx_http2_active.inc();
             }
@@ -229,6 +237,10 @@ impl Handler for HcmConnection {
             CloseReason::DelayedClose => {
                 stats.downstream_cx_delayed_close_timeout.inc();
                 return;
+            }
+            // HTTP/1 counts what it refuses.
+            CloseReason::ProtocolError if self.version.get() == Version::HTTP_2 => {
+                stats.downstream_cx_protocol_error.inc();
             }
             CloseReason::Drain | CloseReason::ProtocolError | CloseReason::Local | CloseReason::Remote => {}
         }

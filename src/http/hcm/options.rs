@@ -10,7 +10,7 @@ use xds_protos::envoy::config::core::v3::{
 
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, duration},
-    http::codec::H2Options,
+    http::codec::{FloodLimits, H2Options, Keepalive},
 };
 
 /// `common_http_protocol_options`
@@ -113,17 +113,14 @@ pub(super) fn http2(proto: Http2ProtocolOptions, cx: &mut BuildCx<'_>) -> Config
     coverage!(cx, proto => Http2ProtocolOptions {
         supported {
             hpack_table_size, max_concurrent_streams, initial_stream_window_size, initial_connection_window_size,
-            allow_connect, connection_keepalive
+            allow_connect, connection_keepalive, max_consecutive_inbound_frames_with_empty_payload,
+            max_inbound_priority_frames_per_stream, max_inbound_window_update_frames_per_data_frame_sent,
+            stream_error_on_invalid_http_messaging, override_stream_error_on_invalid_http_message
         }
         ignored {
             allow_metadata: "METADATA frames are dropped",
-            max_outbound_frames: "queues are bounded by flow control",
-            max_outbound_control_frames: "the codec has its own bound",
-            max_consecutive_inbound_frames_with_empty_payload: "the codec has its own bound",
-            max_inbound_priority_frames_per_stream: "priority frames are not kept",
-            max_inbound_window_update_frames_per_data_frame_sent: "window updates are not kept",
-            stream_error_on_invalid_http_messaging: "a broken message resets its stream",
-            override_stream_error_on_invalid_http_message: "a broken message resets its stream",
+            max_outbound_frames: "nothing is queued that the client's window or socket has no room for",
+            max_outbound_control_frames: "no frame is read while the answer to the last one cannot be written",
             use_oghttp2_codec: "there is one codec",
             max_metadata_size: "METADATA frames are dropped",
             enable_huffman_encoding: "always on",
@@ -141,19 +138,31 @@ pub(super) fn http2(proto: Http2ProtocolOptions, cx: &mut BuildCx<'_>) -> Config
         connection_window: initial_connection_window_size.map_or(defaults.connection_window, |v| v.value),
         header_table: hpack_table_size.map(|v| v.value),
         allow_connect,
-        keepalive: cx
-            .opt("connection_keepalive", connection_keepalive, keepalive)?
-            .flatten(),
+        keepalive: cx.opt("connection_keepalive", connection_keepalive, keepalive)?,
+        floods: FloodLimits {
+            empty_frames: max_consecutive_inbound_frames_with_empty_payload
+                .map_or(defaults.floods.empty_frames, |v| v.value),
+            priority_per_stream: max_inbound_priority_frames_per_stream
+                .map_or(defaults.floods.priority_per_stream, |v| v.value),
+            window_updates_per_data: max_inbound_window_update_frames_per_data_frame_sent
+                .map_or(defaults.floods.window_updates_per_data, |v| v.value),
+        },
+        // The newer field wins.
+        stream_errors: override_stream_error_on_invalid_http_message
+            .map_or(stream_error_on_invalid_http_messaging, |v| v.value),
     })
 }
 
-fn keepalive(proto: KeepaliveSettings, cx: &mut BuildCx<'_>) -> ConfigResult<Option<(Duration, Duration)>> {
+/// `connection_keepalive`
+fn keepalive(proto: KeepaliveSettings, cx: &mut BuildCx<'_>) -> ConfigResult<Keepalive> {
     coverage!(cx, proto => KeepaliveSettings {
-        supported { interval, timeout }
-        ignored {
-            interval_jitter: "pings go out at the full interval",
-            connection_idle_interval: "pings go out at the full interval",
-        }
+        supported { interval, timeout, interval_jitter, connection_idle_interval }
     });
-    Ok(interval.map(|i| (duration(&i), timeout.or_duration(Duration::from_secs(20)))))
+    let positive = |d: Option<xds_protos::google::protobuf::Duration>| d.map(|d| duration(&d)).filter(|d| !d.is_zero());
+    Ok(Keepalive {
+        interval: positive(interval),
+        timeout: timeout.or_duration(Duration::from_secs(20)),
+        jitter: interval_jitter.map_or(15.0, |p| p.value),
+        idle_interval: positive(connection_idle_interval),
+    })
 }

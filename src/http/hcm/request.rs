@@ -9,7 +9,6 @@ use std::{
 };
 
 use http::{HeaderMap, Method, StatusCode, Version, header};
-use xds_protos::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction as Underscores;
 
 use super::{
     HcmConfig,
@@ -251,10 +250,6 @@ fn admit(active: &mut Active, fragment: bool, first: bool) -> Result<Option<Arc<
     if head.method.as_str() == "QUERY" && !head.headers.contains_key(header::CONTENT_TYPE) {
         return Err(bad_request(active, "query_missing_content_type"));
     }
-    // HTTP/1 has done this in its codec.
-    if first && config.underscores != Underscores::Allow && head.version >= Version::HTTP_2 {
-        underscores(active)?;
-    }
     if fragment {
         return Err(bad_request(active, "path_normalization_failed"));
     }
@@ -321,27 +316,6 @@ fn admit(active: &mut Active, fragment: bool, first: bool) -> Result<Option<Arc<
 fn bad_request(active: &mut Active, details: &'static str) -> Box<LocalReply> {
     active.close = active.head.version < Version::HTTP_2;
     Box::new(LocalReply::new(StatusCode::BAD_REQUEST, "", details))
-}
-
-fn underscores(active: &mut Active) -> Result<(), Box<LocalReply>> {
-    let config = active.hcm.config.clone();
-    let named: Vec<_> = active
-        .head
-        .headers
-        .keys()
-        .filter(|n| n.as_str().contains('_'))
-        .cloned()
-        .collect();
-    for name in named {
-        if config.underscores == Underscores::RejectRequest {
-            return Err(Box::new(
-                LocalReply::new(StatusCode::BAD_REQUEST, "", "http2.unexpected_underscore")
-                    .flag(Flag::DownstreamProtocolError),
-            ));
-        }
-        active.head.headers.remove(name);
-    }
-    Ok(())
 }
 
 /// Steps 9 to 12: route, filter chain, filters, router.

@@ -181,6 +181,7 @@ impl Active {
             head.headers
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        self.handle.drain_if(|| self.hcm.should_close());
     }
 
     fn count(&self, status: StatusCode) {

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     http::{Body, BodyError, Path, RequestHead, ResponseHead},
     net::{Deadline, Stream},
-    upstream::{ConnectFailure, UpstreamFailure, stats::Http2CodecStats},
+    upstream::{ConnectFailure, Http2CodecStats, UpstreamFailure},
 };
 
 /// What requests are sent through; one for all streams of a connection.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::case::{Request, RequestFields};
 use crate::certs::Certs;
+use crate::frames::Peer;
 use crate::proxy;
 use crate::substitute::Scope;
 use crate::text;
@@ -131,6 +132,9 @@ async fn send(request: &RequestFields, target: &Target, kept: &mut HashMap<Strin
 }
 
 async fn exchange(request: &RequestFields, target: &Target, kept: &mut HashMap<String, Connection>) -> Value {
+    if !request.frames.is_empty() {
+        return play(request, target).await;
+    }
     let existing = request.connection.as_ref().and_then(|name| kept.remove(name));
     let mut connection = match existing {
         Some(connection) => connection,
@@ -148,6 +152,32 @@ async fn exchange(request: &RequestFields, target: &Target, kept: &mut HashMap<S
         kept.insert(name.clone(), connection);
     }
     outcome
+}
+
+/// A scripted HTTP/2 connection.
+async fn play(request: &RequestFields, target: &Target) -> Value {
+    let connected = connect::connect(target.scope.port, request.tls.as_ref(), true, &target.certs).await;
+    let (io, _) = match connected {
+        Ok(connected) => connected,
+        Err(outcome) => return outcome,
+    };
+    let mut peer = Peer::new(io, false, &request.frames).await;
+    for step in &request.frames {
+        if step.close {
+            return peer.outcome();
+        }
+        peer.play(step, 0).await;
+        if let Err(error) = wait_seen(&step.seen, &target.backends).await {
+            return json!({"harness_error": error.to_string()});
+        }
+        for (name, value) in &step.stat {
+            if let Err(error) = proxy::wait_stat(target.scope.admin, name, *value).await {
+                return json!({"harness_error": format!("{name}: {error}")});
+            }
+        }
+    }
+    peer.settle().await;
+    peer.outcome()
 }
 
 async fn open(request: &RequestFields, target: &Target) -> Result<Connection, Value> {

@@ -1,6 +1,7 @@
 //! Scripted backends inside the harness. Each remembers what it saw, which is part of the outcome:
 //! a proxy is judged by both of its ends.
 
+mod frames;
 mod h1;
 mod h2;
 mod tcp;
@@ -185,7 +186,7 @@ fn acceptor(name: &str, spec: &Upstream, certs: &Certs) -> Result<TlsAcceptor> {
     };
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = match spec.protocol {
-        UpstreamProtocol::H2 => vec![b"h2".to_vec()],
+        UpstreamProtocol::H2 | UpstreamProtocol::Frames => vec![b"h2".to_vec()],
         _ => vec![b"http/1.1".to_vec()],
     };
     Ok(TlsAcceptor::from(Arc::new(config)))
@@ -232,6 +233,7 @@ async fn serve(io: Io, state: Arc<State>, tls: Option<Value>) {
     match state.spec.protocol {
         UpstreamProtocol::H1 => h1::serve(io, &state, tls).await,
         UpstreamProtocol::H2 => h2::serve(io, state, tls).await,
+        UpstreamProtocol::Frames => frames::serve(io, &state).await,
         UpstreamProtocol::Tcp => tcp::serve(io, &state, tls).await,
     }
 }

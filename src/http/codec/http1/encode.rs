@@ -1,15 +1,10 @@
 //! A response's head on the wire, and how the end of its body is told: as Envoy's codec decides.
 
-use std::{
-    cell::Cell,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
-
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use crate::http::{
     ResponseHead,
-    codec::{H1Options, HeaderCase, reason},
+    codec::{H1Options, HeaderCase, date, reason},
 };
 
 /// What the request says about its response.
@@ -68,7 +63,7 @@ pub(super) fn head(
         field(out, name, value.as_bytes(), options);
     }
     if !date {
-        with_date(|date| field(out, &header::DATE, date, options));
+        date::with(|date| field(out, &header::DATE, date, options));
     }
     let framing = framing(status, asked, end, length);
     let close = close.map(|close| close || framing == Framing::UntilClose);
@@ -167,27 +162,6 @@ pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>, option
         );
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`
-const DATE_LENGTH: usize = 29;
-
-thread_local! {
-    /// The second that the date was written for, and the date.
-    static DATE: Cell<(u64, [u8; DATE_LENGTH])> = const { Cell::new((0, [0; DATE_LENGTH])) };
-}
-
-fn with_date(write: impl FnOnce(&[u8])) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (mut second, mut date) = DATE.get();
-    if second != now {
-        let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
-        if let Ok(text) = text.as_bytes().try_into() {
-            (second, date) = (now, text);
-            DATE.set((second, date));
-        }
-    }
-    write(&date);
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use bytes::BytesMut;
 use http::{Method, header};
 use tokio::sync::oneshot;
 
-use super::{CloseReason, CodecOptions, CodecRequest, Handler, Upgrade};
+use super::{CloseReason, CodecOptions, CodecRequest, Handler, StreamHandle, Upgrade};
 use crate::{
     http::{Body, Scheme},
     net::{Deadline, Stream},
@@ -36,7 +36,7 @@ use crate::{
 
 pub use body::RequestBody;
 pub use error::CodecError;
-pub use handle::StreamHandle;
+pub use handle::WireHandle;
 
 use encode::Asked;
 use head::{Head, Length};
@@ -156,8 +156,8 @@ async fn exchange<H: Handler + 'static>(
     wire.borrow_mut().start_body(head.length, expects);
     let (upgrade, taker) = match head.length {
         Length::Upgrade => {
-            let (taker, taken) = oneshot::channel();
-            (Some(Upgrade::Http1(taken)), Some(taker))
+            let (taker, upgrade) = Upgrade::new();
+            (Some(upgrade), Some(taker))
         }
         _ => (None, None),
     };
@@ -170,7 +170,7 @@ async fn exchange<H: Handler + 'static>(
         upgrade,
         header_bytes,
         fragment: head.fragment,
-        handle: StreamHandle::new(wire.clone()),
+        handle: StreamHandle::http1(WireHandle::new(wire.clone())),
     };
     // Boxed apart: a long response does not keep room for what led to it.
     let mut answering = Box::pin(handler.clone().handle(request));

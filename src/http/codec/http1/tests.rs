@@ -15,9 +15,10 @@ use super::*;
 use crate::{
     http::{
         ResponseHead,
-        codec::{CodecType, H1Options},
+        codec::{CodecType, H1Options, Http2CodecStats, Reset},
     },
     server::DrainSignal,
+    stats::Stats,
 };
 
 /// Answers each request with its body, or as its path says.
@@ -90,6 +91,10 @@ impl Handler for Echo {
         self.cut.set(self.cut.get() + 1);
     }
 
+    fn stream_refused(self: Rc<Self>, _: Reset) {}
+    fn http2_stats(&self) -> Stats<Http2CodecStats> {
+        unreachable!("HTTP/1 only")
+    }
     fn count_bytes(&self, _: u64, _: u64) {}
     fn protocol(&self, _: Version) {}
     fn closing(&self, reason: CloseReason) {

@@ -139,6 +139,6 @@ fn chunk_sizes() {
 #[test]
 fn dates_are_dates() {
     let mut first = Vec::new();
-    with_date(|date| first.extend_from_slice(date));
+    date::with(|date| first.extend_from_slice(date));
     assert!(httpdate::parse_http_date(std::str::from_utf8(&first).unwrap()).is_ok());
 }

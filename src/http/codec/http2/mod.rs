@@ -1,0 +1,351 @@
+//! HTTP/2 towards the client, on the h2 library.
+//!
+//! [`serve`] drives the library's connection and the futures of its streams on one task. A request's head becomes a
+//! [`CodecRequest`] ([`request`]) or is refused; a stream ([`stream`]) lets the handler answer it and sends the
+//! response as the client's window allows; its body opens the window as it is read ([`body`]). The bytes of the
+//! connection pass an [`Observer`] on their way ([`observe`]): the library keeps to itself what it resets, and
+//! answers what Envoy counts or ends the connection for.
+
+mod body;
+mod frames;
+mod io;
+mod keepalive;
+mod observe;
+mod request;
+mod stats;
+mod stream;
+mod timers;
+mod tunnel;
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+};
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use h2::{Reason, RecvStream, server::{self, SendResponse}};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use http::{Method, Request};
+
+use super::{CloseReason, CodecOptions, CodecRequest, Handler, StreamHandle, Upgrade};
+use crate::{
+    http::{Body, Scheme},
+    net::{Deadline, Stream},
+    server::Drain,
+};
+
+pub use body::Http2Body;
+pub use keepalive::Keepalive;
+pub use observe::FloodLimits;
+pub use stats::Http2CodecStats;
+pub use stream::StreamState;
+
+use io::{Counts, ObservedStream};
+use keepalive::Pinger;
+use observe::Observer;
+use stream::{Connection, Promised};
+use timers::Timers;
+
+/// Why a stream ended before its time; the text is `%RESPONSE_CODE_DETAILS%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// `DR`: the client wanted it so, or is refused.
+    Remote(&'static str),
+    /// `DPE`: what the client sent is no HTTP.
+    Protocol(&'static str),
+}
+
+/// What waits for a slow client, of one stream.
+const SEND_BUFFER: usize = 256 * 1024;
+/// A client that resets more streams than this before they are looked at is sent away.
+const PREMATURE_RESETS: usize = 200;
+
+/// Serves HTTP/2 until the connection ends. `prefix` was read of it already.
+pub(super) async fn serve<H: Handler + 'static>(
+    stream: Stream,
+    prefix: Bytes,
+    scheme: Scheme,
+    options: &CodecOptions,
+    drain: Drain,
+    handler: Rc<H>,
+) {
+    let seen = Observer::server(handler.http2_stats(), options.h2.floods);
+    let socket = Rc::new(RefCell::new(stream));
+    let io = ObservedStream::new(socket.clone(), prefix, seen.clone());
+    let _counted = Counted(io.counts(), &*handler);
+    let (mut drained, mut broken) = (false, false);
+    let ended = match handshake(io, options).await {
+        Ok(connection) => {
+            let server = Server {
+                scheme,
+                options,
+                handler: &handler,
+                shared: Rc::new(Connection {
+                    seen: seen.clone(),
+                    drain: Cell::new(false),
+                }),
+                last_accepted: 0,
+                drained: &mut drained,
+                violated: false,
+                broken: &mut broken,
+            };
+            server.run(connection, drain).await
+        }
+        Err(ended) => ended,
+    };
+    if let Ended::Error(error) = &ended {
+        broken |= seen.flood().is_some() || is_violation(error);
+    }
+    match ended {
+        _ if broken => handler.closing(CloseReason::ProtocolError),
+        Ended::Idle => handler.closing(CloseReason::Idle),
+        Ended::Unanswered => handler.closing(CloseReason::Local),
+        Ended::Over | Ended::Error(_) if !drained => handler.closing(CloseReason::Remote),
+        Ended::Over | Ended::Error(_) | Ended::Drained => {}
+    }
+    // Whoever floods is not waited for.
+    if drained || broken && seen.flood().is_none() {
+        linger(&socket, options, &*handler).await;
+    }
+}
+
+/// How a connection ended.
+enum Ended {
+    /// Nothing came that would have made it a connection.
+    Idle,
+    /// Both sides had said all.
+    Over,
+    /// One of them broke it.
+    Error(h2::Error),
+    /// The client did not answer a PING.
+    Unanswered,
+    /// It was told to go, and had its time.
+    Drained,
+}
+
+/// The library saw frames that must not be.
+fn is_violation(error: &h2::Error) -> bool {
+    error.is_library() && !error.is_io()
+}
+
+async fn handshake(
+    io: ObservedStream,
+    options: &CodecOptions,
+) -> Result<server::Connection<ObservedStream, Bytes>, Ended> {
+    let h2 = &options.h2;
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(h2.max_streams)
+        .initial_window_size(h2.stream_window)
+        .initial_connection_window_size(h2.connection_window)
+        .max_header_list_size(request::library_limit(&options.h1))
+        .max_pending_accept_reset_streams(PREMATURE_RESETS)
+        .max_send_buffer_size(SEND_BUFFER);
+    if let Some(size) = h2.header_table {
+        builder.header_table_size(size);
+    }
+    if h2.allow_connect {
+        builder.enable_connect_protocol();
+    }
+    let connecting = builder.handshake(io);
+    let idle = async {
+        match options.idle_timeout {
+            Some(limit) => Deadline::after(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        connected = connecting => connected.map_err(Ended::Error),
+        () = idle => Err(Ended::Idle),
+    }
+}
+
+/// A connection while it is served.
+struct Server<'a, H> {
+    scheme: Scheme,
+    options: &'a CodecOptions,
+    handler: &'a Rc<H>,
+    shared: Rc<Connection>,
+    /// The highest stream that the library has handed over.
+    last_accepted: u32,
+    drained: &'a mut bool,
+    /// The client broke the protocol, and its connection ends with that.
+    violated: bool,
+    broken: &'a mut bool,
+}
+
+impl<H: Handler + 'static> Server<'_, H> {
+    async fn run(mut self, mut connection: server::Connection<ObservedStream, Bytes>, mut drain: Drain) -> Ended {
+        let handler = self.handler.clone();
+        let seen = self.shared.seen.clone();
+        let mut streams = FuturesUnordered::new();
+        let mut timers = Timers::new(self.options, &*handler);
+        let keepalive = self.options.h2.keepalive;
+        let mut pinger = keepalive.and_then(|config| Some(Pinger::new(config, connection.ping_pong()?)));
+        let mut told = pin!(drain.wait());
+        let mut end: Option<Deadline> = None;
+        poll_fn(|cx| {
+            // Streams first: what they write goes out with the look at the connection that follows.
+            loop {
+                while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
+                let next = connection.poll_accept(cx);
+                self.library_resets();
+                if std::mem::take(&mut self.violated) && !std::mem::replace(self.broken, true) {
+                    connection.abrupt_shutdown(Reason::PROTOCOL_ERROR);
+                }
+                match next {
+                    Poll::Ready(None) => return Poll::Ready(Ended::Over),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Error(error)),
+                    Poll::Ready(Some(Ok((request, respond)))) => {
+                        if let Some(stream) = self.accept(request, respond) {
+                            streams.push(stream);
+                        }
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            if let Some(pinger) = &mut pinger
+                && pinger.poll(cx, &seen).is_ready()
+            {
+                seen.stats.local().keepalive_timeout.inc();
+                return Poll::Ready(Ended::Unanswered);
+            }
+            if end.is_none() {
+                let reason = match told.as_mut().poll(cx) {
+                    Poll::Ready(()) => Some(CloseReason::Drain),
+                    Poll::Pending if self.shared.drain.get() => Some(CloseReason::Local),
+                    Poll::Pending => match timers.poll(cx) {
+                        Poll::Ready(reason) => Some(reason),
+                        Poll::Pending => None,
+                    },
+                };
+                if let Some(reason) = reason {
+                    handler.closing(reason);
+                    *self.drained = true;
+                    self.shared.drain.set(true);
+                    connection.graceful_shutdown();
+                    end = Some(Deadline::after(self.options.drain_timeout));
+                    // The library has something to say now.
+                    cx.waker().wake_by_ref();
+                }
+            }
+            if let Some(deadline) = &mut end
+                && Pin::new(&mut *deadline).poll(cx).is_ready()
+            {
+                if streams.is_empty() && !connection.has_streams() {
+                    return Poll::Ready(Ended::Drained);
+                }
+                // Those that are left are waited for; a look now and then is enough.
+                *deadline = Deadline::after(self.options.drain_timeout.max(std::time::Duration::from_millis(100)));
+                let _ = Pin::new(deadline).poll(cx);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// A stream of the client's; none when it is refused.
+    fn accept(
+        &mut self,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) -> Option<impl Future<Output = ()> + use<H>> {
+        let (parts, recv) = request.into_parts();
+        let id = respond.stream_id().as_u32();
+        self.last_accepted = id;
+        let stats = self.shared.seen.stats.local();
+        let read = match request::read(parts, self.scheme, &self.options.h1) {
+            Ok(read) => read,
+            Err(refused) => {
+                refused.count(stats);
+                self.handler.clone().stream_refused(refused.reset());
+                self.shared.seen.expect_reset(id);
+                let malformed = refused.is_malformed();
+                self.violated |= malformed && !self.options.h2.stream_errors;
+                respond.send_reset(match malformed {
+                    true => Reason::PROTOCOL_ERROR,
+                    false => Reason::INTERNAL_ERROR,
+                });
+                return None;
+            }
+        };
+        stats.dropped_headers_with_underscores.add(read.dropped);
+        let tunnels = read.extended || read.head.method == Method::CONNECT;
+        let state = StreamState::new(self.shared.clone(), respond, read.extended);
+        let (mut upgrade, mut promised, mut done, mut body) = (None, None, None, Body::Empty);
+        if tunnels {
+            let (taker, promise) = Upgrade::new();
+            upgrade = Some(promise);
+            promised = Some(Promised { taker, body: recv });
+        } else if !recv.is_end_stream() {
+            let incoming = Http2Body::new(recv);
+            done = Some(incoming.done());
+            body = Body::Http2(incoming);
+        }
+        let request = CodecRequest {
+            head: read.head,
+            body,
+            upgrade,
+            header_bytes: read.bytes,
+            fragment: false,
+            handle: StreamHandle::http2(state.clone()),
+        };
+        let patience = self.options.stream_idle_timeout;
+        Some(stream::run(state, request, promised, done, self.handler.clone(), patience))
+    }
+
+    /// Counts what the library has reset, and decides whether the connection ends with it.
+    fn library_resets(&mut self) {
+        for (id, code) in self.shared.seen.take_library_resets() {
+            if Reason::from(code) != Reason::PROTOCOL_ERROR {
+                continue;
+            }
+            self.shared.seen.stats.local().rx_messaging_error.inc();
+            // One that was handed over is told by itself, and was a request.
+            if id > self.last_accepted {
+                self.handler
+                    .clone()
+                    .stream_refused(Reset::Protocol("http2.invalid.header.field"));
+                self.violated |= !self.options.h2.stream_errors;
+            }
+        }
+    }
+}
+
+/// Ends the connection in an orderly way: what the client still sends is read for a while, lest the kernel answer it
+/// with a reset that takes our last bytes away.
+async fn linger(socket: &RefCell<Stream>, options: &CodecOptions, handler: &impl Handler) {
+    let Some(limit) = options.delayed_close else { return };
+    let mut sink = vec![0; 4096];
+    // Best effort: the client may well be gone.
+    let shut = async {
+        let _ = poll_fn(|cx| Pin::new(&mut *socket.borrow_mut()).poll_shutdown(cx)).await;
+        loop {
+            let mut buffer = ReadBuf::new(&mut sink);
+            let read = poll_fn(|cx| Pin::new(&mut *socket.borrow_mut()).poll_read(cx, &mut buffer)).await;
+            if read.is_err() || buffer.filled().is_empty() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = shut => {}
+        () = Deadline::after(limit) => handler.closing(CloseReason::DelayedClose),
+    }
+}
+
+/// Counts what was read and written, however the connection ends.
+struct Counted<'a, H: Handler>(Rc<Counts>, &'a H);
+
+impl<H: Handler> Drop for Counted<'_, H> {
+    fn drop(&mut self) {
+        let (read, written) = self.0.take();
+        self.1.count_bytes(read, written);
+    }
+}

@@ -1,0 +1,288 @@
+//! One stream: the handler's answer, then its body as fast as the client's window allows.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body::Body as _;
+use tokio::sync::oneshot;
+
+use super::{Reset, observe::Observer, tunnel};
+use crate::{
+    http::{
+        Body, ResponseHead,
+        codec::{CodecRequest, Handler, date},
+    },
+    net::{Deadline, Stream},
+};
+
+
+/// What the streams of a connection share.
+pub(super) struct Connection {
+    pub(super) seen: Rc<Observer>,
+    /// A stream wants the connection to be drained.
+    pub(super) drain: Cell<bool>,
+}
+
+/// A stream's side of the codec, for whoever answers it.
+pub struct StreamState {
+    id: u32,
+    connection: Rc<Connection>,
+    respond: RefCell<SendResponse<Bytes>>,
+    /// Extended CONNECT: the 101 goes out as 200.
+    extended: bool,
+    /// Why it ended early.
+    ended: Cell<Option<Reset>>,
+}
+
+impl StreamState {
+    pub(super) fn new(connection: Rc<Connection>, respond: SendResponse<Bytes>, extended: bool) -> Rc<Self> {
+        let id = respond.stream_id().as_u32();
+        Rc::new(Self {
+            id,
+            connection,
+            respond: RefCell::new(respond),
+            extended,
+            ended: Cell::new(None),
+        })
+    }
+
+    /// Why the stream was reset, by either side.
+    pub(in super::super) fn reset(&self) -> Option<Reset> {
+        self.ended.get()
+    }
+
+    /// Asks for the end of the connection once its streams are over.
+    pub(in super::super) fn drain(&self) {
+        self.connection.drain.set(true);
+    }
+
+    /// Whether it was asked already.
+    pub(in super::super) fn draining(&self) -> bool {
+        self.connection.drain.get()
+    }
+
+    /// Sends an informational response.
+    pub(in super::super) fn inform(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers.clone();
+        // Too late, or the stream is gone.
+        let _ = self.respond.borrow_mut().send_informational(response);
+    }
+
+    fn send_reset(&self, reason: Reason) {
+        self.connection.seen.expect_reset(self.id);
+        self.respond.borrow_mut().send_reset(reason);
+    }
+
+    /// Notes who reset the stream.
+    fn note_reset(&self, gone: bool) {
+        self.ended.set(match self.connection.seen.take_peer_reset(self.id) {
+            Some(code) if code == u32::from(Reason::REFUSED_STREAM) => Some(Reset::Remote("http2.remote_refuse")),
+            Some(_) => Some(Reset::Remote("http2.remote_reset")),
+            None if gone => None,
+            // What came was not the message that had been announced.
+            None => Some(Reset::Protocol("http2.remote_reset")),
+        });
+    }
+
+    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let reset = ready!(self.respond.borrow_mut().poll_reset(cx));
+        self.note_reset(reset.is_err());
+        Poll::Ready(())
+    }
+}
+
+/// What follows a head that asks for an upgrade.
+pub(super) struct Promised {
+    pub(super) taker: oneshot::Sender<Stream>,
+    pub(super) body: RecvStream,
+}
+
+/// Answers a request. `patience`: how long a client may keep its window shut.
+pub(super) async fn run<H: Handler + 'static>(
+    stream: Rc<StreamState>,
+    request: CodecRequest,
+    promised: Option<Promised>,
+    request_done: Option<Rc<Cell<bool>>>,
+    handler: Rc<H>,
+    patience: Option<Duration>,
+) {
+    // Boxed apart: a long response does not keep room for what led to it.
+    let mut answering = Box::pin(handler.handle(request));
+    let answer = poll_fn(|cx| {
+        if stream.poll_reset(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        answering.as_mut().poll(cx).map(Some)
+    })
+    .await;
+    let Some((head, body)) = answer else { return };
+    drop(answering);
+    let promised = promised.filter(|p| is_accepted(&head) && !p.taker.is_closed());
+    let ends = promised.is_none() && body.is_end_stream();
+    let sent = {
+        let response = response(head, stream.extended);
+        stream.respond.borrow_mut().send_response(response, ends)
+    };
+    // An error: the stream is gone.
+    let Ok(mut send) = sent else { return };
+    if let Some(Promised { taker, body }) = promised {
+        stream.connection.seen.expect_reset(stream.id);
+        // Who wanted the bytes may have gone.
+        let _ = taker.send(tunnel::stream(body, send));
+        return;
+    }
+    if !ends {
+        send_body(&stream, &mut send, body, patience).await;
+    }
+    // The library resets what the client may go on sending, with NO_ERROR.
+    if request_done.is_some_and(|done| !done.get()) {
+        stream.connection.seen.expect_reset(stream.id);
+    }
+}
+
+fn is_accepted(head: &ResponseHead) -> bool {
+    head.status == StatusCode::SWITCHING_PROTOCOLS || head.status.is_success()
+}
+
+fn response(head: ResponseHead, extended: bool) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response.headers_mut().entry(header::DATE).or_insert_with(date::value);
+    if extended && head.status == StatusCode::SWITCHING_PROTOCOLS {
+        *response.status_mut() = StatusCode::OK;
+        response.headers_mut().remove(header::UPGRADE);
+        response.headers_mut().remove(header::CONNECTION);
+    }
+    response
+}
+
+/// Sends a body. At most one of its frames waits for the window; while it does, the body is not polled.
+async fn send_body(stream: &StreamState, send: &mut SendStream<Bytes>, mut body: Body, patience: Option<Duration>) {
+    let mut pump = Pump {
+        waiting: Bytes::new(),
+        last: false,
+        stuck: None,
+        patience,
+    };
+    let end = poll_fn(|cx| pump.poll(cx, send, &mut body)).await;
+    match end {
+        End::Sent => {}
+        End::Gone => stream.note_reset(false),
+        End::Broken => stream.send_reset(Reason::INTERNAL_ERROR),
+        End::Stuck => {
+            stream.connection.seen.stats.local().tx_flush_timeout.inc();
+            stream.send_reset(Reason::NO_ERROR);
+        }
+    }
+}
+
+enum End {
+    Sent,
+    /// The client reset the stream, or has gone.
+    Gone,
+    /// The body broke off.
+    Broken,
+    /// The client did not read.
+    Stuck,
+}
+
+/// A body on its way.
+pub(super) struct Pump {
+    waiting: Bytes,
+    /// Nothing follows what waits.
+    last: bool,
+    stuck: Option<Deadline>,
+    patience: Option<Duration>,
+}
+
+impl Pump {
+    fn poll(&mut self, cx: &mut Context<'_>, send: &mut SendStream<Bytes>, body: &mut Body) -> Poll<End> {
+        loop {
+            if !self.waiting.is_empty() {
+                match ready!(self.poll_window(cx, send)) {
+                    Some(end) => return Poll::Ready(end),
+                    None => continue,
+                }
+            }
+            if self.last {
+                return Poll::Ready(End::Sent);
+            }
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                // Wakes when the client resets the stream.
+                return match send.poll_reset(cx) {
+                    Poll::Ready(_) => Poll::Ready(End::Gone),
+                    Poll::Pending => Poll::Pending,
+                };
+            };
+            let sent = match frame {
+                None => {
+                    self.last = true;
+                    send.send_data(Bytes::new(), true)
+                }
+                Some(Err(_)) => return Poll::Ready(End::Broken),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        self.last = body.is_end_stream();
+                        match data.is_empty() {
+                            true if self.last => send.send_data(data, true),
+                            true => Ok(()),
+                            false => {
+                                send.reserve_capacity(data.len());
+                                self.waiting = data;
+                                Ok(())
+                            }
+                        }
+                    }
+                    Err(frame) => {
+                        self.last = true;
+                        match frame.into_trailers() {
+                            Ok(trailers) if !trailers.is_empty() => send.send_trailers(trailers),
+                            _ => send.send_data(Bytes::new(), true),
+                        }
+                    }
+                },
+            };
+            if sent.is_err() {
+                return Poll::Ready(End::Gone);
+            }
+        }
+    }
+
+    /// Sends what the window has room for; none when all of it is out.
+    fn poll_window(&mut self, cx: &mut Context<'_>, send: &mut SendStream<Bytes>) -> Poll<Option<End>> {
+        while !self.waiting.is_empty() {
+            let room = send.capacity();
+            if room > 0 {
+                self.stuck = None;
+                let part = self.waiting.split_to(room.min(self.waiting.len()));
+                let ends = self.last && self.waiting.is_empty();
+                if send.send_data(part, ends).is_err() {
+                    return Poll::Ready(Some(End::Gone));
+                }
+                continue;
+            }
+            match send.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => continue,
+                Poll::Ready(_) => return Poll::Ready(Some(End::Gone)),
+                Poll::Pending => {}
+            }
+            let Some(limit) = self.patience else { return Poll::Pending };
+            let stuck = self.stuck.get_or_insert_with(|| Deadline::after(limit));
+            ready!(Pin::new(stuck).poll(cx));
+            return Poll::Ready(Some(End::Stuck));
+        }
+        Poll::Ready(None)
+    }
+}
