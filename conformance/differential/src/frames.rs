@@ -436,7 +436,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Peer<T> {
                 }
                 Ok(n) => self.read.extend(&chunk[..n]),
                 Err(error) => {
-                    self.closed = Some(crate::client::message::io_error(&error));
+                    // Whether the last bytes of this side still met somebody is a matter of time.
+                    let how = crate::client::message::io_error(&error);
+                    self.closed = Some(if how == "reset" { "closed".into() } else { how });
                     return None;
                 }
             }

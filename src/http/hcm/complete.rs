@@ -130,12 +130,13 @@ impl Active {
         info.progress
             .last_downstream_tx
             .set(info.progress.last_downstream_tx.get().or(Some(now)));
-        if !self.ended {
+        let reset = self.handle.reset();
+        if !self.ended || reset.is_some() {
             // The client broke the protocol or went away, or the response broke off: the codec dropped it.
             if let Some(fault) = self.handle.fault() {
                 info.flags.set(Flag::DownstreamProtocolError);
                 info.response_code_details = Some(fault.details().into());
-            } else if let Some(reset) = self.handle.reset() {
+            } else if let Some(reset) = reset {
                 let (flag, details) = match reset {
                     Reset::Remote(details) => (Flag::DownstreamRemoteReset, details),
                     Reset::Protocol(details) => (Flag::DownstreamProtocolError, details),
@@ -308,6 +309,7 @@ impl HttpBody for EdgeBody {
             Poll::Pending => {
                 std::task::ready!(this.poll_idle(cx));
                 this.active.hcm.stats().downstream_rq_idle_timeout.inc();
+                this.active.hcm.stats().downstream_rq_tx_reset.inc();
                 this.active.cx.info.flags.set(Flag::StreamIdleTimeout);
                 this.active.cx.info.response_code_details = Some("stream_idle_timeout".into());
                 return Poll::Ready(Some(Err(BodyError::IdleTimeout)));

@@ -330,6 +330,7 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
             }
             Err(reply) => {
                 active.close = true;
+                active.handle.drain_if(|| true);
                 return ControlFlow::Break(Outcome::Reply(reply));
             }
         },

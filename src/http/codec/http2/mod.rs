@@ -87,6 +87,7 @@ pub(super) async fn serve<H: Handler + 'static>(
                 shared: Rc::new(Connection {
                     seen: seen.clone(),
                     drain: Cell::new(false),
+                    ended: Cell::new(None),
                 }),
                 last_accepted: 0,
                 drained: &mut drained,
@@ -101,6 +102,7 @@ pub(super) async fn serve<H: Handler + 'static>(
         broken |= seen.flood().is_some() || is_violation(error);
     }
     match ended {
+        _ if broken && seen.flood().is_some() => handler.closing(CloseReason::Local),
         _ if broken => handler.closing(CloseReason::ProtocolError),
         Ended::Idle => handler.closing(CloseReason::Idle),
         Ended::Unanswered => handler.closing(CloseReason::Local),
@@ -200,7 +202,10 @@ impl<H: Handler + 'static> Server<'_, H> {
                 }
                 match next {
                     Poll::Ready(None) => return Poll::Ready(Ended::Over),
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Ended::Error(error)),
+                    Poll::Ready(Some(Err(error))) => {
+                        self.note_end(&error);
+                        return Poll::Ready(Ended::Error(error));
+                    }
                     Poll::Ready(Some(Ok((request, respond)))) => {
                         if let Some(stream) = self.accept(request, respond) {
                             streams.push(stream);
@@ -277,15 +282,15 @@ impl<H: Handler + 'static> Server<'_, H> {
         stats.dropped_headers_with_underscores.add(read.dropped);
         let tunnels = read.extended || read.head.method == Method::CONNECT;
         let state = StreamState::new(self.shared.clone(), respond, read.extended);
-        let (mut upgrade, mut promised, mut done, mut body) = (None, None, None, Body::Empty);
+        let (mut upgrade, mut promised, mut incoming, mut body) = (None, None, None, Body::Empty);
         if tunnels {
             let (taker, promise) = Upgrade::new();
             upgrade = Some(promise);
             promised = Some(Promised { taker, body: recv });
         } else if !recv.is_end_stream() {
-            let incoming = Http2Body::new(recv);
-            done = Some(incoming.done());
-            body = Body::Http2(incoming);
+            let read = Http2Body::of_request(recv, &self.options.h1, &self.shared.seen.stats);
+            incoming = Some(read.incoming());
+            body = Body::Http2(read);
         }
         let request = CodecRequest {
             head: read.head,
@@ -296,7 +301,23 @@ impl<H: Handler + 'static> Server<'_, H> {
             handle: StreamHandle::http2(state.clone()),
         };
         let patience = self.options.stream_idle_timeout;
-        Some(stream::run(state, request, promised, done, self.handler.clone(), patience))
+        Some(stream::run(state, request, promised, incoming, self.handler.clone(), patience))
+    }
+
+    /// What is told of the streams that end with the connection, and of the one that broke it.
+    fn note_end(&self, error: &h2::Error) {
+        let seen = &self.shared.seen;
+        let reset = match seen.flood() {
+            Some(flood) => Reset::Protocol(flood.details()),
+            None if is_violation(error) => Reset::Protocol("codec_error:The_user_callback_function_failed"),
+            None => return,
+        };
+        self.shared.ended.set(Some(reset));
+        if seen.flood().is_none() && seen.highest_stream() > self.last_accepted {
+            self.handler
+                .clone()
+                .stream_refused(Reset::Protocol("http2.invalid.header.field"));
+        }
     }
 
     /// Counts what the library has reset, and decides whether the connection ends with it.
@@ -306,8 +327,8 @@ impl<H: Handler + 'static> Server<'_, H> {
                 continue;
             }
             self.shared.seen.stats.local().rx_messaging_error.inc();
-            // One that was handed over is told by itself, and was a request.
-            if id > self.last_accepted {
+            // One that was a request is told by itself.
+            if id > self.last_accepted && !self.shared.seen.has_body(id) {
                 self.handler
                     .clone()
                     .stream_refused(Reset::Protocol("http2.invalid.header.field"));

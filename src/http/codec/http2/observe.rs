@@ -56,6 +56,16 @@ pub enum Flood {
     WindowUpdate,
 }
 
+impl Flood {
+    /// `%RESPONSE_CODE_DETAILS%` of the streams that end with it.
+    pub fn details(self) -> &'static str {
+        match self {
+            Self::EmptyFrames => "http2.inbound_empty_frames_flood",
+            Self::Priority | Self::WindowUpdate => "codec_error:Too_many_frames_in_the_inbound_queue",
+        }
+    }
+}
+
 /// One connection's frames.
 pub struct Observer {
     pub(crate) stats: Stats<Http2CodecStats>,
@@ -66,6 +76,8 @@ pub struct Observer {
     /// Streams opened, and the highest of them.
     opened: Cell<u64>,
     highest: Cell<u32>,
+    /// The last stream that had DATA.
+    data_stream: Cell<u32>,
     empty: Cell<u32>,
     priority: Cell<u64>,
     window_updates: Cell<u64>,
@@ -108,6 +120,7 @@ impl Observer {
             written: RefCell::new(Scanner::new(written)),
             opened: Cell::new(0),
             highest: Cell::new(0),
+            data_stream: Cell::new(0),
             empty: Cell::new(0),
             priority: Cell::new(0),
             window_updates: Cell::new(0),
@@ -139,6 +152,16 @@ impl Observer {
     /// The flood that ended the connection.
     pub fn flood(&self) -> Option<Flood> {
         self.flood.get()
+    }
+
+    /// The highest stream that was opened.
+    pub fn highest_stream(&self) -> u32 {
+        self.highest.get()
+    }
+
+    /// Whether the last DATA was this stream's.
+    pub fn has_body(&self, stream: u32) -> bool {
+        self.data_stream.get() == stream
     }
 
     /// How many frames have come so far: a peer that sends is alive.
@@ -174,8 +197,10 @@ impl Observer {
         self.frames_read.set(self.frames_read.get() + 1);
         match frame.kind {
             kind::DATA | kind::HEADERS | kind::CONTINUATION => {
-                if frame.kind == kind::HEADERS {
-                    self.headers_read(frame);
+                match frame.kind {
+                    kind::HEADERS => self.headers_read(frame),
+                    kind::DATA => self.data_stream.set(frame.stream),
+                    _ => {}
                 }
                 let ends = frame.kind != kind::CONTINUATION && frame.flags & END_STREAM != 0;
                 match frame.length > frame.padding || ends {

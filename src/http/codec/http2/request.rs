@@ -64,7 +64,7 @@ pub(super) struct Read {
 
 /// What the library takes before Envoy's limit is looked at: a larger list ends the connection.
 pub(super) fn library_limit(options: &H1Options) -> u32 {
-    u32::try_from(options.max_header_bytes.saturating_mul(2).saturating_add(64 * 1024)).unwrap_or(u32::MAX)
+    u32::try_from(options.max_header_bytes.saturating_mul(2).saturating_add(512 * 1024)).unwrap_or(u32::MAX)
 }
 
 /// Reads a head under the limits of the connection manager.
@@ -85,17 +85,16 @@ pub(super) fn read(parts: Parts, scheme: Scheme, options: &H1Options) -> Result<
         uri.path_and_query.as_ref().map_or(0, |p| p.as_str().len() + 5),
     ];
     let bytes = size(&headers) + pseudo.iter().sum::<usize>();
-    if bytes > options.max_header_bytes {
-        return Err(Refused::TooLarge);
+    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+        return Err(Refused::InvalidField);
     }
-    if headers.len() + pseudo.iter().filter(|n| **n > 0).count() > options.max_headers {
-        return Err(Refused::TooMany);
-    }
-    let dropped = match options.underscores {
-        Underscores::Allow => 0,
-        action => underscores(&mut headers, action)?,
-    };
-    let host = host(&mut headers);
+    let dropped = limits(
+        &mut headers,
+        bytes,
+        pseudo.iter().filter(|n| **n > 0).count(),
+        options,
+    )?;
+    let host = headers.remove(header::HOST);
     let authority = match uri.authority {
         // Its own header wins over `host`.
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
@@ -133,8 +132,8 @@ fn check(method: &Method, path: Option<&PathAndQuery>, authority: Option<&Header
     let Some(authority) = authority else {
         return Err(Refused::Messaging);
     };
-    // More than one `host`, or user information.
-    if authority.is_empty() || authority.as_bytes().iter().any(|b| matches!(b, b'@' | b',')) {
+    // No user information.
+    if authority.is_empty() || authority.as_bytes().contains(&b'@') {
         return Err(Refused::InvalidField);
     }
     match path.map(|p| p.as_str().as_bytes()) {
@@ -157,19 +156,29 @@ fn to_upgrade(head: &mut RequestHead, protocol: &Protocol) -> bool {
     true
 }
 
-/// Takes `host` away. Several become one, which then matches no virtual host by accident.
-fn host(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    if headers.get_all(header::HOST).iter().nth(1).is_none() {
-        return headers.remove(header::HOST);
+/// Holds headers or trailers to the limits; returns how many were dropped. `bytes` is their size, `pseudo` the number
+/// of those that are not in the map.
+fn limits(headers: &mut HeaderMap, bytes: usize, pseudo: usize, options: &H1Options) -> Result<u64, Refused> {
+    if bytes > options.max_header_bytes {
+        return Err(Refused::TooLarge);
     }
-    let all: Vec<&[u8]> = headers
-        .get_all(header::HOST)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    let joined = HeaderValue::from_bytes(&all.join(&b',')).ok();
-    headers.remove(header::HOST);
-    joined
+    let mut count = headers.len() + pseudo;
+    if count > options.max_headers {
+        // Cookies come in crumbs, and are one header.
+        count -= headers.get_all(header::COOKIE).iter().count().saturating_sub(1);
+    }
+    if count > options.max_headers {
+        return Err(Refused::TooMany);
+    }
+    match options.underscores {
+        Underscores::Allow => Ok(0),
+        action => underscores(headers, action),
+    }
+}
+
+/// Holds trailers to the limits of headers; returns how many were dropped.
+pub(super) fn trailers(trailers: &mut HeaderMap, options: &H1Options) -> Result<u64, Refused> {
+    limits(trailers, size(trailers), 0, options)
 }
 
 /// Refuses or drops headers with underscores; returns how many were dropped.

@@ -15,7 +15,7 @@ use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
-use super::{Reset, observe::Observer, tunnel};
+use super::{Reset, body::Incoming, observe::Observer, tunnel};
 use crate::{
     http::{
         Body, ResponseHead,
@@ -30,6 +30,8 @@ pub(super) struct Connection {
     pub(super) seen: Rc<Observer>,
     /// A stream wants the connection to be drained.
     pub(super) drain: Cell<bool>,
+    /// Why the connection ended with streams open.
+    pub(super) ended: Cell<Option<Reset>>,
 }
 
 /// A stream's side of the codec, for whoever answers it.
@@ -57,7 +59,7 @@ impl StreamState {
 
     /// Why the stream was reset, by either side.
     pub(in super::super) fn reset(&self) -> Option<Reset> {
-        self.ended.get()
+        self.ended.get().or(self.connection.ended.get())
     }
 
     /// Asks for the end of the connection once its streams are over.
@@ -113,7 +115,7 @@ pub(super) async fn run<H: Handler + 'static>(
     stream: Rc<StreamState>,
     request: CodecRequest,
     promised: Option<Promised>,
-    request_done: Option<Rc<Cell<bool>>>,
+    incoming: Option<Rc<Incoming>>,
     handler: Rc<H>,
     patience: Option<Duration>,
 ) {
@@ -123,7 +125,15 @@ pub(super) async fn run<H: Handler + 'static>(
         if stream.poll_reset(cx).is_ready() {
             return Poll::Ready(None);
         }
-        answering.as_mut().poll(cx).map(Some)
+        let answer = answering.as_mut().poll(cx);
+        if let Some(incoming) = &incoming
+            && let Poll::Ready(refused) = incoming.poll_refused(cx)
+        {
+            stream.ended.set(Some(refused.reset()));
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            return Poll::Ready(None);
+        }
+        answer.map(Some)
     })
     .await;
     let Some((head, body)) = answer else { return };
@@ -146,7 +156,7 @@ pub(super) async fn run<H: Handler + 'static>(
         send_body(&stream, &mut send, body, patience).await;
     }
     // The library resets what the client may go on sending, with NO_ERROR.
-    if request_done.is_some_and(|done| !done.get()) {
+    if incoming.is_some_and(|incoming| incoming.close()) {
         stream.connection.seen.expect_reset(stream.id);
     }
 }
@@ -183,7 +193,7 @@ async fn send_body(stream: &StreamState, send: &mut SendStream<Bytes>, mut body:
         End::Broken => stream.send_reset(Reason::INTERNAL_ERROR),
         End::Stuck => {
             stream.connection.seen.stats.local().tx_flush_timeout.inc();
-            stream.send_reset(Reason::NO_ERROR);
+            stream.send_reset(Reason::INTERNAL_ERROR);
         }
     }
 }
