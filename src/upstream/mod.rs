@@ -31,6 +31,7 @@ mod tests;
 mod transport_socket;
 mod worker;
 
+pub use crate::http::codec::Http2CodecStats;
 pub use circuit::{Guard, Limit, ResourceManager, ResourcePriority};
 pub use client::{ChannelError, ClusterChannel};
 pub use cluster::{Dropped, WorkerCluster};
@@ -47,7 +48,6 @@ pub use pool::{
     HttpPool, Informed, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo,
     UpstreamResponse,
 };
-pub use crate::http::codec::Http2CodecStats;
 pub use stats::{ClusterManagerStats, ClusterStats, Http1CodecStats, MembershipStats, UpdateStats};
 pub use transport_socket::{ClientTransport, TransportCx, TransportSocket, TransportSockets};
 pub use worker::{ClusterMsg, WorkerClusters};

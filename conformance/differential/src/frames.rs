@@ -234,7 +234,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Peer<T> {
 
     async fn waits(&mut self, step: &Frame, stream: u32) {
         for id in &step.await_headers {
-            while self.closed.is_none() && self.streams.get(id).is_none_or(|s| s.messages.is_empty() && s.end.is_none())
+            while self.closed.is_none()
+                && self
+                    .streams
+                    .get(id)
+                    .is_none_or(|s| s.messages.is_empty() && s.end.is_none())
             {
                 self.frame().await;
             }
@@ -245,7 +249,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Peer<T> {
             }
         }
         if let Some(n) = step.await_data {
-            while self.closed.is_none() && self.streams.get(&stream).is_none_or(|s| s.body.len() < n && s.end.is_none())
+            while self.closed.is_none()
+                && self
+                    .streams
+                    .get(&stream)
+                    .is_none_or(|s| s.body.len() < n && s.end.is_none())
             {
                 self.frame().await;
             }
@@ -419,7 +427,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Peer<T> {
             6 => self.pongs += 1,
             7 => {
                 let last = word(0) & 0x7fff_ffff;
-                let last = if last == 0x7fff_ffff { "all".into() } else { last.to_string() };
+                let last = if last == 0x7fff_ffff {
+                    "all".into()
+                } else {
+                    last.to_string()
+                };
                 self.goaways.push(format!("{} after {last}", name(word(4))));
             }
             _ => {}

@@ -151,7 +151,10 @@ impl Active {
                 info.response_code = None;
             }
             self.hcm.stats().downstream_rq_rx_reset.inc();
-        } else if self.head.version == Version::HTTP_2 && !info.progress.request_complete.get() && self.upgrade.is_none() {
+        } else if self.head.version == Version::HTTP_2
+            && !info.progress.request_complete.get()
+            && self.upgrade.is_none()
+        {
             // The rest of the request is reset.
             self.hcm.stats().downstream_rq_rx_reset.inc();
         }

@@ -62,7 +62,9 @@ impl Pinger {
 
     /// The connection was silent for so long that its next stream is preceded by a ping.
     pub fn wants_ping(&self, last_read: Instant) -> bool {
-        self.config.idle_interval.is_some_and(|limit| last_read.elapsed() > limit)
+        self.config
+            .idle_interval
+            .is_some_and(|limit| last_read.elapsed() > limit)
     }
 
     /// Ready when the peer does not answer.

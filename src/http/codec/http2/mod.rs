@@ -27,9 +27,12 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use h2::{Reason, RecvStream, server::{self, SendResponse}};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use h2::{
+    Reason, RecvStream,
+    server::{self, SendResponse},
+};
 use http::{Method, Request};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{CloseReason, CodecOptions, CodecRequest, Handler, StreamHandle, Upgrade};
 use crate::{
@@ -301,7 +304,14 @@ impl<H: Handler + 'static> Server<'_, H> {
             handle: StreamHandle::http2(state.clone()),
         };
         let patience = self.options.stream_idle_timeout;
-        Some(stream::run(state, request, promised, incoming, self.handler.clone(), patience))
+        Some(stream::run(
+            state,
+            request,
+            promised,
+            incoming,
+            self.handler.clone(),
+            patience,
+        ))
     }
 
     /// What is told of the streams that end with the connection, and of the one that broke it.

@@ -88,12 +88,7 @@ pub(super) fn read(parts: Parts, scheme: Scheme, options: &H1Options) -> Result<
     if headers.get_all(header::HOST).iter().nth(1).is_some() {
         return Err(Refused::InvalidField);
     }
-    let dropped = limits(
-        &mut headers,
-        bytes,
-        pseudo.iter().filter(|n| **n > 0).count(),
-        options,
-    )?;
+    let dropped = limits(&mut headers, bytes, pseudo.iter().filter(|n| **n > 0).count(), options)?;
     let host = headers.remove(header::HOST);
     let authority = match uri.authority {
         // Its own header wins over `host`.

@@ -24,7 +24,6 @@ use crate::{
     net::{Deadline, Stream},
 };
 
-
 /// What the streams of a connection share.
 pub(super) struct Connection {
     pub(super) seen: Rc<Observer>,
@@ -288,7 +287,9 @@ impl Pump {
                 Poll::Ready(_) => return Poll::Ready(Some(End::Gone)),
                 Poll::Pending => {}
             }
-            let Some(limit) = self.patience else { return Poll::Pending };
+            let Some(limit) = self.patience else {
+                return Poll::Pending;
+            };
             let stuck = self.stuck.get_or_insert_with(|| Deadline::after(limit));
             ready!(Pin::new(stuck).poll(cx));
             return Poll::Ready(Some(End::Stuck));
