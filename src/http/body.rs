@@ -45,6 +45,9 @@ pub enum BodyError {
         /// `%RESPONSE_CODE_DETAILS%`
         details: Cow<'static, str>,
     },
+    /// The message cannot be read on.
+    #[error("{0}")]
+    Protocol(Cow<'static, str>),
     /// The stream was reset by this side, for the reason named.
     #[error("stream reset: {0}")]
     Reset(&'static str),

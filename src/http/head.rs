@@ -1,9 +1,11 @@
 //! The head of a request and of a response, apart from any codec.
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use super::Path;
+use super::{Path, Spelling};
 
 /// The `:scheme` of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +43,8 @@ pub struct RequestHead {
     pub version: Version,
     /// All other headers, lower-case as HTTP/2 has them.
     pub headers: HeaderMap,
+    /// How the client spelled them, where that is kept.
+    pub spelling: Option<Arc<Spelling>>,
 }
 
 impl RequestHead {
@@ -108,6 +112,8 @@ pub struct ResponseHead {
     pub version: Version,
     /// All headers.
     pub headers: HeaderMap,
+    /// How the upstream spelled them, where that is kept.
+    pub spelling: Option<Arc<Spelling>>,
 }
 
 impl ResponseHead {
@@ -117,6 +123,7 @@ impl ResponseHead {
             status,
             version: Version::HTTP_11,
             headers: HeaderMap::new(),
+            spelling: None,
         }
     }
 

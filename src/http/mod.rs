@@ -11,6 +11,7 @@ mod informational;
 pub mod local_reply;
 pub mod observe;
 mod path;
+mod spelling;
 pub mod stream_info;
 
 pub use body::{Body, BodyError};
@@ -18,4 +19,5 @@ pub use head::{RequestHead, ResponseHead, Scheme};
 pub use informational::Informational;
 pub use local_reply::LocalReply;
 pub use path::Path;
+pub use spelling::Spelling;
 pub use stream_info::{ConnectionInfo, Flag, ResponseFlags, StreamInfo};

@@ -130,6 +130,7 @@ mod tests {
             protocol: None,
             version: http::Version::HTTP_11,
             headers: http::HeaderMap::new(),
+            spelling: None,
         };
         head.headers.insert("x-scope", value.parse().unwrap());
         head

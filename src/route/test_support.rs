@@ -43,6 +43,7 @@ pub(crate) fn request(host: &str, path: &str, headers: &[(&str, &str)]) -> Reque
         protocol: None,
         version: Version::HTTP_11,
         headers: map,
+        spelling: None,
     }
 }
 

@@ -89,6 +89,7 @@ impl ClusterChannel {
             protocol: None,
             version: parts.version,
             headers: parts.headers,
+            spelling: None,
         }
     }
 }

@@ -137,6 +137,7 @@ impl UpstreamFailure {
             BodyError::Codec(error) if find_source::<h2::Error>(error).is_some() => error.into(),
             BodyError::Codec(error) => Self::ProtocolError(error.to_string().into()),
             BodyError::Http2(error) => Self::of_http2(error),
+            BodyError::Protocol(error) => Self::ProtocolError(error.as_ref().into()),
             other => Self::RequestBody(other.to_string().into()),
         }
     }

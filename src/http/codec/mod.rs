@@ -4,6 +4,7 @@
 //! [`serve`] finds out which protocol the client speaks, runs it, and calls a [`Handler`] for each
 //! request.
 
+mod case;
 mod date;
 mod detect;
 mod handle;
@@ -17,8 +18,10 @@ use std::{rc::Rc, time::Duration};
 use super::{Body, RequestHead, ResponseHead};
 use crate::stats::Stats;
 
+pub use case::HeaderCase;
 pub use detect::serve;
 pub use handle::StreamHandle;
+pub(crate) use http1::client;
 pub use http1::{CodecError, RequestBody};
 pub use http2::{FloodLimits, Http2Body, Http2CodecStats, Keepalive, Reset};
 pub use upgrade::Upgrade;
@@ -75,8 +78,10 @@ pub struct H1Options {
     pub custom_methods: bool,
     /// `enable_trailers`: off, they are read and dropped.
     pub enable_trailers: bool,
-    /// `header_key_format` of responses.
+    /// `header_key_format`
     pub case: HeaderCase,
+    /// `allow_chunked_length`: of two lengths of a body `chunked` counts, and the other is dropped.
+    pub allow_chunked_length: bool,
 }
 
 impl Default for H1Options {
@@ -89,6 +94,7 @@ impl Default for H1Options {
             custom_methods: false,
             enable_trailers: false,
             case: HeaderCase::Lower,
+            allow_chunked_length: false,
         }
     }
 }
@@ -102,15 +108,6 @@ pub enum Underscores {
     Reject,
     /// They are left out.
     Drop,
-}
-
-/// How header names are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeaderCase {
-    /// As HTTP/2 has them.
-    Lower,
-    /// `proper_case_words`: the first letter, and each after what is no letter or digit, in upper case.
-    ProperWords,
 }
 
 /// `Http2ProtocolOptions` of a downstream connection.

@@ -102,6 +102,7 @@ impl Active {
             protocol: None,
             version: hcm.version.get(),
             headers: HeaderMap::new(),
+            spelling: None,
         };
         let mut active = Self::start(hcm, head, 0, StreamHandle::default());
         active.headless = true;

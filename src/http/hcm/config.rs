@@ -35,7 +35,7 @@ use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack},
     http::{
         RequestHead,
-        codec::{CodecOptions, CodecType, H1Options, HeaderCase, Underscores},
+        codec::{CodecOptions, CodecType, H1Options, Underscores},
         filter::HttpFilterConfig,
     },
     net::cidr_range,
@@ -333,10 +333,8 @@ impl HcmConfig {
                     accept_http_10: http1.accept_http_10,
                     custom_methods: http1.custom_methods,
                     enable_trailers: http1.enable_trailers,
-                    case: match http1.proper_case {
-                        true => HeaderCase::ProperWords,
-                        false => HeaderCase::Lower,
-                    },
+                    case: http1.case,
+                    allow_chunked_length: http1.allow_chunked_length,
                 },
                 idle_timeout: common.idle_timeout,
                 max_connection_duration: common.max_connection_duration,

@@ -5,12 +5,11 @@ use std::time::Duration;
 use xds_protos::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings,
     http_protocol_options::HeadersWithUnderscoresAction,
-    http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat},
 };
 
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult, DurationExt, duration},
-    http::codec::{FloodLimits, H2Options, Keepalive},
+    config::{BuildCx, ConfigResult, DurationExt, duration},
+    http::codec::{FloodLimits, H2Options, HeaderCase, Keepalive},
 };
 
 /// `common_http_protocol_options`
@@ -49,7 +48,8 @@ impl Common {
 /// `http_protocol_options`
 #[derive(Default)]
 pub(super) struct Http1 {
-    pub(super) proper_case: bool,
+    pub(super) case: HeaderCase,
+    pub(super) allow_chunked_length: bool,
     pub(super) accept_http_10: bool,
     pub(super) custom_methods: bool,
     pub(super) enable_trailers: bool,
@@ -61,45 +61,23 @@ impl Http1 {
         coverage!(cx, proto => Http1ProtocolOptions {
             supported {
                 allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format, enable_trailers,
-                allow_custom_methods
+                allow_custom_methods, allow_chunked_length
             }
             ignored {
                 override_stream_error_on_invalid_http_message: "a broken message always ends its connection",
                 use_balsa_parser: "there is one parser",
+                send_fully_qualified_url: "it concerns clients",
             }
             rejected {
-                allow_chunked_length: "a message with both lengths can be read in two ways",
-                send_fully_qualified_url: "an upstream option",
                 ignore_http_11_upgrade: "ignoring chosen upgrades",
             }
         });
         // Absolute targets are understood in any case.
         let _ = allow_absolute_url;
-        let mut proper_case = false;
-        if let Some(HeaderKeyFormat { header_format }) = header_key_format {
-            match header_format {
-                None => {}
-                Some(HeaderFormat::ProperCaseWords(_)) => proper_case = true,
-                Some(HeaderFormat::StatefulFormatter(f)) => {
-                    let known = f.typed_config.as_ref().is_some_and(|a| {
-                        a.type_name()
-                            == "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
-                    });
-                    if !known {
-                        return Err(cx.error_at(
-                            "header_key_format.stateful_formatter",
-                            format!("unknown formatter '{}'", f.name),
-                        ));
-                    }
-                    cx.ignored(
-                        "header_key_format.stateful_formatter",
-                        "names are written in lower case",
-                    );
-                }
-            }
-        }
+        let case = cx.opt("header_key_format", header_key_format, HeaderCase::build)?;
         Ok(Self {
-            proper_case,
+            case: case.unwrap_or_default(),
+            allow_chunked_length,
             accept_http_10,
             custom_methods: allow_custom_methods,
             enable_trailers,

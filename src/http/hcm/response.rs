@@ -87,6 +87,7 @@ impl Active {
             status: head.status,
             version: head.version,
             headers,
+            spelling: None,
         });
         match tunnel {
             Some(tunnel) => {

@@ -7,7 +7,6 @@ use xds_protos::{
         config::core::v3::{
             Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as Common, KeepaliveSettings,
             UpstreamHttpProtocolOptions,
-            http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat},
         },
         extensions::upstreams::http::v3::{
             HttpProtocolOptions,
@@ -21,7 +20,10 @@ use xds_protos::{
     xds::r#type::v3::TypedStruct,
 };
 
-use crate::config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack};
+use crate::{
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack},
+    http::codec::HeaderCase,
+};
 
 /// The key of these options: they are found by it, whatever type stands below.
 const EXTENSION: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -61,14 +63,14 @@ pub struct Keepalive {
 /// HTTP/1.1 options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Http1Options {
-    /// `header_key_format.proper_case_words`
-    pub proper_case: bool,
-    /// The preserve-case formatter.
-    pub preserve_case: bool,
+    /// `header_key_format`
+    pub case: HeaderCase,
     /// `enable_trailers`
     pub trailers: bool,
     /// `send_fully_qualified_url`
     pub absolute_url: bool,
+    /// `allow_chunked_length`
+    pub allow_chunked_length: bool,
 }
 
 /// HTTP/2 options.
@@ -364,31 +366,24 @@ fn upstream(proto: UpstreamHttpProtocolOptions, out: &mut HttpOptions, cx: &mut 
 
 fn http1(proto: Http1ProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Http1Options> {
     coverage!(cx, proto => Http1ProtocolOptions {
-        supported { header_key_format, enable_trailers, send_fully_qualified_url }
+        supported { header_key_format, enable_trailers, send_fully_qualified_url, allow_chunked_length }
         ignored {
             allow_absolute_url: "it concerns servers",
             accept_http_10: "it concerns servers",
             default_host_for_http_10: "it concerns servers",
-            allow_chunked_length: "a response with both is refused",
             override_stream_error_on_invalid_http_message: "an invalid response ends its connection",
             use_balsa_parser: "there is one parser",
             allow_custom_methods: "custom methods are passed on",
             ignore_http_11_upgrade: "it concerns servers"
         }
     });
-    let mut out = Http1Options {
+    let case = cx.opt("header_key_format", header_key_format, HeaderCase::build)?;
+    Ok(Http1Options {
+        case: case.unwrap_or_default(),
         trailers: enable_trailers,
         absolute_url: send_fully_qualified_url,
-        ..Default::default()
-    };
-    if let Some(HeaderKeyFormat { header_format }) = header_key_format {
-        match header_format {
-            Some(HeaderFormat::ProperCaseWords(_)) => out.proper_case = true,
-            Some(HeaderFormat::StatefulFormatter(_)) => out.preserve_case = true,
-            None => return Err(cx.error_at("header_key_format", "value is required")),
-        }
-    }
-    Ok(out)
+        allow_chunked_length,
+    })
 }
 
 fn http2(proto: Http2ProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Http2Options> {

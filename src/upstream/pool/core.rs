@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::Ordering::Relaxed,
     },
     time::Instant,
 };
@@ -17,6 +17,7 @@ use super::{
     Lease, TransportOptions, UpstreamConnInfo,
     connect::{Connected, connect},
     h1, h2,
+    lease::Hold,
     waiter::{Waiter, Waiting},
 };
 use crate::{
@@ -43,12 +44,12 @@ pub(super) struct Conn {
     pub(super) idle_since: Cell<Instant>,
     /// No further requests: too old, too many requests, or the pool drains.
     pub(super) retired: Cell<bool>,
-    /// Bytes read so far: whether an answer has begun.
-    pub(super) received: Arc<AtomicU64>,
     /// The close that follows is this side's.
     pub(super) closed_locally: Cell<bool>,
-    /// Who takes the byte stream over after an upgrade.
-    pub(super) upgrade: RefCell<Option<tokio::sync::oneshot::Sender<crate::net::Stream>>>,
+    /// It ended with a request in flight.
+    pub(super) cut: Cell<bool>,
+    /// The place of a request whose byte stream was taken over, and the sign that whoever took it is done.
+    pub(super) tunnel: RefCell<Option<(tokio::sync::oneshot::Receiver<()>, Hold)>>,
 }
 
 impl Conn {
@@ -146,6 +147,9 @@ impl Pool {
         for conn in idle.iter().map(|(_, c)| c).chain(h2.iter().map(|e| &e.conn)) {
             conn.closed_locally.set(true);
         }
+        for (client, _) in &idle {
+            client.end();
+        }
     }
 
     /// Whether nothing is open, opening or waiting.
@@ -189,7 +193,7 @@ impl Pool {
         let mut state = self.state.borrow_mut();
         while let Some((sender, conn)) = state.idle.pop() {
             // The task of a closed connection may not have run yet.
-            if !sender.is_closed() {
+            if !sender.is_ended() {
                 return Some((Sender::H1(sender), conn));
             }
         }
@@ -235,7 +239,7 @@ impl Pool {
         self.forget(conn);
     }
 
-    fn forget(&self, conn: &Rc<Conn>) {
+    pub(super) fn forget(&self, conn: &Rc<Conn>) {
         let mut state = self.state.borrow_mut();
         // Dropping a sender runs no code of ours, so the borrow is not in its way.
         state.idle.retain(|(_, c)| !Rc::ptr_eq(c, conn));
@@ -257,6 +261,7 @@ impl Pool {
     pub(super) fn put_back(self: &Rc<Self>, sender: h1::Sender, conn: Rc<Conn>) {
         if conn.retired.get() || self.draining.get() {
             conn.closed_locally.set(true);
+            sender.end();
             return;
         }
         self.state.borrow_mut().idle.push((sender, conn));
@@ -462,9 +467,9 @@ impl OpenGuard {
             requests: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             retired: Cell::new(false),
-            received: Arc::default(),
             closed_locally: Cell::new(false),
-            upgrade: RefCell::default(),
+            cut: Cell::new(false),
+            tunnel: RefCell::default(),
         });
         let driven = match http2 {
             true => h2::drive(&mut self, stream, conn).await,
@@ -550,7 +555,7 @@ impl Drop for OpenGuard {
         pool.breakers().connections.dec();
         match &self.conn {
             Some(conn) => {
-                if conn.active.get() > 0 {
+                if conn.active.get() > 0 || conn.cut.get() {
                     stats.upstream_cx_destroy_with_active_rq.inc();
                     match locally {
                         true => stats.upstream_cx_destroy_local_with_active_rq.inc(),

@@ -44,6 +44,7 @@ pub(super) async fn send(
     // What is left of the head besides its headers, should it have to be sent again.
     let shell = RequestHead {
         headers: HeaderMap::new(),
+        spelling: None,
         path: head.path.clone(),
         method: head.method.clone(),
         authority: head.authority.clone(),
@@ -119,6 +120,7 @@ impl StreamGuard {
             status: parts.status,
             version: parts.version,
             headers: parts.headers,
+            spelling: None,
         };
         let body = match incoming.is_end_stream() {
             true => {
@@ -283,7 +285,7 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
             .keep_alive_timeout(keepalive.timeout)
             .keep_alive_while_idle(true);
     }
-    let io = TokioIo::new(Counted::new(stream, cluster.clone(), conn.received.clone()));
+    let io = TokioIo::new(Counted::new(stream, cluster.clone()));
     let (sender, connection) = builder
         .handshake::<_, Body>(io)
         .await

@@ -3,10 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -19,17 +16,11 @@ use crate::{net::Stream, upstream::ClusterInfo};
 pub struct Counted {
     pub(super) stream: Stream,
     cluster: Arc<ClusterInfo>,
-    received: Arc<AtomicU64>,
 }
 
 impl Counted {
-    /// `received` is kept up to date as well.
-    pub(super) fn new(stream: Stream, cluster: Arc<ClusterInfo>, received: Arc<AtomicU64>) -> Self {
-        Self {
-            stream,
-            cluster,
-            received,
-        }
+    pub(super) fn new(stream: Stream, cluster: Arc<ClusterInfo>) -> Self {
+        Self { stream, cluster }
     }
 
     fn sent(&self, result: &Poll<io::Result<usize>>) {
@@ -45,8 +36,6 @@ impl AsyncRead for Counted {
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         let read = buf.filled().len() - before;
         if read > 0 {
-            // One writer: no need to be atomic about it.
-            self.received.store(self.received.load(Relaxed) + read as u64, Relaxed);
             self.cluster.stats.local().upstream_cx_rx_bytes_total.add(read as u64);
         }
         result

@@ -23,6 +23,6 @@ impl WireHandle {
     pub(in super::super) fn inform(&self, status: StatusCode, headers: &HeaderMap) {
         let mut wire = self.0.borrow_mut();
         let options = *wire.options();
-        wire.inform(|out| encode::interim(out, status, headers, &options));
+        wire.inform(|out| encode::interim(out, status, headers, options.case));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The checks are Envoy's, in its order. A head is taken apart without copying: values are slices of its bytes.
 
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
@@ -10,8 +10,8 @@ use memchr::memchr;
 
 use super::{CodecError, nominated, target};
 use crate::http::{
-    RequestHead, Scheme,
-    codec::{H1Options, Underscores},
+    RequestHead, Scheme, Spelling,
+    codec::{H1Options, HeaderCase, Underscores},
 };
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -25,6 +25,8 @@ pub(super) enum Length {
     Exact(u64),
     /// `transfer-encoding: chunked`
     Chunked,
+    /// A response's, which ends with the connection.
+    UntilClose,
     /// What follows belongs to an upgrade or to CONNECT.
     Upgrade,
 }
@@ -108,7 +110,11 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
     }
     if fields.encodings > 0 {
         if fields.content_length.is_some() {
-            return Err(CodecError::LengthAndChunked);
+            if !fields.chunked || !options.allow_chunked_length {
+                return Err(CodecError::LengthAndChunked);
+            }
+            headers.remove(header::CONTENT_LENGTH);
+            fields.content_length = None;
         }
         if !fields.chunked || fields.encodings > 1 || method == Method::CONNECT {
             return Err(CodecError::TransferEncoding);
@@ -149,6 +155,7 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
             protocol: None,
             version,
             headers: fields.headers,
+            spelling: fields.spelling.map(Arc::new),
         },
         length,
         keep_alive,
@@ -262,20 +269,26 @@ fn method(bytes: &[u8], options: &H1Options) -> Result<Method, CodecError> {
 }
 
 /// The header lines after the request line.
-struct Fields {
+pub(super) struct Fields {
     /// Without `host`.
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     /// Several are joined, which then match no virtual host by accident.
-    host: Option<HeaderValue>,
-    content_length: Option<u64>,
+    pub(super) host: Option<HeaderValue>,
+    pub(super) content_length: Option<u64>,
     /// How many `transfer-encoding` there are, and whether the last is `chunked`.
-    encodings: usize,
-    chunked: bool,
+    pub(super) encodings: usize,
+    pub(super) chunked: bool,
+    pub(super) spelling: Option<Spelling>,
 }
 
 impl Fields {
-    fn read(block: &Bytes, at: usize, options: &H1Options) -> Result<Self, CodecError> {
+    /// The lines of `block` from `at` on.
+    pub(super) fn read(block: &Bytes, at: usize, options: &H1Options) -> Result<Self, CodecError> {
         let mut fields = Self {
+            spelling: match options.case {
+                HeaderCase::Preserved { proper_others, .. } => Some(Spelling::new(proper_others)),
+                HeaderCase::Lower | HeaderCase::ProperWords => None,
+            },
             headers: take_map(),
             host: None,
             content_length: None,
@@ -285,6 +298,9 @@ impl Fields {
         let mut count = 0;
         let mut lines = Lines::new(block, at);
         while let Some((line_name, line_value, folded)) = lines.next_header()? {
+            if let Some(spelling) = &mut fields.spelling {
+                spelling.add(block.slice(line_name.clone()));
+            }
             let name = name(block, line_name)?;
             let value = value(block, line_value, folded)?;
             if drops(&name, options)? {
@@ -465,11 +481,11 @@ pub(super) fn is_settled_by_head(name: &HeaderName) -> bool {
 }
 
 /// Whether the request asks for an upgrade, by `connection: upgrade` and `upgrade`.
-fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE) && has_token(headers, &header::CONNECTION, b"upgrade")
 }
 
-fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+pub(super) fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
     if version == Version::HTTP_11 {
         !has_token(headers, &header::CONNECTION, b"close") && !has_token(headers, &PROXY_CONNECTION, b"close")
     } else {
@@ -491,7 +507,7 @@ fn is_blank(b: u8) -> bool {
 }
 
 /// What makes Envoy say that characters are invalid.
-fn is_control(b: u8) -> bool {
+pub(super) fn is_control(b: u8) -> bool {
     (b < b' ' && !matches!(b, b'\t' | b'\r' | b'\n')) || b == 0x7f
 }
 
@@ -510,7 +526,7 @@ const KEPT_MAPS: usize = 64;
 /// How large a map may be to be kept, in headers.
 const KEPT_CAPACITY: usize = 64;
 
-fn take_map() -> HeaderMap {
+pub(super) fn take_map() -> HeaderMap {
     MAPS.with_borrow_mut(Vec::pop)
         .unwrap_or_else(|| HeaderMap::with_capacity(16))
 }

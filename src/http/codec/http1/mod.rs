@@ -10,11 +10,15 @@
 
 mod body;
 mod chunked;
+pub(crate) mod client;
+mod decoder;
 mod encode;
 mod error;
 mod handle;
 mod head;
+mod inbound;
 mod nominated;
+mod outgoing;
 mod respond;
 mod target;
 mod timers;
@@ -165,7 +169,7 @@ async fn exchange<H: Handler + 'static>(
         head: head.request,
         body: match head.length {
             Length::None | Length::Upgrade => Body::Empty,
-            Length::Exact(_) | Length::Chunked => Body::Http1(RequestBody::new(wire.clone())),
+            Length::Exact(_) | Length::Chunked | Length::UntilClose => Body::Http1(RequestBody::new(wire.clone())),
         },
         upgrade,
         header_bytes,

@@ -5,53 +5,31 @@
 //! dropped, or finds something that ends the connection.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 use super::{
     CodecError,
-    chunked::{Chunked, Step},
+    chunked::Step,
+    decoder::Decoder,
     head::{self, Length},
+    inbound::{self, BODY_READ},
 };
 use crate::{http::codec::H1Options, net::Stream};
-
-/// Heads are read into one buffer of the thread and copied from there, so that a connection that waits has none.
-const SCRATCH: usize = 16 * 1024;
 
 /// How much of what follows a request is read while it is being answered: enough to see that the client has gone
 /// away behind a pipelined request or a body that nobody reads yet.
 const AHEAD: usize = 16 * 1024;
 
-/// Sizes of reads of a body: the first, and the largest after reads that filled theirs.
-const BODY_READ: usize = 16 * 1024;
-const BODY_READ_MAX: usize = 128 * 1024;
-
-/// A body is read into what is left of its buffer while that is as much as this.
-const BODY_READ_MIN: usize = 4 * 1024;
-
-thread_local! {
-    static SCRATCH_BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-}
-
 /// A connection's bytes, owned by its task and its request's body.
 pub(super) type Shared = Rc<RefCell<Wire>>;
-
-/// How the body of the current request goes on.
-#[derive(Debug)]
-enum Decoder {
-    Done,
-    Exact(u64),
-    Chunked(Chunked),
-    /// The rest is not ours to read.
-    Upgrade,
-}
 
 /// Why no head came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,12 +113,7 @@ impl Wire {
 
     /// Whether the request was read to its end.
     pub(super) fn is_request_done(&self) -> bool {
-        match &self.decoder {
-            Decoder::Done => true,
-            Decoder::Exact(left) => *left == 0,
-            Decoder::Chunked(chunked) => chunked.is_done(),
-            Decoder::Upgrade => false,
-        }
+        self.decoder.is_done()
     }
 
     /// Whether there are bytes of a next request.
@@ -209,12 +182,7 @@ impl Wire {
         self.fault = None;
         self.interim.clear();
         self.owes_continue = expects;
-        self.decoder = match length {
-            Length::None => Decoder::Done,
-            Length::Exact(n) => Decoder::Exact(n),
-            Length::Chunked => Decoder::Chunked(Chunked::default()),
-            Length::Upgrade => Decoder::Upgrade,
-        };
+        self.decoder = length.into();
     }
 
     /// Lets go of what a request leaves, so that a connection that waits holds nothing.
@@ -248,60 +216,29 @@ impl Wire {
 
     /// Reads what there is through the thread's buffer.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut scratch = SCRATCH_BUFFER.take().unwrap_or_else(|| vec![0; SCRATCH].into());
-        let mut room = ReadBuf::new(&mut scratch);
-        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut room);
-        let n = room.filled().len();
-        self.inbound.extend_from_slice(room.filled());
-        self.read += n as u64;
-        SCRATCH_BUFFER.set(Some(scratch));
-        polled.map_ok(|()| n)
+        let polled = inbound::read_ahead(&mut self.stream, &mut self.inbound, cx);
+        self.count_read(polled)
     }
 
-    /// Reads a body's bytes straight into the buffer that its frames are cut from.
     fn poll_read_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let wanted = match self.decoder {
-            Decoder::Exact(left) => usize::try_from(left).map_or(self.body_read, |left| left.min(self.body_read)),
-            _ => self.body_read,
+        let left = match &self.decoder {
+            Decoder::Exact(left) => Some(*left),
+            _ => None,
         };
-        if self.inbound.capacity() - self.inbound.len() < wanted.min(BODY_READ_MIN) {
-            self.inbound.reserve(wanted);
-        }
-        let room = self.inbound.capacity() - self.inbound.len();
-        let polled = pin!(self.stream.read_buf(&mut self.inbound)).poll(cx);
-        match &polled {
-            Poll::Pending if self.inbound.is_empty() => self.inbound = BytesMut::new(),
-            Poll::Ready(Ok(n)) => {
-                self.read += *n as u64;
-                if *n == room {
-                    self.body_read = (self.body_read * 2).min(BODY_READ_MAX);
-                }
-            }
-            _ => {}
+        let polled = inbound::read_body(&mut self.stream, &mut self.inbound, left, &mut self.body_read, cx);
+        self.count_read(polled)
+    }
+
+    fn count_read(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(n)) = &polled {
+            self.read += *n as u64;
         }
         polled
     }
 
-    fn decode(&mut self) -> Result<Step, CodecError> {
-        match &mut self.decoder {
-            Decoder::Done | Decoder::Upgrade | Decoder::Exact(0) => Ok(Step::End(None)),
-            Decoder::Exact(_) if self.inbound.is_empty() => Ok(Step::Starved),
-            Decoder::Exact(left) => {
-                let n = usize::try_from(*left).map_or(self.inbound.len(), |left| left.min(self.inbound.len()));
-                *left -= n as u64;
-                Ok(Step::Data(self.inbound.split_to(n).freeze()))
-            }
-            Decoder::Chunked(chunked) => chunked.decode(&mut self.inbound, &self.options),
-        }
-    }
-
     /// Bytes of the body that are still to come, when that is known.
     pub(super) fn body_left(&self) -> Option<u64> {
-        match &self.decoder {
-            Decoder::Exact(left) => Some(*left),
-            Decoder::Chunked(chunked) if !chunked.is_done() => None,
-            _ => Some(0),
-        }
+        self.decoder.left()
     }
 
     /// The next part of the request's body.
@@ -311,7 +248,7 @@ impl Wire {
             if self.fault.is_some() || self.gone {
                 return Poll::Ready(Err(BodyBroken));
             }
-            let step = match self.decode() {
+            let step = match self.decoder.decode(&mut self.inbound, &self.options) {
                 Ok(Step::Starved) => None,
                 Ok(step) => Some(step),
                 Err(fault) => {
@@ -321,7 +258,7 @@ impl Wire {
                 }
             };
             if let Some(step) = step {
-                self.look_ahead();
+                self.decoder.look_ahead(&mut self.inbound);
                 if self.is_request_done() {
                     self.wake_task();
                 }
@@ -342,13 +279,6 @@ impl Wire {
                     return Poll::Pending;
                 }
             }
-        }
-    }
-
-    /// Takes the last chunk when it is there, so that the end is known together with the last bytes.
-    fn look_ahead(&mut self) {
-        if let Decoder::Chunked(chunked) = &mut self.decoder {
-            chunked.end_if_next(&mut self.inbound);
         }
     }
 

@@ -16,6 +16,7 @@ const DEFAULT: H1Options = H1Options {
     custom_methods: false,
     enable_trailers: false,
     case: crate::http::codec::HeaderCase::Lower,
+    allow_chunked_length: false,
 };
 
 /// What a body came to: its bytes, and its end, if it has one.

@@ -19,7 +19,7 @@ fn written(
             .append(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let mut out = Vec::new();
-    let (framing, _) = head(&mut out, &response, asked, end, close, &H1Options::default());
+    let (framing, _) = head(&mut out, &response, asked, end, close, HeaderCase::Lower);
     (String::from_utf8(out).unwrap().replace("date: now\r\n", ""), framing)
 }
 
@@ -118,13 +118,26 @@ fn closes_are_announced() {
 
 #[test]
 fn names_in_proper_case() {
-    let options = H1Options {
-        case: HeaderCase::ProperWords,
-        ..H1Options::default()
-    };
+    let name = HeaderName::from_static("x-mixed_case-2nd");
     let mut out = Vec::new();
-    field(&mut out, &HeaderName::from_static("x-mixed_case-2nd"), b"V", &options);
+    field(&mut out, &name, b"V", Case::of(None, HeaderCase::ProperWords));
     assert_eq!(out, b"X-Mixed_Case-2nd: V\r\n");
+}
+
+#[test]
+fn names_as_they_were_spelled() {
+    let write = |spelling: &Spelling, name: &'static str| {
+        let mut out = Vec::new();
+        let case = Case::of(Some(spelling), HeaderCase::ProperWords);
+        field(&mut out, &HeaderName::from_static(name), b"V", case);
+        String::from_utf8(out).unwrap()
+    };
+    let mut spelling = Spelling::new(false);
+    spelling.add("X-oWn".into());
+    assert_eq!(write(&spelling, "x-own"), "X-oWn: V\r\n");
+    assert_eq!(write(&spelling, "x-other"), "x-other: V\r\n");
+    spelling.proper_others = true;
+    assert_eq!(write(&spelling, "x-other"), "X-Other: V\r\n");
 }
 
 #[test]
