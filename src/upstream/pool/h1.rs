@@ -138,7 +138,9 @@ impl Lent {
         };
         if let Some(hold) = &self.hold {
             let stats = hold.pool.cluster.stats.local();
-            hold.conn.closed_locally.set(!matches!(broken, Broken::Closed | Broken::Cut));
+            hold.conn
+                .closed_locally
+                .set(!matches!(broken, Broken::Closed | Broken::Cut));
             match failure {
                 UpstreamFailure::ConnectionTermination => stats.upstream_rq_pending_failure_eject.inc(),
                 UpstreamFailure::ProtocolError(_) => {
@@ -214,7 +216,10 @@ impl ResponseBody {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.0.exchange.as_ref().map_or_else(SizeHint::default, Exchange::size_hint)
+        self.0
+            .exchange
+            .as_ref()
+            .map_or_else(SizeHint::default, Exchange::size_hint)
     }
 }
 

@@ -14,7 +14,11 @@ pub(super) fn head(out: &mut Vec<u8>, head: &RequestHead, end: bool, options: &C
     let connect = head.method == Method::CONNECT;
     // Extended CONNECT is an upgrade here (RFC 8441, 5).
     let upgrade = head.protocol.as_ref().filter(|_| connect);
-    let authority = head.authority.as_ref().map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let authority = head
+        .authority
+        .as_ref()
+        .map(http::HeaderValue::as_bytes)
+        .unwrap_or_default();
     if authority.iter().any(|b| *b <= b' ') {
         return None;
     }
@@ -41,7 +45,9 @@ pub(super) fn head(out: &mut Vec<u8>, head: &RequestHead, end: bool, options: &C
     let (mut length, mut upgrades) = (None, upgrade.is_some());
     for (name, value) in &head.headers {
         if *name == header::CONTENT_LENGTH {
-            let Some(n) = value.to_str().ok().and_then(|v| v.trim().parse().ok()) else { continue };
+            let Some(n) = value.to_str().ok().and_then(|v| v.trim().parse().ok()) else {
+                continue;
+            };
             if length.replace(n).is_some_and(|first: u64| first != n) {
                 return None;
             }

@@ -236,7 +236,10 @@ fn what_is_no_response_is_refused() {
         ("", "connection closed"),
         ("HTTP/1.1 200", "unexpected end of stream"),
         ("HTTP/1.1 200 OK\r\na: b\r\n", "unexpected end of stream"),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nab", "unexpected end of stream"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nab",
+            "unexpected end of stream",
+        ),
         ("garbage\r\n\r\n", "http1.codec_error"),
         ("HTTP/1.1 xyz OK\r\n\r\n", "http1.codec_error"),
         ("HTTP/1.1 20 OK\r\n\r\n", "http1.codec_error"),
@@ -246,13 +249,28 @@ fn what_is_no_response_is_refused() {
             "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
             "http1.content_length_and_chunked_not_allowed",
         ),
-        ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd", "http1.codec_error"),
-        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", "http1.invalid_transfer_encoding"),
-        ("HTTP/1.1 204 No Content\r\ncontent-length: 3\r\n\r\n", "http1.body_disallowed"),
-        ("HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n", "http1.body_disallowed"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+            "http1.codec_error",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+            "http1.invalid_transfer_encoding",
+        ),
+        (
+            "HTTP/1.1 204 No Content\r\ncontent-length: 3\r\n\r\n",
+            "http1.body_disallowed",
+        ),
+        (
+            "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n",
+            "http1.body_disallowed",
+        ),
         ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "http1.codec_error"),
         ("HTTP/1.1 200 OK\r\na: b\0c\r\n\r\n", "http1.invalid_characters"),
-        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n", "http1.codec_error"),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
+            "http1.codec_error",
+        ),
     ] {
         assert_eq!(get(response).error.as_deref(), Some(error), "{response:?}");
     }
@@ -280,7 +298,10 @@ fn written(head: RequestHead, body: Body, options: ClientOptions) -> String {
 fn requests_on_the_wire() {
     let plain = ClientOptions::default();
     let write = |method, body| written(request(method), body, ClientOptions::default());
-    assert_eq!(write(Method::GET, Body::Empty), "GET /x?y HTTP/1.1\r\nhost: a.test\r\n\r\n");
+    assert_eq!(
+        write(Method::GET, Body::Empty),
+        "GET /x?y HTTP/1.1\r\nhost: a.test\r\n\r\n"
+    );
     assert_eq!(
         write(Method::POST, Body::Empty),
         "POST /x?y HTTP/1.1\r\nhost: a.test\r\ncontent-length: 0\r\n\r\n"
@@ -295,7 +316,10 @@ fn requests_on_the_wire() {
         written(sized, Body::full("abc"), plain),
         "PUT /x?y HTTP/1.1\r\nhost: a.test\r\ncontent-length: 3\r\n\r\nabc"
     );
-    assert_eq!(write(Method::CONNECT, Body::Empty), "CONNECT a.test HTTP/1.1\r\nhost: a.test\r\n\r\n");
+    assert_eq!(
+        write(Method::CONNECT, Body::Empty),
+        "CONNECT a.test HTTP/1.1\r\nhost: a.test\r\n\r\n"
+    );
     let absolute = ClientOptions {
         absolute_url: true,
         ..plain
@@ -318,7 +342,8 @@ fn requests_on_the_wire() {
         ..plain
     };
     let mut head = request(Method::POST);
-    head.headers.insert(HeaderName::from_static("x-a"), HeaderValue::from_static("1"));
+    head.headers
+        .insert(HeaderName::from_static("x-a"), HeaderValue::from_static("1"));
     assert_eq!(
         written(head, Body::Empty, proper),
         "POST /x?y HTTP/1.1\r\nHost: a.test\r\nX-A: 1\r\nContent-Length: 0\r\n\r\n"
@@ -340,7 +365,11 @@ fn requests_that_cannot_be_told_apart_are_not_sent() {
         head.headers.insert("content-length", HeaderValue::from_static(length));
         let script = Script::new(b"", 0, false);
         let seen = run(script, head, Body::full(body), ClientOptions::default());
-        assert_eq!(seen.error.as_deref(), Some("stream reset: not as long as announced"), "{length}");
+        assert_eq!(
+            seen.error.as_deref(),
+            Some("stream reset: not as long as announced"),
+            "{length}"
+        );
     }
 }
 
@@ -348,7 +377,12 @@ fn requests_that_cannot_be_told_apart_are_not_sent() {
 fn a_response_counts_though_the_request_could_not_be_sent() {
     let script = Script::new(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno", 0, false);
     script.deaf.set(true);
-    let seen = run(script, request(Method::POST), Body::full("abc"), ClientOptions::default());
+    let seen = run(
+        script,
+        request(Method::POST),
+        Body::full("abc"),
+        ClientOptions::default(),
+    );
     assert_eq!((seen.status, &*seen.body, seen.reusable), (413, &b"no"[..], false));
 }
 
@@ -368,7 +402,12 @@ impl http_body::Body for Endless {
 fn a_response_that_comes_before_the_end_of_the_request_is_the_last() {
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     let script = Script::new(answer, 0, false);
-    let seen = run(script, request(Method::POST), Body::boxed(Endless), ClientOptions::default());
+    let seen = run(
+        script,
+        request(Method::POST),
+        Body::boxed(Endless),
+        ClientOptions::default(),
+    );
     assert_eq!((seen.status, &*seen.body, seen.reusable), (200, &b"ok"[..], false));
     // All that was announced is out, though the body does not know it.
     let mut head = request(Method::POST);
@@ -386,7 +425,10 @@ fn idle_connections_end_with_what_comes() {
     assert_eq!(idle("", true).poll_idle(cx), Poll::Ready(IdleEnd::Closed));
     let unasked = |timeout| Poll::Ready(IdleEnd::Unasked { timeout });
     assert_eq!(idle("HTTP/1.1 200 OK\r\n\r\n", false).poll_idle(cx), unasked(false));
-    assert_eq!(idle("HTTP/1.1 408 Request Timeout\r\n\r\n", false).poll_idle(cx), unasked(true));
+    assert_eq!(
+        idle("HTTP/1.1 408 Request Timeout\r\n\r\n", false).poll_idle(cx),
+        unasked(true)
+    );
     let client = idle("x", false);
     assert!(!client.is_alive(cx));
     assert!(client.is_ended());
@@ -418,7 +460,9 @@ fn tunnels_take_what_was_read() {
         let mut head = request(method);
         head.protocol = protocol.map(Into::into);
         let mut exchange = client.exchange(head, Body::Empty).unwrap();
-        let Poll::Ready(Ok(begun)) = exchange.poll_head(cx, &mut |_| {}) else { panic!() };
+        let Poll::Ready(Ok(begun)) = exchange.poll_head(cx, &mut |_| {}) else {
+            panic!()
+        };
         assert!(begun.tunnel);
         assert!(begun.head.status == StatusCode::OK || begun.head.status == StatusCode::SWITCHING_PROTOCOLS);
         let (_, read) = exchange.into_stream().unwrap();
@@ -441,10 +485,16 @@ fn spelling_is_kept() {
     };
     let waker = noop_waker();
     let cx = &mut Context::from_waker(&waker);
-    let script = Script::new(b"HTTP/1.1 200 Very Fine\r\nX-oWn: 1\r\ncontent-length: 0\r\n\r\n", 0, false);
+    let script = Script::new(
+        b"HTTP/1.1 200 Very Fine\r\nX-oWn: 1\r\ncontent-length: 0\r\n\r\n",
+        0,
+        false,
+    );
     let client = Client::new(script, options);
     let mut exchange = client.exchange(request(Method::GET), Body::Empty).unwrap();
-    let Poll::Ready(Ok(begun)) = exchange.poll_head(cx, &mut |_| {}) else { panic!() };
+    let Poll::Ready(Ok(begun)) = exchange.poll_head(cx, &mut |_| {}) else {
+        panic!()
+    };
     let spelling = begun.head.spelling.unwrap();
     assert_eq!(spelling.find(b"x-own"), Some(&b"X-oWn"[..]));
     assert_eq!(spelling.reason.as_deref(), Some(&b"Very Fine"[..]));
