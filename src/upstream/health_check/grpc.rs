@@ -143,6 +143,7 @@ impl GrpcCheck {
                 (header::CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
                 (header::USER_AGENT, CHECKER),
             ]),
+            spelling: None,
         };
         self.metadata.run(&mut head, &stream_info(target, Version::HTTP_2));
         head.headers.insert("grpc-timeout", self.timeout.clone());

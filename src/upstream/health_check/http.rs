@@ -167,6 +167,7 @@ impl HttpCheck {
             protocol: None,
             version: if self.h2 { Version::HTTP_2 } else { Version::HTTP_11 },
             headers: HeaderMap::from_iter([(USER_AGENT, CHECKER)]),
+            spelling: None,
         };
         let info = stream_info(target, head.version);
         self.headers.run(&mut head, &info);

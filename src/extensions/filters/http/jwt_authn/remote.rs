@@ -180,6 +180,7 @@ impl Remote {
             protocol: None,
             version: Version::HTTP_11,
             headers: self.headers(),
+            spelling: None,
         };
         let answer = channel.send(head, Body::Empty).await;
         let answer = answer
