@@ -109,6 +109,7 @@ pub(super) fn read(parts: Parts, scheme: Scheme, options: &H1Options) -> Result<
         protocol: None,
         version: Version::HTTP_2,
         headers,
+        spelling: None,
     };
     let extended = match extensions.get::<Protocol>() {
         Some(protocol) => to_upgrade(&mut head, protocol),
