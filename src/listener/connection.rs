@@ -143,6 +143,7 @@ async fn run(
         tls: None,
         listener: config.name.clone(),
         direction: config.direction,
+        buffer_limit: config.buffer_limit,
         filter_chain: "".into(),
         metadata: Default::default(),
         filter_state: Default::default(),

@@ -64,6 +64,8 @@ pub struct RouteAction {
     pub rate_limits: RateLimitPolicy,
     /// Whether the virtual host's rate limits count besides the route's.
     pub include_vh_rate_limits: bool,
+    /// `hedge_policy.hedge_on_per_try_timeout`
+    pub hedge: bool,
     /// What is hashed for ring hash and Maglev.
     pub hash_policy: HashPolicies,
     /// `upgrade_configs`: lower-case type, enabled. They override the connection manager's.
@@ -85,6 +87,7 @@ pub struct RouteAction {
 #[derive(Clone)]
 pub(super) struct Inherited {
     pub(super) retry_policy: Option<Arc<RetryPolicy>>,
+    pub(super) hedge: bool,
     pub(super) mirrors: Arc<[MirrorPolicy]>,
     pub(super) request_body_buffer_limit: Option<u64>,
 }
@@ -125,7 +128,10 @@ impl RouteAction {
         // Enums were read by their accessors.
         let _ = (cluster_not_found_response_code, internal_redirect_action, priority);
         let metadata_match = metadata_match.and_then(lb_metadata).map(Arc::new);
-        cx.opt("hedge_policy", hedge_policy, retry::hedge_policy)?;
+        let hedge = match cx.opt("hedge_policy", hedge_policy, retry::hedge_policy)? {
+            Some(own) => own,
+            None => from.hedge,
+        };
         let mirrors = cx.each("request_mirror_policies", request_mirror_policies, MirrorPolicy::build)?;
         let (host_rewrite, auto_host_rewrite) = HostRewrite::build(host_rewrite_specifier, cx)?;
         let (upgrades, connect) = upgrades(upgrade_configs, cx)?;
@@ -163,6 +169,7 @@ impl RouteAction {
                 mirrors.into()
             },
             priority: routing_priority,
+            hedge,
             rate_limits: RateLimitPolicy::build(rate_limits, cx)?,
             include_vh_rate_limits: include_vh_rate_limits.is_some_and(|b| b.value),
             hash_policy: HashPolicies::build(hash_policy, cx)?,

@@ -97,10 +97,21 @@ impl PreviousPriorities {
         })
     }
 
-    /// The priorities to avoid after attempts at these hosts.
-    pub fn avoid(&self, tried: &[Arc<Host>]) -> Vec<u32> {
-        let settled = tried.len() / self.update_frequency * self.update_frequency;
-        tried.iter().take(settled).map(|h| h.attributes().priority).collect()
+    /// The priorities to avoid after attempts at these hosts. `others` tells whether any hosts are left when these
+    /// priorities are avoided: when there are none, it starts from the beginning.
+    pub fn avoid(&self, tried: &[Arc<Host>], others: impl Fn(&[u32]) -> bool) -> Vec<u32> {
+        let (mut attempted, mut avoided) = (Vec::new(), Vec::new());
+        for host in tried {
+            attempted.push(host.attributes().priority);
+            if attempted.len() % self.update_frequency == 0 {
+                avoided.clone_from(&attempted);
+                if !others(&avoided) {
+                    attempted.clear();
+                    avoided.clear();
+                }
+            }
+        }
+        avoided
     }
 }
 
@@ -137,7 +148,7 @@ impl RedirectPredicate {
     }
 }
 
-fn unknown(name: &str, kind: &str, cx: &BuildCx<'_>) -> crate::config::ConfigError {
+pub(super) fn unknown(name: &str, kind: &str, cx: &BuildCx<'_>) -> crate::config::ConfigError {
     cx.error(format!(
         "Didn't find a registered implementation for '{name}' with type URL: '{kind}'"
     ))

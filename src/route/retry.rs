@@ -4,13 +4,16 @@ use std::{ops::BitOr, time::Duration};
 
 use http::HeaderName;
 use xds_protos::{
-    envoy::config::route::v3::{HedgePolicy as ProtoHedge, RetryPolicy as ProtoRetry, retry_policy as proto},
+    envoy::config::{
+        core::v3::TypedExtensionConfig,
+        route::v3::{HedgePolicy as ProtoHedge, RetryPolicy as ProtoRetry, retry_policy as proto},
+    },
     google::protobuf::Duration as ProtoDuration,
 };
 
-use super::plugins::{HostPredicate, PreviousPriorities};
+use super::plugins::{self, HostPredicate, PreviousPriorities};
 use crate::{
-    config::{BuildCx, ConfigResult, duration},
+    config::{AnyExt, BuildCx, ConfigResult, duration, plain},
     http::{RequestHead, ResponseHead},
     matching::HeaderMatcher,
 };
@@ -95,8 +98,8 @@ impl RetryOn {
     }
 
     fn parse(tokens: &str, family: Family) -> (Self, bool) {
-        tokens.split(',').fold((Self::NONE, true), |(set, valid), token| {
-            let token = token.trim();
+        let tokens = tokens.split(',').map(str::trim).filter(|token| !token.is_empty());
+        tokens.fold((Self::NONE, true), |(set, valid), token| {
             match Self::TABLE.iter().find(|(f, t, _)| *f == family && *t == token) {
                 Some((_, _, condition)) => (set | *condition, valid),
                 None => (set, false),
@@ -178,11 +181,16 @@ impl RetryPolicy {
             supported {
                 retry_on, num_retries, per_try_timeout, per_try_idle_timeout, retry_priority, retry_host_predicate,
                 host_selection_retry_max_attempts, retriable_status_codes, retry_back_off,
-                rate_limited_retry_back_off, retriable_headers, retriable_request_headers,
+                rate_limited_retry_back_off, retriable_headers, retriable_request_headers, retry_options_predicates,
             }
             ignored { refresh_cluster_on_retry: "a retry stays with the cluster of the first attempt" }
-            rejected { retry_options_predicates: "retry options predicates" }
         });
+        cx.each("retry_options_predicates", retry_options_predicates, |proto, cx| {
+            coverage!(cx, proto => TypedExtensionConfig { supported { name, typed_config } });
+            // Envoy has none built in either.
+            let any = plain(typed_config.unwrap_or_default(), cx)?;
+            Err::<(), _>(plugins::unknown(&name, any.type_name(), cx))
+        })?;
         let (base_interval, max_interval) = cx
             .opt("retry_back_off", retry_back_off, build_back_off)?
             .unwrap_or((None, None));
@@ -270,15 +278,14 @@ fn build_rate_limited(
     Ok((headers, max))
 }
 
-/// Sorts the fields of a `HedgePolicy`: requests are not hedged.
-pub(super) fn hedge_policy(proto: ProtoHedge, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+/// `HedgePolicy`: whether an attempt past its time goes on beside the next one.
+pub(super) fn hedge_policy(proto: ProtoHedge, cx: &mut BuildCx<'_>) -> ConfigResult<bool> {
     coverage!(cx, proto => ProtoHedge {
-        supported {}
+        supported { hedge_on_per_try_timeout }
         ignored {
             initial_requests: "Envoy does not implement it either",
             additional_request_chance: "Envoy does not implement it either",
-            hedge_on_per_try_timeout: "an attempt past its time is given up before the next one, not raced with it",
         }
     });
-    Ok(())
+    Ok(hedge_on_per_try_timeout)
 }

@@ -61,6 +61,7 @@ pub(crate) fn stream() -> StreamInfo {
         tls: None,
         listener: "l".into(),
         direction: Default::default(),
+        buffer_limit: 1 << 20,
         filter_chain: "".into(),
         metadata: Default::default(),
         filter_state: Default::default(),

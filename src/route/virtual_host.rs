@@ -96,10 +96,13 @@ impl VirtualHost {
         });
         // Domains are the table's; the enum was read by its accessor.
         let _ = (domains, require_tls);
-        cx.opt("hedge_policy", hedge_policy, retry::hedge_policy)?;
+        let hedge = cx
+            .opt("hedge_policy", hedge_policy, retry::hedge_policy)?
+            .unwrap_or_default();
         let mirrors = cx.each("request_mirror_policies", request_mirror_policies, MirrorPolicy::build)?;
         let inherited = Inherited {
             retry_policy: cx.opt("retry_policy", retry_policy, RetryPolicy::build)?.map(Arc::new),
+            hedge,
             mirrors: if mirrors.is_empty() {
                 table_mirrors.clone()
             } else {

@@ -1,6 +1,8 @@
 //! One attempt: a connection, the request over it, the head of its response.
 
 use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,8 +13,9 @@ use futures_util::future::LocalBoxFuture;
 use super::{
     body::{Bodies, RequestTail},
     failure::Failure,
-    forward::Request,
+    request::Request,
     timeout,
+    upstream_filters::{self, UpstreamFilters},
 };
 use crate::{
     http::{Body, RequestHead, ResponseHead, filter::FilterCx, stream_info::Progress},
@@ -27,64 +30,100 @@ pub(super) struct Answer {
     pub(super) upgrade: Option<LocalBoxFuture<'static, Option<Stream>>>,
     /// When the attempt had its connection: its own limits run from here.
     pub(super) ready: Instant,
+    /// `%RESPONSE_CODE_DETAILS%`, when a filter of the upstream's gave the answer.
+    pub(super) local: Option<Cow<'static, str>>,
 }
 
-/// Sends the request to `host` and waits for the response's head.
+/// Sends the request to `host` and waits for the response's head. `cx` is borrowed for moments only: attempts may
+/// run beside each other, and then `late` is set when one is past its time, instead of its end.
 pub(super) async fn run(
     request: &Request<'_>,
-    cx: &mut FilterCx,
-    head: &RequestHead,
+    cx: &RefCell<&mut FilterCx>,
+    mut head: RequestHead,
     host: &Arc<Host>,
-    bodies: &mut Bodies,
+    bodies: &Bodies,
+    late: Option<&Cell<bool>>,
 ) -> Result<Box<Answer>, Failure> {
-    let options = PoolOptions {
-        priority: request.priority,
-        downstream: cx.info.protocol,
-        transport: request.transport.clone(),
+    let mut filters = UpstreamFilters::create(request, &cx.borrow());
+    if let Some(filters) = &mut filters
+        && let Some(reply) = filters.request_headers(&mut head, bodies.is_empty()).await
+    {
+        return Ok(Box::new(upstream_filters::answer_of(*reply)));
+    }
+    let (options, progress, informational) = {
+        let cx = cx.borrow();
+        let options = PoolOptions {
+            priority: request.priority,
+            downstream: cx.info.protocol,
+            transport: request.transport.clone(),
+        };
+        (options, cx.info.progress.clone(), cx.informational.clone())
     };
-    let lease = request
-        .cluster
-        .http(host, &options)
-        .acquire()
-        .await
-        .map_err(Failure::Connect)?;
-    note(cx, lease.conn());
+    let pool = request.cluster.http(host, &options);
+    if pool.is_refused() {
+        return Err(Failure::NoPool);
+    }
+    let lease = tokio::select! {
+        biased;
+        lease = pool.acquire() => lease.map_err(Failure::Connect)?,
+        // What comes meanwhile is kept, as far as that goes.
+        never = bodies.keep_coming() => match never {},
+    };
+    note(&mut cx.borrow_mut(), lease.conn());
     request.count(|stats| &stats.upstream_rq_total);
     request.cluster.report(host, HostResult::Connected);
     let ready = Instant::now();
-    cx.info.progress.first_upstream_tx.set(Some(ready));
-    cx.info.progress.upstream_bytes_sent.set(0);
-    let body = RequestTail::wrap(bodies.next(), &cx.info);
-    let informational = cx.informational.clone();
+    progress.first_upstream_tx.set(Some(ready));
+    progress.upstream_bytes_sent.set(0);
+    let mut body = bodies.next();
+    if let Some(filters) = &mut filters {
+        body = filters.request_body(body);
+    }
+    let body = RequestTail::wrap(body, &progress);
+    let sent_head = filters.is_some().then(|| head.clone());
     let mut inform = |head: ResponseHead| {
         request.informed(head.status);
         informational.send(head);
     };
-    let sent = lease.send(head.clone(), body, &mut inform);
+    let sent = lease.send(head, body, &mut inform);
     let limits = &request.limits;
     let response = if limits.per_try.is_none() && limits.per_try_idle.is_none() && limits.max_duration.is_none() {
         sent.await.map_err(Failure::Upstream)?
     } else {
-        let progress = cx.info.progress.clone();
         let mut per_try = pin!(timeout::expire(limits.per_try, Some(ready), progress.clone()));
         let mut idle = pin!(stand_still(limits.per_try_idle, ready, &progress));
         let mut longest = pin!(after(limits.max_duration, ready));
-        tokio::select! {
-            biased;
-            response = sent => response.map_err(Failure::Upstream)?,
-            () = per_try.as_mut() => return Err(Failure::PerTryTimeout),
-            () = idle.as_mut() => return Err(Failure::PerTryIdle),
-            () = longest.as_mut() => return Err(Failure::MaxDuration),
+        let mut sent = pin!(sent);
+        let mut in_time = true;
+        loop {
+            tokio::select! {
+                biased;
+                response = sent.as_mut() => break response.map_err(Failure::Upstream)?,
+                () = per_try.as_mut(), if in_time => match late {
+                    None => return Err(Failure::PerTryTimeout),
+                    Some(late) => {
+                        late.set(true);
+                        in_time = false;
+                    }
+                },
+                () = idle.as_mut() => return Err(Failure::PerTryIdle),
+                () = longest.as_mut() => return Err(Failure::MaxDuration),
+            }
         }
     };
-    note(cx, &response.conn);
-    cx.info.progress.first_upstream_rx.set(Some(Instant::now()));
-    Ok(Box::new(Answer {
+    note(&mut cx.borrow_mut(), &response.conn);
+    progress.first_upstream_rx.set(Some(Instant::now()));
+    let mut answer = Answer {
         head: response.head,
         body: response.body.into(),
         upgrade: response.upgrade,
         ready,
-    }))
+        local: None,
+    };
+    if let (Some(filters), Some(sent)) = (filters, sent_head) {
+        filters.response(&sent, &mut answer).await;
+    }
+    Ok(Box::new(answer))
 }
 
 fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {

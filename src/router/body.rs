@@ -1,6 +1,8 @@
 //! Bodies on the upstream's side: counted, timed, and held to the route's timeout to their end.
 
 use std::{
+    cell::RefCell,
+    convert::Infallible,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -15,10 +17,9 @@ use tokio::time::Sleep;
 
 use super::{
     failure::Failure,
-    forward::Request,
-    replay::Replay,
+    replay::{Filled, Replay},
     timeout,
-    timing::{HeaderSizes, Timing},
+    timing::Timing,
     upstream_log::AttemptLog,
 };
 use crate::{
@@ -29,8 +30,10 @@ use crate::{
 
 /// The request's body, for one attempt or for several.
 pub(super) enum Bodies {
-    /// None at all, or one that goes with the first attempt.
-    Once(Option<Body>),
+    /// None at all.
+    Empty,
+    /// One that goes with the first attempt.
+    Once(RefCell<Body>),
     /// One that is kept.
     Kept(Replay),
 }
@@ -38,18 +41,42 @@ pub(super) enum Bodies {
 impl Bodies {
     pub(super) fn new(body: Body, keep: bool, limit: u64, stats: Stats<ClusterStats>) -> Self {
         match body {
-            Body::Empty => Self::Once(Some(Body::Empty)),
+            Body::Empty => Self::Empty,
             body if keep => Self::Kept(Replay::new(body, limit, stats)),
-            body => Self::Once(Some(body)),
+            body => Self::Once(body.into()),
         }
     }
 
     /// The body from its first byte.
-    pub(super) fn next(&mut self) -> Body {
+    pub(super) fn next(&self) -> Body {
         match self {
-            Self::Once(Some(Body::Empty)) => Body::Empty,
-            Self::Once(body) => body.take().unwrap_or_default(),
+            Self::Empty => Body::Empty,
+            Self::Once(body) => body.take(),
             Self::Kept(replay) => replay.body(),
+        }
+    }
+
+    /// Whether no body follows the request's head.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    /// Keeps what comes of the body, until there is no more room for it. Never ready.
+    pub(super) async fn keep_coming(&self) -> Infallible {
+        if let Self::Kept(replay) = self {
+            replay.fill().await;
+        }
+        std::future::pending().await
+    }
+
+    /// Keeps what comes of the body; ready once there is no more room for it.
+    pub(super) async fn outgrown(&self) {
+        match self {
+            Self::Kept(replay) => match replay.fill().await {
+                Filled::Outgrown => {}
+                Filled::Ended => std::future::pending().await,
+            },
+            Self::Empty | Self::Once(_) => std::future::pending().await,
         }
     }
 
@@ -61,7 +88,7 @@ impl Bodies {
     /// The whole body once more, when all of it is kept.
     pub(super) fn again(&self) -> Option<Body> {
         match self {
-            Self::Once(Some(Body::Empty)) => Some(Body::Empty),
+            Self::Empty => Some(Body::Empty),
             Self::Once(_) => None,
             Self::Kept(replay) if replay.abandoned() => None,
             Self::Kept(replay) => Some(replay.body()),
@@ -69,7 +96,7 @@ impl Bodies {
     }
 
     /// Reads what is there already, up to `limit` bytes, so that it is counted.
-    pub(super) fn read_what_came(&mut self, limit: u64) {
+    pub(super) fn read_what_came(&self, limit: u64) {
         let mut body = self.next();
         let mut read = 0;
         while let Some(Some(Ok(frame))) = body.frame().now_or_never() {
@@ -88,8 +115,8 @@ pub(super) struct RequestTail {
 }
 
 impl RequestTail {
-    pub(super) fn wrap(body: Body, info: &StreamInfo) -> Body {
-        let progress = info.progress.clone();
+    pub(super) fn wrap(body: Body, progress: &Rc<Progress>) -> Body {
+        let progress = progress.clone();
         if matches!(body, Body::Empty) {
             progress.last_upstream_tx.set(progress.first_upstream_tx.get());
             return body;
@@ -141,15 +168,7 @@ pub(super) struct UpstreamTail {
 
 impl UpstreamTail {
     /// `ready` is when the attempt had its connection.
-    pub(super) fn wrap(
-        body: Body,
-        request: &Request<'_>,
-        info: &StreamInfo,
-        headers: Option<HeaderSizes>,
-        ready: Instant,
-        log: Option<AttemptLog>,
-    ) -> Body {
-        let timing = Timing::new(request, headers, ready);
+    pub(super) fn wrap(body: Body, timing: Timing, info: &StreamInfo, ready: Instant, log: Option<AttemptLog>) -> Body {
         if matches!(body, Body::Empty) {
             let now = Instant::now();
             info.progress.last_upstream_rx.set(Some(now));
@@ -159,10 +178,10 @@ impl UpstreamTail {
         Body::boxed(Self {
             inner: body,
             progress: info.progress.clone(),
-            timing,
             start: info.start,
             ready,
-            limits: request.limits,
+            limits: timing.limits,
+            timing,
             timer: None,
             _log: log,
         })

@@ -1,6 +1,6 @@
 //! `envoy.extensions.filters.http.router.v3.Router` -> [`RouterConfig`].
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use xds_protos::{envoy::extensions::filters::http::router::v3::Router as Proto, google::protobuf::Any};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     net::local_address,
     runtime::KnownKeys,
     stats::Stats,
+    upstream::config::{UpstreamHttpFilters, http_filter_chain},
 };
 
 /// The router's configuration. It counts in its connection manager's statistics.
@@ -20,8 +21,14 @@ pub struct RouterConfig {
     pub respect_expected_rq_timeout: bool,
     /// `dynamic_stats`: per-code statistics; default true.
     pub dynamic_stats: bool,
-    /// `strict_check_headers`, lower-case.
-    pub strict_check_headers: Vec<String>,
+    /// `strict_check_headers`
+    pub strict_check_headers: Vec<HeaderName>,
+    /// `suppress_grpc_request_failure_code_stats`: gRPC requests count no codes.
+    pub suppress_grpc_code_stats: bool,
+    /// This proxy's zone, where it is known.
+    pub zone: Option<String>,
+    /// `upstream_http_filters`: each attempt's, unless its cluster has some.
+    pub upstream_filters: UpstreamHttpFilters,
     /// `upstream_log`: a line for each attempt.
     pub upstream_log: AccessLogs,
     /// Runtime keys of retries.
@@ -39,31 +46,25 @@ impl RouterConfig {
         coverage!(cx, proto => Proto {
             supported {
                 dynamic_stats, upstream_log, suppress_envoy_headers, strict_check_headers, respect_expected_rq_timeout,
-                upstream_http_filters
+                upstream_http_filters, suppress_grpc_request_failure_code_stats
             }
             ignored {
                 start_child_span: "no tracer is built in yet: spans are not reported",
                 upstream_log_options: "a line is written at the end of each attempt, and only there",
-                suppress_grpc_request_failure_code_stats: "only grpc_stats counts by gRPC status",
                 reject_connect_request_early_data: "bytes sent before CONNECT is answered wait for the answer",
             }
         });
-        // The codec filter alone is what every chain ends with; others would be lost without a word.
-        for (i, filter) in upstream_http_filters.iter().enumerate() {
-            if filter.name != "envoy.filters.http.upstream_codec" {
-                return Err(cx.error_at(
-                    &format!("upstream_http_filters[{i}]"),
-                    format!("not supported: upstream filter '{}'", filter.name),
-                ));
-            }
-        }
+        let zone = cx.server.node.locality.as_ref().map(|l| l.zone.clone());
         Ok(Self {
+            suppress_grpc_code_stats: suppress_grpc_request_failure_code_stats,
+            zone: zone.filter(|zone| !zone.is_empty()),
+            upstream_filters: http_filter_chain("upstream_http_filters", upstream_http_filters, cx)?,
             suppress_envoy_headers,
             respect_expected_rq_timeout,
             dynamic_stats: dynamic_stats.is_none_or(|v| v.value),
             strict_check_headers: strict_check_headers
                 .into_iter()
-                .map(|h| h.to_ascii_lowercase())
+                .filter_map(|h| h.parse().ok())
                 .collect(),
             upstream_log: cx.field("upstream_log", |cx| AccessLogs::build(upstream_log, cx))?,
             keys: cx.server.runtime.known.clone(),

@@ -14,6 +14,8 @@ use crate::{
 pub(super) enum Failure {
     /// No connection.
     Connect(ConnectFailure),
+    /// No pool to have a connection from: there might as well be no host.
+    NoPool,
     /// A connection, and then no response.
     Upstream(UpstreamFailure),
     /// The route's timeout.
@@ -44,6 +46,7 @@ impl Failure {
         match self {
             Self::Connect(f) | Self::Upstream(UpstreamFailure::Connect(f)) if f.is_overflow() => Flag::UpstreamOverflow,
             Self::Connect(_) => Flag::UpstreamConnectionFailure,
+            Self::NoPool => Flag::NoHealthyUpstream,
             Self::Upstream(f) => match f {
                 UpstreamFailure::Connect(_) => Flag::UpstreamConnectionFailure,
                 UpstreamFailure::RemoteReset | UpstreamFailure::RemoteRefusedStream => Flag::UpstreamRemoteReset,
@@ -59,7 +62,7 @@ impl Failure {
     /// `%RESPONSE_CODE_DETAILS%` of what is no reset.
     fn timer_details(&self) -> Option<&'static str> {
         match self {
-            Self::Connect(_) | Self::Upstream(_) => None,
+            Self::Connect(_) | Self::Upstream(_) | Self::NoPool => None,
             Self::Timeout => Some("response_timeout"),
             Self::PerTryTimeout => Some("upstream_per_try_timeout"),
             Self::PerTryIdle => Some("upstream_per_try_idle_timeout"),
@@ -75,7 +78,7 @@ impl Failure {
             Self::MaxDuration if cx.request_complete => StatusCode::GATEWAY_TIMEOUT,
             Self::MaxDuration => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(UpstreamFailure::ProtocolError(_)) => StatusCode::BAD_GATEWAY,
-            Self::Connect(_) | Self::Upstream(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect(_) | Self::Upstream(_) | Self::NoPool => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -115,7 +118,7 @@ impl Failure {
     /// Counts a limit that ran out.
     pub(super) fn count(&self, stats: &ClusterStats) {
         match self {
-            Self::Connect(_) | Self::Upstream(_) => {}
+            Self::Connect(_) | Self::Upstream(_) | Self::NoPool => {}
             Self::Timeout => stats.upstream_rq_timeout.inc(),
             Self::PerTryTimeout => stats.upstream_rq_per_try_timeout.inc(),
             Self::PerTryIdle => stats.upstream_rq_per_try_idle_timeout.inc(),
@@ -142,7 +145,7 @@ impl Failure {
         match self {
             Self::Connect(f) => f.reset_reason(),
             Self::Upstream(f) => f.reset_reason(),
-            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle | Self::MaxDuration => "local reset",
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle | Self::MaxDuration | Self::NoPool => "local reset",
         }
     }
 
@@ -151,7 +154,7 @@ impl Failure {
         match self {
             Self::Connect(f) => f.transport_failure_reason(),
             Self::Upstream(f) => f.transport_failure_reason(),
-            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle | Self::MaxDuration => None,
+            Self::Timeout | Self::PerTryTimeout | Self::PerTryIdle | Self::MaxDuration | Self::NoPool => None,
         }
     }
 }

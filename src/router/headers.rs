@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::RouterConfig;
+use super::{RouterConfig, number};
 use crate::http::{Flag, LocalReply, RequestHead, ResponseHead, StreamInfo};
 
 const ALT_STAT_NAME: HeaderName = HeaderName::from_static("x-envoy-upstream-alt-stat-name");
@@ -12,14 +12,13 @@ const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-servi
 /// `strict_check_headers`: a header that steers the router and does not parse is the client's error.
 pub(super) fn strict_check(head: &RequestHead, config: &RouterConfig) -> Result<(), Box<LocalReply>> {
     for name in &config.strict_check_headers {
-        let Some(value) = head.headers.get(name.as_str()) else {
+        let Some(text) = number::joined(&head.headers, name) else {
             continue;
         };
-        let text = value.to_str().unwrap_or_default();
         let good = match name.as_str() {
-            "x-envoy-retry-on" => crate::route::RetryOn::parse_http(text).1,
-            "x-envoy-retry-grpc-on" => crate::route::RetryOn::parse_grpc(text).1,
-            _ => text.parse::<u64>().is_ok(),
+            "x-envoy-retry-on" => crate::route::RetryOn::parse_http(&text).1,
+            "x-envoy-retry-grpc-on" => crate::route::RetryOn::parse_grpc(&text).1,
+            _ => number::unsigned(&text).is_some(),
         };
         if !good {
             let body = format!("invalid header '{name}' with value '{text}'");
@@ -47,9 +46,9 @@ pub(super) fn response(head: &mut ResponseHead, info: &StreamInfo, config: &Rout
     head.headers.insert(SERVICE_TIME, HeaderValue::from(millis));
 }
 
-/// Takes off what is for the router alone.
-pub(super) fn strip(head: &mut RequestHead) {
-    head.headers.remove(ALT_STAT_NAME);
+/// `x-envoy-upstream-alt-stat-name`, taken off: a second name below which responses count.
+pub(super) fn alternative_stat_name(head: &mut RequestHead) -> Option<String> {
+    number::take(&mut head.headers, &ALT_STAT_NAME).filter(|name| !name.is_empty())
 }
 
 /// Whether the connection manager found the request to come from inside.

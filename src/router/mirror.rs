@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use super::forward::Request;
+use super::request::Request;
 use crate::{
     http::{Body, BodyError, RequestHead, filter::FilterCx},
     route::MirrorPolicy,

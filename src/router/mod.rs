@@ -5,18 +5,23 @@
 
 mod attempt;
 mod body;
+mod charge;
 mod config;
 mod failure;
 mod forward;
 mod headers;
+mod hedge;
 mod mirror;
+mod number;
 mod redirect;
 mod replay;
+mod request;
 mod retry;
 mod timeout;
 mod timing;
 mod transport;
 mod tunnel;
+mod upstream_filters;
 mod upstream_log;
 
 use std::sync::Arc;

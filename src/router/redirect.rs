@@ -5,7 +5,7 @@
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
-use super::{body::Bodies, forward::Request};
+use super::{body::Bodies, request::Request};
 use crate::{
     http::{Body, Path, RequestHead, ResponseHead, Scheme, filter::FilterCx, hcm::RouterStats},
     route::{InternalRedirectPolicy, RedirectPredicate},

@@ -5,9 +5,11 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
 };
 
 use bytes::Bytes;
@@ -29,6 +31,36 @@ struct Shared {
     complete: bool,
     abandoned: bool,
     stats: Stats<ClusterStats>,
+    readers: Arc<Readers>,
+}
+
+/// Everyone who waits for more of the body: attempts that run beside each other read the same one.
+#[derive(Default)]
+struct Readers(Mutex<Vec<Waker>>);
+
+impl Readers {
+    fn add(&self, waker: &Waker) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.iter().any(|w| w.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+}
+
+impl Wake for Readers {
+    fn wake(self: Arc<Self>) {
+        let waiting = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// How keeping ahead of the readers ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// With the end of the body, or its failure.
+    Ended,
+    /// It is too large to be kept.
+    Outgrown,
 }
 
 /// The keeper of a body; hands out one copy per attempt.
@@ -47,10 +79,11 @@ impl Replay {
             trailers: None,
             abandoned: false,
             stats,
+            readers: Arc::default(),
         })))
     }
 
-    /// A body that starts from the first byte. Only one copy may be read at a time.
+    /// A body that starts from the first byte.
     pub(super) fn body(&self) -> Body {
         Body::boxed(ReplayBody {
             shared: self.0.clone(),
@@ -62,6 +95,69 @@ impl Replay {
     /// The copy was given up: no other attempt can be made.
     pub(super) fn abandoned(&self) -> bool {
         self.0.borrow().abandoned
+    }
+
+    /// Reads ahead of the readers, as far as that can be kept.
+    pub(super) async fn fill(&self) -> Filled {
+        poll_fn(|cx| {
+            let mut shared = self.0.borrow_mut();
+            loop {
+                if shared.abandoned {
+                    return Poll::Ready(Filled::Outgrown);
+                }
+                if shared.complete {
+                    return Poll::Ready(Filled::Ended);
+                }
+                match std::task::ready!(shared.poll_inner(cx)) {
+                    Some(Ok(frame)) => {
+                        // Whoever reads finds it among the chunks, also the one that was too many.
+                        if let (true, Ok(data)) = (shared.abandoned, frame.into_data()) {
+                            shared.chunks.push(data);
+                        }
+                    }
+                    None | Some(Err(_)) => return Poll::Ready(Filled::Ended),
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Shared {
+    /// The next frame of the body itself, kept for those to come.
+    fn poll_inner(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.readers.add(cx.waker());
+        let everyone = Waker::from(self.readers.clone());
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(&mut Context::from_waker(&everyone)));
+        match &frame {
+            None => self.complete = true,
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.keep(data);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.trailers = Some(trailers.clone());
+                }
+                if self.inner.is_end_stream() {
+                    self.complete = true;
+                }
+            }
+            Some(Err(_)) => {}
+        }
+        everyone.wake();
+        Poll::Ready(frame)
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if self.abandoned {
+            return;
+        }
+        self.kept += data.len() as u64;
+        if self.kept > self.limit {
+            self.abandoned = true;
+            self.stats.local().retry_or_shadow_abandoned.inc();
+        } else {
+            self.chunks.push(data.clone());
+        }
     }
 }
 
@@ -78,9 +174,16 @@ impl HttpBody for ReplayBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let mut shared = this.shared.borrow_mut();
-        if let Some(chunk) = shared.chunks.get(this.at) {
+        let abandoned = shared.abandoned;
+        if let Some(chunk) = shared.chunks.get_mut(this.at) {
             this.at += 1;
-            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+            // Nobody comes after this reader any more.
+            let chunk = if abandoned {
+                std::mem::take(chunk)
+            } else {
+                chunk.clone()
+            };
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         if shared.complete {
             return Poll::Ready(match shared.trailers.clone() {
@@ -90,37 +193,19 @@ impl HttpBody for ReplayBody {
                 _ => None,
             });
         }
-        let frame = std::task::ready!(Pin::new(&mut shared.inner).poll_frame(cx));
-        match frame {
-            None => {
-                shared.complete = true;
-                Poll::Ready(None)
+        let frame = std::task::ready!(shared.poll_inner(cx));
+        if let Some(Ok(frame)) = &frame {
+            if frame.is_trailers() {
+                this.trailers_sent = true;
+            } else if !shared.abandoned {
+                this.at += 1;
+            } else if !abandoned {
+                // Given up with this very frame: what was read before it is in nobody's way.
+                shared.chunks = Vec::new();
+                this.at = 0;
             }
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    if !shared.abandoned {
-                        shared.kept += data.len() as u64;
-                        if shared.kept > shared.limit {
-                            shared.abandoned = true;
-                            shared.stats.local().retry_or_shadow_abandoned.inc();
-                            shared.chunks = Vec::new();
-                        } else {
-                            let data = data.clone();
-                            shared.chunks.push(data);
-                            this.at += 1;
-                        }
-                    }
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    shared.trailers = Some(trailers.clone());
-                    this.trailers_sent = true;
-                }
-                if shared.inner.is_end_stream() {
-                    shared.complete = true;
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(e)) => Poll::Ready(Some(Err(e))),
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -130,9 +215,6 @@ impl HttpBody for ReplayBody {
 
     fn size_hint(&self) -> SizeHint {
         let shared = self.shared.borrow();
-        if shared.abandoned {
-            return shared.inner.size_hint();
-        }
         let left: u64 = shared.chunks.iter().skip(self.at).map(|c| c.len() as u64).sum();
         if shared.complete {
             return SizeHint::with_exact(left);
@@ -143,3 +225,6 @@ impl HttpBody for ReplayBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

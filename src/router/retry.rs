@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName};
 
-use super::failure::Failure;
+use super::{failure::Failure, number};
 use crate::{
     http::{RequestHead, ResponseHead},
     route::{RetryOn, RetryPolicy},
@@ -20,21 +20,33 @@ const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on
 const MAX_RETRIES: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
 const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
-const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What to do after an attempt.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// This attempt counts.
+    /// This attempt counts: it is nothing to be tried again.
     Done,
-    /// Try again after waiting; the guard holds the retry's place in the circuit breaker.
-    Again(Duration, Guard),
+    /// This attempt counts whatever came of it.
+    Final,
+    /// Try again.
+    Again(Again),
     /// It would be tried again, but the number of retries is used up: `URX`.
     LimitExceeded,
     /// It would be tried again, but the breaker or budget does not allow it.
     Overflow,
+}
+
+/// A retry to come.
+#[derive(Debug)]
+pub(super) struct Again {
+    /// How long to wait before.
+    pub(super) wait: Duration,
+    /// The upstream asked for this wait.
+    pub(super) asked: bool,
+    /// Holds the retry's place in the circuit breaker.
+    pub(super) guard: Guard,
 }
 
 /// The retry state of one request.
@@ -45,6 +57,8 @@ pub(super) struct Retry<'a> {
     codes: Vec<u16>,
     /// Response headers named by `x-envoy-retriable-header-names`.
     names: Vec<HeaderName>,
+    /// `:status` is among them, which every response has.
+    any_response: bool,
     left: u32,
     next: Duration,
 }
@@ -56,9 +70,7 @@ fn default_base(keys: &KnownKeys) -> Duration {
 
 /// Whether any header of the request is about retries: one walk instead of four look-ups.
 fn steers(head: &RequestHead) -> bool {
-    let about = |n: &str| {
-        n.starts_with("x-envoy-retr") || n == "x-envoy-max-retries" || n == "x-envoy-hedge-on-per-try-timeout"
-    };
+    let about = |n: &str| n.starts_with("x-envoy-retr") || n == "x-envoy-max-retries";
     head.headers.keys().any(|n| about(n.as_str()))
 }
 
@@ -68,40 +80,28 @@ impl<'a> Retry<'a> {
         let mut on = policy.map_or(RetryOn::NONE, |p| p.retry_on);
         let steered = steers(head);
         if steered && (head.headers.contains_key(&RETRY_ON) || head.headers.contains_key(&RETRY_GRPC_ON)) {
-            let take = |head: &mut RequestHead, name| {
-                head.headers
-                    .remove(name)
-                    .and_then(|v| v.to_str().ok().map(str::to_owned))
-                    .unwrap_or_default()
-            };
+            let take = |head: &mut RequestHead, name| number::take(&mut head.headers, name).unwrap_or_default();
             let (http, grpc) = (take(head, &RETRY_ON), take(head, &RETRY_GRPC_ON));
             on = on | RetryOn::parse_http(&http).0 | RetryOn::parse_grpc(&grpc).0;
         }
         let mut codes = policy.map(|p| p.retriable_status_codes.clone()).unwrap_or_default();
-        if steered && let Some(more) = head.headers.remove(&STATUS_CODES) {
-            codes.extend(
-                more.to_str()
-                    .unwrap_or_default()
-                    .split(',')
-                    .filter_map(|c| c.trim().parse::<u16>().ok()),
-            );
+        if steered && let Some(more) = number::take(&mut head.headers, &STATUS_CODES) {
+            let more = more.split(',').filter_map(number::unsigned);
+            codes.extend(more.filter_map(|code| u16::try_from(code).ok()));
         }
-        let mut names = Vec::new();
-        if steered && let Some(more) = head.headers.remove(&HEADER_NAMES) {
-            let more = more.to_str().unwrap_or_default().to_owned();
-            names.extend(more.split(',').filter_map(|n| n.trim().parse::<HeaderName>().ok()));
-        }
-        if steered {
-            head.headers.remove(&HEDGE);
+        let (mut names, mut any_response) = (Vec::new(), false);
+        if steered && let Some(more) = number::take(&mut head.headers, &HEADER_NAMES) {
+            let more = more.split(',').map(str::trim);
+            names.extend(more.clone().filter_map(|n| n.parse::<HeaderName>().ok()));
+            any_response = more.into_iter().any(|n| n == ":status");
         }
         let mut left = policy.map_or(1, |p| p.num_retries);
         if steered
-            && let Some(asked) = head
-                .headers
-                .remove(&MAX_RETRIES)
-                .and_then(|v| v.to_str().ok().and_then(|v| v.parse().ok()))
+            && let Some(asked) = number::take(&mut head.headers, &MAX_RETRIES)
+            && let Some(asked) = number::unsigned(&asked)
         {
-            left = asked;
+            // As Envoy, which cuts off what does not fit.
+            left = asked as u32;
         }
         if policy.is_some_and(|p| !p.request_is_retriable(head)) {
             on = RetryOn::NONE;
@@ -113,14 +113,25 @@ impl<'a> Retry<'a> {
             on,
             codes,
             names,
+            any_response,
             left,
             next,
         }
     }
 
+    /// Whether there is anything that would be tried again.
+    pub(super) fn enabled(&self) -> bool {
+        !self.on.is_empty()
+    }
+
     /// Whether any retry may come, so that the body has to be kept.
     pub(super) fn possible(&self) -> bool {
-        !self.on.is_empty() && self.left > 0
+        self.enabled() && self.left > 0
+    }
+
+    /// After an attempt's time, which goes on beside the next one: that needs no condition.
+    pub(super) fn on_late(&mut self, cluster: &ClusterInfo, priority: ResourcePriority) -> Verdict {
+        self.again(cluster, priority, None)
     }
 
     /// After a response head.
@@ -150,7 +161,8 @@ impl<'a> Retry<'a> {
         self.again(cluster, priority, None)
     }
 
-    fn wants_response(&self, response: &ResponseHead) -> bool {
+    /// Whether such a response would be tried again.
+    pub(super) fn wants_response(&self, response: &ResponseHead) -> bool {
         let headers = &response.headers;
         let code = response.status.as_u16();
         if self.on.is_empty() {
@@ -164,17 +176,18 @@ impl<'a> Retry<'a> {
             headers
                 .get(&GRPC_STATUS)
                 .and_then(|v| v.to_str().ok())
-                .and_then(|v| v.parse::<u8>().ok())
+                .and_then(number::unsigned)
         };
         (self.on.has(RetryOn::ON_5XX) && code >= 500)
             || (self.on.has(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&code))
             || (self.on.has(RetryOn::RETRIABLE_4XX) && code == 409)
             || (self.on.has(RetryOn::RETRIABLE_STATUS_CODES) && self.codes.contains(&code))
             || (self.on.has(RetryOn::RETRIABLE_HEADERS)
-                && (self
-                    .policy
-                    .as_ref()
-                    .is_some_and(|p| p.response_header_matches(response))
+                && (self.any_response
+                    || self
+                        .policy
+                        .as_ref()
+                        .is_some_and(|p| p.response_header_matches(response))
                     || self.names.iter().any(|n| headers.contains_key(n))))
             || match grpc() {
                 Some(1) => self.on.has(RetryOn::GRPC_CANCELLED),
@@ -186,12 +199,13 @@ impl<'a> Retry<'a> {
             }
     }
 
-    fn wants_failure(&self, failure: &Failure) -> bool {
+    /// Whether such a failure would be tried again.
+    pub(super) fn wants_failure(&self, failure: &Failure) -> bool {
         let any_reset = self.on.has(RetryOn::ON_5XX | RetryOn::GATEWAY_ERROR | RetryOn::RESET);
         match failure {
             // An open breaker is no reason to add load.
             Failure::Connect(f) | Failure::Upstream(UpstreamFailure::Connect(f)) if f.is_overflow() => false,
-            Failure::Upstream(UpstreamFailure::RequestBody(_)) | Failure::Timeout => false,
+            Failure::Upstream(UpstreamFailure::RequestBody(_)) | Failure::Timeout | Failure::NoPool => false,
             Failure::Connect(_) | Failure::Upstream(UpstreamFailure::Connect(_)) => {
                 any_reset || self.on.has(RetryOn::CONNECT_FAILURE | RetryOn::RESET_BEFORE_REQUEST)
             }
@@ -214,20 +228,14 @@ impl<'a> Retry<'a> {
         };
         self.left -= 1;
         if !self.keys.use_retry.percent_feature(100, fastrand::u64(..)) {
-            return Verdict::Done;
+            return Verdict::Final;
         }
-        stats.upstream_rq_retry.inc();
-        let wait = match asked {
-            Some(wait) => {
-                stats.upstream_rq_retry_backoff_ratelimited.inc();
-                wait
-            }
-            None => {
-                stats.upstream_rq_retry_backoff_exponential.inc();
-                self.back_off()
-            }
-        };
-        Verdict::Again(wait, guard)
+        Verdict::Again(Again {
+            // Not all at the same moment.
+            wait: asked.map_or_else(|| self.back_off(), |wait| wait + wait.mul_f64(fastrand::f64() / 2.0)),
+            asked: asked.is_some(),
+            guard,
+        })
     }
 
     /// Fully jittered and exponential.
@@ -244,8 +252,8 @@ impl<'a> Retry<'a> {
     /// The wait that a reset header of the response asks for, within its limit.
     fn rate_limited_wait(&self, headers: &HeaderMap) -> Option<Duration> {
         let policy = self.policy.as_ref()?;
-        policy.reset_headers.iter().find_map(|reset| {
-            let value: u64 = headers.get(&reset.name)?.to_str().ok()?.trim().parse().ok()?;
+        let asked = policy.reset_headers.iter().find_map(|reset| {
+            let value = number::unsigned(headers.get(&reset.name)?.to_str().ok()?)?;
             let wait = if reset.unix_timestamp {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
                 Duration::from_secs(value).checked_sub(now)?
@@ -253,6 +261,8 @@ impl<'a> Retry<'a> {
                 Duration::from_secs(value)
             };
             (wait <= policy.reset_max_interval).then_some(wait)
-        })
+        });
+        // What asks for no time at all asks for nothing.
+        asked.filter(|wait| wait.as_millis() > 1)
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue};
 
-use super::RouterConfig;
+use super::{RouterConfig, number};
 use crate::{
     http::{
         RequestHead,
@@ -23,6 +23,7 @@ const RQ_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-time
 const PER_TRY_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
 const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const STREAM_DURATION: HeaderName = HeaderName::from_static("x-envoy-upstream-stream-duration-ms");
+const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 const ALTERNATIVE: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response");
 
 /// The timeouts of one request; none: no limit.
@@ -38,6 +39,8 @@ pub(super) struct Limits {
     pub(super) max_duration: Option<Duration>,
     /// A timeout is answered 204.
     pub(super) alternative: bool,
+    /// An attempt past `per_try` goes on beside the next one.
+    pub(super) hedge: bool,
     /// `grpc-timeout` tells the upstream what is left.
     grpc_header: bool,
 }
@@ -52,6 +55,7 @@ pub(super) fn limits(
     let timeouts = &action.timeouts;
     let mut limits = Limits {
         max_duration: cluster.http.max_stream_duration,
+        hedge: action.hedge,
         ..Limits::default()
     };
     // With `max_stream_duration` the connection manager keeps the time, by `grpc-timeout` too.
@@ -77,18 +81,18 @@ pub(super) fn limits(
     let mut per_try = policy.and_then(|p| p.per_try_timeout).unwrap_or_default();
     limits.per_try_idle = policy.and_then(|p| p.per_try_idle_timeout);
     if steers(head) {
-        let expected = head
-            .headers
-            .get(&EXPECTED)
-            .filter(|_| config.respect_expected_rq_timeout);
+        let expected = number::joined(&head.headers, &EXPECTED).filter(|_| config.respect_expected_rq_timeout);
         match expected {
             // The caller's proxy has the deadline already: it goes on as it came.
-            Some(expected) => global = millis(expected).unwrap_or(global),
+            Some(expected) => global = millis(&expected).unwrap_or(global),
             None => global = take_millis(head, &RQ_TIMEOUT).unwrap_or(global),
         }
         per_try = take_millis(head, &PER_TRY_TIMEOUT).unwrap_or(per_try);
         limits.max_duration = take_millis(head, &STREAM_DURATION).map_or(limits.max_duration, non_zero);
         limits.alternative = head.headers.remove(&ALTERNATIVE).is_some();
+        if let Some(hedge) = number::take(&mut head.headers, &HEDGE) {
+            limits.hedge = hedge == "true";
+        }
     }
     if !global.is_zero() && per_try >= global {
         per_try = Duration::ZERO;
@@ -101,7 +105,8 @@ pub(super) fn limits(
 impl Limits {
     /// Tells the upstream how long it has, before each attempt.
     pub(super) fn set_headers(&self, head: &mut RequestHead, first: bool, progress: &Progress, config: &RouterConfig) {
-        let Some(mut expected) = self.per_try.or(self.global) else {
+        // All attempts of a hedged request have the whole time.
+        let Some(mut expected) = self.per_try.filter(|_| !self.hedge).or(self.global) else {
             return;
         };
         if let Some(global) = self.global {
@@ -137,12 +142,12 @@ fn non_zero(d: Duration) -> Option<Duration> {
     (!d.is_zero()).then_some(d)
 }
 
-fn millis(value: &HeaderValue) -> Option<Duration> {
-    value.to_str().ok()?.parse().ok().map(Duration::from_millis)
+fn millis(text: &str) -> Option<Duration> {
+    number::unsigned(text).map(Duration::from_millis)
 }
 
 fn take_millis(head: &mut RequestHead, name: &HeaderName) -> Option<Duration> {
-    millis(&head.headers.remove(name)?)
+    millis(&number::take(&mut head.headers, name)?)
 }
 
 /// Waits for a limit that starts when the request is complete, and not before `from`.

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
-use super::{forward::Request, timeout};
+use super::{request::Request, timeout};
 use crate::{
     http::stream_info::Progress,
     route::RequestStats,
-    stats::Stats,
-    upstream::{ClusterStats, SizeStats, TimeoutBudgetStats},
+    stats::{Histogram, Stats},
+    upstream::{ClusterStats, Host, SizeStats, TimeoutBudgetStats},
 };
 
 /// Where the time of a request is counted.
@@ -17,10 +17,14 @@ pub(super) struct Timing {
     pub(super) cluster: Stats<ClusterStats>,
     /// Of the virtual cluster and the route.
     entries: Vec<Stats<RequestStats>>,
+    /// Of the canary, the zones and `x-envoy-upstream-alt-stat-name`, where they count.
+    extra: Vec<Histogram>,
     internal: bool,
     /// `dynamic_stats` of the router.
     enabled: bool,
     tracked: Option<Box<Tracked>>,
+    /// The request's.
+    pub(super) limits: timeout::Limits,
 }
 
 /// What `track_cluster_stats` needs at the end.
@@ -86,7 +90,13 @@ impl Tracked {
 }
 
 impl Timing {
-    pub(super) fn new(request: &Request<'_>, headers: Option<HeaderSizes>, ready: Instant) -> Self {
+    pub(super) fn new(
+        request: &Request<'_>,
+        headers: Option<HeaderSizes>,
+        ready: Instant,
+        host: &Host,
+        canary: bool,
+    ) -> Self {
         let tracked = request.cluster.info.optional_stats.as_ref().map(|optional| {
             Box::new(Tracked {
                 budgets: optional.budgets.clone(),
@@ -96,11 +106,21 @@ impl Timing {
                 limits: request.limits,
             })
         });
+        let mut extra = Vec::new();
+        if canary {
+            extra.push(request.cluster.extra_stats("canary.").time);
+        }
+        if let Some(alternative) = &request.charging.alternative {
+            extra.push(request.cluster.extra_stats(alternative).time);
+        }
+        extra.extend(request.zone_stats(host).map(|zone| zone.time));
         Self {
             tracked,
+            extra,
+            limits: request.limits,
             cluster: request.cluster.info.stats.clone(),
             entries: request.entries.iter().flatten().map(|e| e.stats.clone()).collect(),
-            internal: request.internal,
+            internal: request.charging.internal,
             enabled: request.config.dynamic_stats,
         }
     }
@@ -122,6 +142,9 @@ impl Timing {
         }
         for entry in &self.entries {
             entry.local().upstream_rq_time.record(time);
+        }
+        for extra in &self.extra {
+            extra.record(time);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use super::ClusterStats;
@@ -73,6 +73,8 @@ pub struct Limit {
     current: AtomicU64,
     stats: Stats<ClusterStats>,
     open: OpenGauge,
+    /// One was made although the limit is 0.
+    passed: AtomicBool,
     remaining: Option<Gauge>,
 }
 
@@ -84,8 +86,11 @@ impl std::fmt::Debug for Limit {
 
 impl Limit {
     fn new(max: u64, stats: &Stats<ClusterStats>, open: OpenGauge, remaining: Option<Gauge>) -> Self {
-        if let Some(gauge) = &remaining {
-            gauge.add(max);
+        match &remaining {
+            // No limit: the largest of numbers, which is not to be taken for one below zero.
+            Some(gauge) if max > i64::MAX as u64 => gauge.set(max),
+            Some(gauge) => gauge.add(max),
+            None => {}
         }
         Self {
             configured: max,
@@ -93,6 +98,7 @@ impl Limit {
             current: AtomicU64::new(0),
             stats: stats.clone(),
             open,
+            passed: AtomicBool::new(false),
             remaining,
         }
     }
@@ -109,6 +115,9 @@ impl Limit {
         let before = self.max.swap(max, Relaxed);
         let current = self.current();
         let open = |max: u64| max > 0 && current >= max;
+        if max > 0 && self.passed.swap(false, Relaxed) {
+            (self.open)(self.stats.local()).dec();
+        }
         match (open(before), open(max)) {
             (false, true) => (self.open)(self.stats.local()).inc(),
             (true, false) => (self.open)(self.stats.local()).dec(),
@@ -142,7 +151,8 @@ impl Limit {
             // Seen as used from now on, as where Envoy writes it with every change.
             (self.open)(self.stats.local()).add(0);
         }
-        if now == max {
+        // A limit of 0 that is passed nonetheless (the one connection that is always allowed) stays open from then on.
+        if now == max || (max == 0 && !self.passed.swap(true, Relaxed)) {
             (self.open)(self.stats.local()).inc();
         }
         if now <= max
@@ -172,7 +182,7 @@ impl Drop for Limit {
     // The statistics outlive a cluster that is replaced by one of its name.
     fn drop(&mut self) {
         let (current, max) = (self.current(), self.max());
-        if max > 0 && current >= max {
+        if max > 0 && current >= max || self.passed.load(Relaxed) {
             (self.open)(self.stats.local()).dec();
         }
         if let Some(gauge) = &self.remaining {

@@ -19,7 +19,12 @@ use super::{
     lb::Balancer,
     pool::{self, Pool},
 };
-use crate::{config::FractionalPercent, net::Address, server::ServerContext};
+use crate::{
+    config::FractionalPercent,
+    net::Address,
+    server::ServerContext,
+    stats::{CodeStats, Histogram, Unit},
+};
 
 type Pools = SmallVec<[Rc<Pool>; 1]>;
 
@@ -32,12 +37,26 @@ pub struct WorkerCluster {
     balancer: RefCell<Balancer>,
     /// By address of the host in memory, which the pools keep alive.
     pools: RefCell<HashMap<*const Host, Pools, foldhash::fast::RandomState>>,
+    /// Response codes below prefixes that requests bring along: zones, `x-envoy-upstream-alt-stat-name`.
+    extra_codes: RefCell<HashMap<Box<str>, ExtraStats, foldhash::fast::RandomState>>,
     /// Hosts of an original destination cluster, with the time of their last use.
     original: RefCell<HashMap<SocketAddr, (Arc<Host>, Instant)>>,
 }
 
 /// How long an original destination stays known without use.
 const ORIGINAL_DST_CLEANUP: Duration = Duration::from_secs(5);
+
+/// How many prefixes a worker keeps ready; more are looked up each time.
+const MAX_EXTRA_STATS: usize = 1024;
+
+/// Statistics of responses below a prefix.
+#[derive(Clone)]
+pub struct ExtraStats {
+    /// `upstream_rq_<code>` and its like.
+    pub codes: CodeStats,
+    /// `upstream_rq_time`
+    pub time: Histogram,
+}
 
 /// What `drop_overload` says of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +78,36 @@ impl WorkerCluster {
             server,
             balancer: RefCell::new(balancer),
             pools: RefCell::default(),
+            extra_codes: RefCell::default(),
             original: RefCell::default(),
+        })
+    }
+
+    /// Statistics of responses below a prefix of the cluster's, which ends with a dot.
+    pub fn extra_stats(&self, prefix: &str) -> ExtraStats {
+        if let Some(found) = self.extra_codes.borrow().get(prefix) {
+            return found.clone();
+        }
+        let stats = ExtraStats {
+            codes: self.info.scope.codes(prefix),
+            time: self
+                .info
+                .scope
+                .histogram(&format!("{prefix}upstream_rq_time"), Unit::Milliseconds),
+        };
+        let mut known = self.extra_codes.borrow_mut();
+        if known.len() < MAX_EXTRA_STATS {
+            known.insert(prefix.into(), stats.clone());
+        }
+        stats
+    }
+
+    /// Whether any host is healthy or degraded besides those of these priorities.
+    pub fn has_available_besides(&self, avoided: &[u32]) -> bool {
+        let sets = self.cluster.hosts.load();
+        let mut priorities = sets.priorities.iter().enumerate();
+        priorities.any(|(i, set)| {
+            !avoided.iter().any(|a| *a as usize == i) && !(set.healthy.is_empty() && set.degraded.is_empty())
         })
     }
 

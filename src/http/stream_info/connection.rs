@@ -38,6 +38,8 @@ pub struct ConnectionInfo {
     pub listener: Arc<str>,
     /// `Listener.traffic_direction`
     pub direction: TrafficDirection,
+    /// `Listener.per_connection_buffer_limit_bytes`
+    pub buffer_limit: u32,
     /// Name of the matched filter chain: `%FILTER_CHAIN_NAME%`.
     pub filter_chain: Arc<str>,
     /// Dynamic metadata set by listener and network filters.

@@ -4,6 +4,7 @@ mod circuit;
 mod connection;
 mod discovery;
 mod endpoints;
+mod http_filters;
 mod lb;
 mod protocol;
 
@@ -26,6 +27,7 @@ use crate::{
 pub use connection::{ConnectOptions, SourceAddress};
 pub use discovery::{Discovery, DnsFamily, DnsOptions, DnsTarget, EdsOptions};
 pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, from_assignment};
+pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
 pub use lb::{HashFunction, LbConfig, LbPolicy, LocalityLb};
 pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol, Keepalive};
 

@@ -20,6 +20,7 @@ use xds_protos::{
     xds::r#type::v3::TypedStruct,
 };
 
+use super::http_filters::{UpstreamHttpFilters, http_filter_chain};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack},
     http::codec::HeaderCase,
@@ -130,6 +131,8 @@ pub struct HttpOptions {
     pub auto_san_validation: bool,
     /// `override_auto_sni_header`, lower-case; empty: the host.
     pub override_auto_sni_header: String,
+    /// `http_filters`, without the codec; empty: the router's.
+    pub filters: UpstreamHttpFilters,
 }
 
 impl Default for HttpOptions {
@@ -147,6 +150,7 @@ impl Default for HttpOptions {
             auto_sni: false,
             auto_san_validation: false,
             override_auto_sni_header: String::new(),
+            filters: UpstreamHttpFilters::default(),
         }
     }
 }
@@ -253,18 +257,7 @@ fn extension(proto: HttpProtocolOptions, out: &mut HttpOptions, cx: &mut BuildCx
             request_mirror_policies: "mirroring by cluster; the route's request_mirror_policies are"
         }
     });
-    for (i, filter) in http_filters.iter().enumerate() {
-        let any = match &filter.config_type {
-            Some(xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType::TypedConfig(any)) => any.type_name(),
-            _ => "",
-        };
-        if any != "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec" && !filter.is_optional {
-            return Err(cx.error_at(
-                &format!("http_filters[{i}]"),
-                format!("not supported: upstream filter '{}'", filter.name),
-            ));
-        }
-    }
+    out.filters = http_filter_chain("http_filters", http_filters, cx)?;
     if let Some(proto) = common_http_protocol_options {
         cx.field("common_http_protocol_options", |cx| common(proto, out, cx))?;
     }

@@ -141,13 +141,9 @@ impl Lent {
             hold.conn
                 .closed_locally
                 .set(!matches!(broken, Broken::Closed | Broken::Cut));
-            match failure {
-                UpstreamFailure::ConnectionTermination => stats.upstream_rq_pending_failure_eject.inc(),
-                UpstreamFailure::ProtocolError(_) => {
-                    stats.upstream_rq_tx_reset.inc();
-                    stats.upstream_cx_protocol_error.inc();
-                }
-                _ => {}
+            // A connection that breaks is no stream that is reset: there is nothing to count for that.
+            if let UpstreamFailure::ProtocolError(_) = failure {
+                stats.upstream_cx_protocol_error.inc();
             }
             // Says that the exchange did not end by itself.
             hold.conn.cut.set(true);

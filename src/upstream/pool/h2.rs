@@ -143,7 +143,6 @@ impl StreamGuard {
         let stats = hold.pool.cluster.stats.local();
         match failure {
             UpstreamFailure::RemoteReset => stats.upstream_rq_rx_reset.inc(),
-            UpstreamFailure::ConnectionTermination => stats.upstream_rq_pending_failure_eject.inc(),
             UpstreamFailure::ProtocolError(_) => {
                 stats.upstream_rq_tx_reset.inc();
                 stats.upstream_cx_protocol_error.inc();

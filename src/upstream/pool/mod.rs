@@ -77,6 +77,11 @@ pub struct UpstreamConnInfo {
 pub struct HttpPool(pub(super) Option<Rc<Pool>>);
 
 impl HttpPool {
+    /// There is no pool: `max_connection_pools` is reached.
+    pub fn is_refused(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Waits for a connection, as far as breakers allow. Dropping the future gives the place in the queue back.
     pub async fn acquire(&self) -> Result<Lease, ConnectFailure> {
         // No pool: `max_connection_pools` is reached.
