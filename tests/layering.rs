@@ -48,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        // `route`: a cluster may have policies of its own that replace those of routes.
         "upstream",
         // Health checks add headers as routes do, and write their events to log files.
         &[

@@ -97,10 +97,10 @@ impl RequestHead {
     }
 }
 
-/// `application/grpc`, `application/grpc+proto`, `application/grpc;...`, but not `application/grpc-web`.
+/// `application/grpc`, `application/grpc+proto`, but not `application/grpc-web` nor, as in Envoy, `application/grpc;...`.
 pub fn is_grpc_content_type(v: &[u8]) -> bool {
     v.strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
 }
 
 /// A response's head.

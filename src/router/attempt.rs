@@ -16,6 +16,7 @@ use super::{
     request::Request,
     timeout,
     upstream_filters::{self, UpstreamFilters},
+    upstream_log::AttemptLog,
 };
 use crate::{
     http::{Body, RequestHead, ResponseHead, filter::FilterCx, stream_info::Progress},
@@ -39,16 +40,20 @@ pub(super) struct Answer {
 pub(super) async fn run(
     request: &Request<'_>,
     cx: &RefCell<&mut FilterCx>,
-    mut head: RequestHead,
+    shared_head: &RefCell<&mut RequestHead>,
     host: &Arc<Host>,
     bodies: &Bodies,
     late: Option<&Cell<bool>>,
 ) -> Result<Box<Answer>, Failure> {
+    let mut head = shared_head.borrow().clone();
     let mut filters = UpstreamFilters::create(request, &cx.borrow());
-    if let Some(filters) = &mut filters
-        && let Some(reply) = filters.request_headers(&mut head, bodies.is_empty()).await
-    {
-        return Ok(Box::new(upstream_filters::answer_of(*reply)));
+    if let Some(filters) = &mut filters {
+        let reply = filters.request_headers(&mut head, bodies.is_empty()).await;
+        // As in Envoy, what they change stays changed for the attempts after this one.
+        **shared_head.borrow_mut() = head.clone();
+        if let Some(reply) = reply {
+            return Ok(Box::new(upstream_filters::answer_of(*reply)));
+        }
     }
     let (options, progress, informational) = {
         let cx = cx.borrow();
@@ -70,6 +75,7 @@ pub(super) async fn run(
         never = bodies.keep_coming() => match never {},
     };
     note(&mut cx.borrow_mut(), lease.conn());
+    AttemptLog::pool_ready(request.config, &head, &cx.borrow().info);
     request.count(|stats| &stats.upstream_rq_total);
     request.cluster.report(host, HostResult::Connected);
     let ready = Instant::now();

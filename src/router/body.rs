@@ -5,18 +5,21 @@ use std::{
     convert::Infallible,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::Sleep;
 
 use super::{
     failure::Failure,
+    forward::count_grpc,
     replay::{Filled, Replay},
     timeout,
     timing::Timing,
@@ -25,7 +28,7 @@ use super::{
 use crate::{
     http::{Body, BodyError, StreamInfo, stream_info::Progress},
     stats::Stats,
-    upstream::{ClusterStats, UpstreamFailure},
+    upstream::{ClusterStats, Host, UpstreamFailure},
 };
 
 /// The request's body, for one attempt or for several.
@@ -164,11 +167,20 @@ pub(super) struct UpstreamTail {
     timer: Option<Pin<Box<Sleep>>>,
     /// Written when the body ends.
     _log: Option<AttemptLog>,
+    /// A gRPC request's: its trailers tell whether it succeeded.
+    deferred: Option<Arc<Host>>,
 }
 
 impl UpstreamTail {
     /// `ready` is when the attempt had its connection.
-    pub(super) fn wrap(body: Body, timing: Timing, info: &StreamInfo, ready: Instant, log: Option<AttemptLog>) -> Body {
+    pub(super) fn wrap(
+        body: Body,
+        timing: Timing,
+        info: &StreamInfo,
+        ready: Instant,
+        log: Option<AttemptLog>,
+        deferred: Option<Arc<Host>>,
+    ) -> Body {
         if matches!(body, Body::Empty) {
             let now = Instant::now();
             info.progress.last_upstream_rx.set(Some(now));
@@ -184,6 +196,7 @@ impl UpstreamTail {
             timing,
             timer: None,
             _log: log,
+            deferred,
         })
     }
 
@@ -250,7 +263,13 @@ impl HttpBody for UpstreamTail {
                     .upstream_bytes_received
                     .set(this.progress.upstream_bytes_received.get() + data.len() as u64);
             }
+            if let (Some(trailers), Some(host)) = (frame.trailers_ref(), this.deferred.take()) {
+                count_grpc(&host, trailers);
+            }
             ended = this.inner.is_end_stream();
+        }
+        if ended && let Some(host) = this.deferred.take() {
+            count_grpc(&host, &HeaderMap::new());
         }
         if ended && this.progress.last_upstream_rx.get().is_none() {
             this.progress.last_upstream_rx.set(Some(now));

@@ -45,10 +45,10 @@ impl Request<'_> {
             self.cluster.extra_stats(alternative).codes.charge_as(code, charge);
         }
         for entry in self.entries.iter().flatten() {
-            entry.codes.charge_basic(code);
+            entry.codes.charge_basic_as(code, charge.completed_only);
         }
         if let Some(zone) = host.and_then(|host| self.zone_stats(host)) {
-            zone.codes.charge_basic(code);
+            zone.codes.charge_basic_as(code, charge.completed_only);
         }
     }
 

@@ -1,7 +1,10 @@
 //! `envoy.extensions.filters.http.router.v3.Router` -> [`RouterConfig`].
 
 use http::{HeaderName, HeaderValue};
-use xds_protos::{envoy::extensions::filters::http::router::v3::Router as Proto, google::protobuf::Any};
+use xds_protos::{
+    envoy::extensions::filters::http::router::v3::{Router as Proto, router::UpstreamAccessLogOptions},
+    google::protobuf::Any,
+};
 
 use crate::{
     access_log::AccessLogs,
@@ -31,6 +34,8 @@ pub struct RouterConfig {
     pub upstream_filters: UpstreamHttpFilters,
     /// `upstream_log`: a line for each attempt.
     pub upstream_log: AccessLogs,
+    /// `upstream_log_options.flush_upstream_log_on_upstream_stream`: another one when it has its connection.
+    pub upstream_log_on_stream: bool,
     /// Runtime keys of retries.
     pub keys: KnownKeys,
     /// `http.<stat_prefix>.*`
@@ -46,17 +51,24 @@ impl RouterConfig {
         coverage!(cx, proto => Proto {
             supported {
                 dynamic_stats, upstream_log, suppress_envoy_headers, strict_check_headers, respect_expected_rq_timeout,
-                upstream_http_filters, suppress_grpc_request_failure_code_stats
+                upstream_http_filters, suppress_grpc_request_failure_code_stats, upstream_log_options
             }
             ignored {
                 start_child_span: "no tracer is built in yet: spans are not reported",
-                upstream_log_options: "a line is written at the end of each attempt, and only there",
                 reject_connect_request_early_data: "bytes sent before CONNECT is answered wait for the answer",
             }
         });
+        let upstream_log_on_stream = cx.opt("upstream_log_options", upstream_log_options, |proto, cx| {
+            coverage!(cx, proto => UpstreamAccessLogOptions {
+                supported { flush_upstream_log_on_upstream_stream }
+                ignored { upstream_log_flush_interval: "lines are written when an attempt starts and when it ends" }
+            });
+            Ok(flush_upstream_log_on_upstream_stream)
+        })?;
         let zone = cx.server.node.locality.as_ref().map(|l| l.zone.clone());
         Ok(Self {
             suppress_grpc_code_stats: suppress_grpc_request_failure_code_stats,
+            upstream_log_on_stream: upstream_log_on_stream.unwrap_or_default(),
             zone: zone.filter(|zone| !zone.is_empty()),
             upstream_filters: http_filter_chain("upstream_http_filters", upstream_http_filters, cx)?,
             suppress_envoy_headers,

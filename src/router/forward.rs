@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
     Outcome, RouterConfig,
@@ -64,7 +64,11 @@ pub(super) async fn forward(
             Priority::Default => ResourcePriority::Default,
             Priority::High => ResourcePriority::High,
         },
-        hash: route.hash(head, &cx.info),
+        hash: match &cluster.info.http.policies.hash {
+            Some(own) => own.hash(head, &cx.info, true),
+            None => route.hash(head, &cx.info),
+        },
+        grpc: head.is_grpc(),
         charging: Charging {
             internal: headers::is_internal(head),
             completed_only: config.suppress_grpc_code_stats && head.is_grpc(),
@@ -158,9 +162,9 @@ async fn one_by_one(
             .rewrite_host(head, &host.hostname, !config.suppress_envoy_headers);
         let mut log = AttemptLog::start(config, head, &cx.info);
         let result = {
-            let shared = RefCell::new(&mut *cx);
+            let (shared, head) = (RefCell::new(&mut *cx), RefCell::new(&mut *head));
             // Pinned where it is made: `select!` would move kilobytes of it.
-            let mut running = pin!(attempt::run(request, &shared, head.clone(), &host, bodies, None));
+            let mut running = pin!(attempt::run(request, &shared, &head, &host, bodies, None));
             tokio::select! {
                 biased;
                 result = running.as_mut() => result,
@@ -286,6 +290,11 @@ fn refused(request: &Request<'_>, cx: &FilterCx) -> Result<(), Box<LocalReply>> 
 
 /// Tells outlier detection how the attempt went; what the host is not to blame for says nothing.
 pub(super) fn report(cluster: &WorkerCluster, host: &Arc<Host>, result: &Result<Box<Answer>, Failure>) {
+    if let Ok(answer) = result
+        && answer.head.headers.contains_key("x-envoy-immediate-health-check-fail")
+    {
+        cluster.fail_health_check(host);
+    }
     cluster.report(
         host,
         match result {
@@ -323,7 +332,8 @@ pub(super) fn note_failure(failure: &Failure, cx: &mut FilterCx, cluster: &Worke
 /// An attempt whose answer is not the client's.
 pub(super) fn charge_attempt(request: &Request<'_>, host: &Host, status: StatusCode) {
     count_host(host, status);
-    request.cluster.info.retry_codes.charge_basic(status.as_u16());
+    let codes = &request.cluster.info.retry_codes;
+    codes.charge_basic_as(status.as_u16(), request.charging.completed_only);
 }
 
 pub(super) fn count_host(host: &Host, status: StatusCode) {
@@ -333,4 +343,10 @@ pub(super) fn count_host(host: &Host, status: StatusCode) {
         &host.stats.rq_success
     };
     counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// A gRPC answer, which says in its trailers (or in its head alone) how it went; not at all is badly.
+pub(super) fn count_grpc(host: &Host, headers: &HeaderMap) {
+    let status = headers.get("grpc-status").map(grpc::http_of_status);
+    count_host(host, status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
 }

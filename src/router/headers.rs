@@ -48,7 +48,7 @@ pub(super) fn response(head: &mut ResponseHead, info: &StreamInfo, config: &Rout
 
 /// `x-envoy-upstream-alt-stat-name`, taken off: a second name below which responses count.
 pub(super) fn alternative_stat_name(head: &mut RequestHead) -> Option<String> {
-    number::take(&mut head.headers, &ALT_STAT_NAME).filter(|name| !name.is_empty())
+    number::take(&mut head.headers, &ALT_STAT_NAME)
 }
 
 /// Whether the connection manager found the request to come from inside.

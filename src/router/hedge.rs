@@ -70,15 +70,17 @@ pub(super) async fn run(
 ) -> Result<Ended, Box<LocalReply>> {
     let limit = request.limits.global;
     let mut expired = pin!(timeout::expire(limit, None, cx.info.progress.clone()));
-    let shared = RefCell::new(cx);
-    let start = |head: &mut RequestHead, host: Arc<Host>, held: Option<Guard>| {
+    let (shared, head) = (RefCell::new(cx), RefCell::new(head));
+    let start = |host: Arc<Host>, held: Option<Guard>| {
         let keep_original = !request.config.suppress_envoy_headers;
-        request.route.rewrite_host(head, &host.hostname, keep_original);
+        request
+            .route
+            .rewrite_host(&mut head.borrow_mut(), &host.hostname, keep_original);
         let late = Rc::new(Cell::new(false));
-        let (sent, to, told, shared) = (head.clone(), host.clone(), late.clone(), &shared);
+        let (to, told, shared, head) = (host.clone(), late.clone(), &shared, &head);
         Running {
-            log: AttemptLog::start(request.config, head, &shared.borrow().info),
-            future: Box::pin(async move { attempt::run(request, shared, sent, &to, bodies, Some(&told)).await }),
+            log: AttemptLog::start(request.config, &head.borrow(), &shared.borrow().info),
+            future: Box::pin(async move { attempt::run(request, shared, head, &to, bodies, Some(&told)).await }),
             host,
             late,
             reported: false,
@@ -86,7 +88,7 @@ pub(super) async fn run(
             _held: held,
         }
     };
-    let mut running = vec![start(head, host, None)];
+    let mut running = vec![start(host, None)];
     let mut waiting: Option<Waiting> = None;
     loop {
         let alone = running.is_empty();
@@ -121,8 +123,8 @@ pub(super) async fn run(
                     continue;
                 };
                 request.count_retry(&again);
-                let host = start_again(request, &mut shared.borrow_mut(), head, timed_out)?;
-                running.push(start(head, host, Some(again.guard)));
+                let host = start_again(request, &mut shared.borrow_mut(), &mut head.borrow_mut(), timed_out)?;
+                running.push(start(host, Some(again.guard)));
             }
             Event::Late(i) => {
                 let attempt = &mut running[i];

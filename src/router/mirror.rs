@@ -26,11 +26,11 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Sends the copies that the route asks for. The body comes back as the first request is to read it: what it reads,
 /// the copies get. A copy that falls more than `limit` bytes behind is given up.
 pub(super) fn send(request: &Request<'_>, head: &RequestHead, body: Body, limit: u64, cx: &FilterCx) -> Body {
-    if request.action.mirrors.is_empty() || head.method == Method::CONNECT {
+    if request.mirrors().is_empty() || head.method == Method::CONNECT {
         return body;
     }
     let mut copies = Vec::new();
-    for policy in request.action.mirrors.iter() {
+    for policy in request.mirrors() {
         if !policy.fraction.roll() {
             continue;
         }
@@ -53,7 +53,12 @@ pub(super) fn send(request: &Request<'_>, head: &RequestHead, body: Body, limit:
             match limit {
                 None => sent.await,
                 // Whoever waits for ever for an answer nobody reads only holds memory.
-                Some(limit) => drop(tokio::time::timeout(limit, sent).await),
+                Some(limit) => {
+                    if tokio::time::timeout(limit, sent).await.is_err() {
+                        cluster.info.stats.local().upstream_rq_timeout.inc();
+                        charge(&cluster, 504, dynamic_stats);
+                    }
+                }
             }
         });
     }
@@ -102,12 +107,14 @@ fn copy_of(policy: &MirrorPolicy, head: &RequestHead, request: &Request<'_>, cx:
     copy
 }
 
+fn charge(cluster: &WorkerCluster, status: u16, dynamic_stats: bool) {
+    if dynamic_stats {
+        cluster.info.codes.charge(status, true);
+    }
+}
+
 async fn deliver(cluster: &Rc<WorkerCluster>, head: RequestHead, body: Body, dynamic_stats: bool) {
-    let charge = |status: u16| {
-        if dynamic_stats {
-            cluster.info.codes.charge(status, true);
-        }
-    };
+    let charge = |status: u16| charge(cluster, status, dynamic_stats);
     let Some(host) = cluster.pick(&LbContext::default()) else {
         return charge(503);
     };

@@ -5,7 +5,7 @@
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 
-use super::{body::Bodies, request::Request};
+use super::{body::Bodies, number, request::Request};
 use crate::{
     http::{Body, Path, RequestHead, ResponseHead, Scheme, filter::FilterCx, hcm::RouterStats},
     route::{InternalRedirectPolicy, RedirectPredicate},
@@ -36,8 +36,9 @@ pub(super) fn follow(
     let stats = request.cluster.info.stats.local();
     let body = bodies.again().filter(|_| cx.info.progress.request_complete.get());
     let target = body.and_then(|body| {
-        let location = response.headers.get(header::LOCATION)?;
-        let target = target(request, policy, response, location, head, cx)?;
+        // Repeated, they are one, as odd as it is.
+        let location = number::joined(&response.headers, &header::LOCATION)?;
+        let target = target(request, policy, response, &location, head, cx)?;
         Some((target, body))
     });
     let Some((target, body)) = target else {
@@ -58,15 +59,22 @@ fn target(
     request: &Request<'_>,
     policy: &InternalRedirectPolicy,
     response: &ResponseHead,
-    location: &HeaderValue,
+    location: &str,
     old: &RequestHead,
     cx: &mut FilterCx,
 ) -> Option<RequestHead> {
     let stats: &RouterStats = request.config.stats.local();
     let old_path = old.path.as_ref()?;
-    let Some((scheme, authority, path)) = absolute(location) else {
-        stats.passthrough_internal_redirect_bad_location.inc();
-        return None;
+    let (scheme, authority, path) = match absolute(location) {
+        Ok(parts) => parts,
+        Err(Odd::Location) => {
+            stats.passthrough_internal_redirect_bad_location.inc();
+            return None;
+        }
+        Err(Odd::Scheme) => {
+            stats.passthrough_internal_redirect_unsafe_scheme.inc();
+            return None;
+        }
     };
     let was_http = old.scheme == Scheme::Http || cx.info.connection.tls.is_none();
     let was = if was_http { Scheme::Http } else { Scheme::Https };
@@ -117,15 +125,24 @@ fn target(
     Some(head)
 }
 
-/// The parts of a full URL, without its fragment.
-fn absolute(location: &HeaderValue) -> Option<(Scheme, HeaderValue, Path)> {
-    let uri = Uri::try_from(location.as_bytes()).ok()?;
-    let scheme = match uri.scheme_str()? {
-        "http" => Scheme::Http,
-        "https" => Scheme::Https,
-        _ => return None,
+/// Why a location is not followed whatever the policy says.
+enum Odd {
+    Location,
+    Scheme,
+}
+
+/// The parts of a full URL, without its fragment and whoever is logged in there.
+fn absolute(location: &str) -> Result<(Scheme, HeaderValue, Path), Odd> {
+    let uri = Uri::try_from(location).map_err(|_| Odd::Location)?;
+    let scheme = match uri.scheme_str() {
+        Some("http") => Ok(Scheme::Http),
+        Some("https") => Ok(Scheme::Https),
+        Some(_) => Err(Odd::Scheme),
+        None => return Err(Odd::Location),
     };
-    let authority = HeaderValue::from_str(uri.authority()?.as_str()).ok()?;
+    let authority = uri.authority().ok_or(Odd::Location)?.as_str();
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let authority = HeaderValue::from_str(authority).map_err(|_| Odd::Location)?;
     let path = uri.path_and_query().cloned().map(Path::from);
-    Some((scheme, authority, path.unwrap_or_else(|| Path::from_static("/"))))
+    Ok((scheme?, authority, path.unwrap_or_else(|| Path::from_static("/"))))
 }

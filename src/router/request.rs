@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
 use super::{
     Routed, RouterConfig, Tunnel,
@@ -15,7 +15,7 @@ use super::{
     body::UpstreamTail,
     charge::{Charging, is_canary},
     failure::{Failure, ReplyCx},
-    forward::count_host,
+    forward::{count_grpc, count_host},
     headers,
     retry::{Again, Verdict},
     timeout::Limits,
@@ -24,14 +24,17 @@ use super::{
 };
 use crate::{
     http::{
-        Flag, LocalReply, RequestHead, StreamInfo,
+        Body, Flag, LocalReply, RequestHead, StreamInfo,
         codec::Upgrade,
         filter::{FilterCx, OverrideHost},
     },
-    route::{EntryStats, HashOutcome, RequestStats, RetryPolicy, RouteAction, RouteMatch},
+    route::{EntryStats, HashOutcome, MirrorPolicy, RequestStats, RetryPolicy, RouteAction, RouteMatch},
     stats::CounterCell,
     upstream::{Host, LbContext, ResourcePriority, TransportOptions, WorkerCluster},
 };
+
+/// What a stream buffers by default where a connection has many: Envoy's stream window.
+const STREAM_BUFFER_LIMIT: u64 = 16 << 20;
 
 pub(super) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
@@ -44,6 +47,8 @@ pub(super) struct Request<'a> {
     pub(super) priority: ResourcePriority,
     pub(super) hash: HashOutcome,
     pub(super) charging: Charging,
+    /// A gRPC request.
+    pub(super) grpc: bool,
     /// The virtual cluster and the route, where they count.
     pub(super) entries: [Option<&'a EntryStats>; 2],
     pub(super) limits: Limits,
@@ -98,15 +103,25 @@ impl Request<'_> {
 
     /// The cluster's retry policy, or else the route's.
     pub(super) fn retry_policy(&self) -> Option<&Arc<RetryPolicy>> {
-        self.action.retry_policy.as_ref()
+        let own = self.cluster.info.http.policies.retry.as_ref();
+        own.or(self.action.retry_policy.as_ref())
+    }
+
+    /// The cluster's mirrors, or else the route's.
+    pub(super) fn mirrors(&self) -> &[MirrorPolicy] {
+        match &self.cluster.info.http.policies.mirrors {
+            own if !own.is_empty() => own,
+            _ => &self.action.mirrors,
+        }
     }
 
     /// How much of a request's body is kept for other attempts and mirrors: what the route says, or else what its
     /// connection buffers.
     pub(super) fn buffer_limit(&self, info: &StreamInfo) -> u64 {
-        self.route
-            .request_body_buffer_limit
-            .unwrap_or_else(|| u64::from(info.connection.buffer_limit))
+        self.route.request_body_buffer_limit.unwrap_or(match info.protocol {
+            Some(Version::HTTP_2 | Version::HTTP_3) => STREAM_BUFFER_LIMIT,
+            _ => u64::from(info.connection.buffer_limit),
+        })
     }
 
     /// A host for the next attempt.
@@ -225,7 +240,12 @@ impl Request<'_> {
             self.charge(response.status, Some(&response), Some(host));
         }
         let canary = is_canary(Some(&response), Some(host));
-        count_host(host, response.status);
+        let deferred = self.grpc && !response.status.is_server_error() && !matches!(body, Body::Empty);
+        match self.grpc && !response.status.is_server_error() {
+            true if deferred => {}
+            true => count_grpc(host, &response.headers),
+            false => count_host(host, response.status),
+        }
         let sized = self
             .cluster
             .info
@@ -256,6 +276,7 @@ impl Request<'_> {
                 &cx.info,
                 ready,
                 log,
+                deferred.then(|| host.clone()),
             ),
             tunnel,
         }

@@ -42,18 +42,21 @@ impl AttemptLog {
         })
     }
 
+    /// Writes a line for an attempt that has its connection now (`flush_upstream_log_on_upstream_stream`).
+    pub(super) fn pool_ready(config: &Arc<RouterConfig>, head: &RequestHead, stream: &StreamInfo) {
+        if config.upstream_log_on_stream
+            && let Some(mut log) = Self::start(config, head, stream)
+        {
+            log.note_connection(stream);
+            log.info.access_log_type = "UpstreamPoolReady";
+        }
+    }
+
     /// Takes over how the attempt went.
     pub(super) fn note(&mut self, stream: &StreamInfo, result: &Result<Box<Answer>, Failure>) {
         let connected = !matches!(result, Err(Failure::Connect(_)));
         if connected {
-            let upstream = &mut self.info.upstream;
-            upstream.local_address.clone_from(&stream.upstream.local_address);
-            upstream.remote_address.clone_from(&stream.upstream.remote_address);
-            upstream.protocol = stream.upstream.protocol;
-            upstream.tls.clone_from(&stream.upstream.tls);
-            upstream.connection_id = stream.upstream.connection_id;
-            upstream.pool_ready = stream.upstream.pool_ready;
-            self.info.protocol = stream.upstream.protocol;
+            self.note_connection(stream);
             self.moved = Some(stream.progress.clone());
         }
         match result {
@@ -66,6 +69,19 @@ impl AttemptLog {
                 self.info.upstream.transport_failure = failure.transport_failure().map(str::to_owned);
             }
         }
+    }
+}
+
+impl AttemptLog {
+    fn note_connection(&mut self, stream: &StreamInfo) {
+        let upstream = &mut self.info.upstream;
+        upstream.local_address.clone_from(&stream.upstream.local_address);
+        upstream.remote_address.clone_from(&stream.upstream.remote_address);
+        upstream.protocol = stream.upstream.protocol;
+        upstream.tls.clone_from(&stream.upstream.tls);
+        upstream.connection_id = stream.upstream.connection_id;
+        upstream.pool_ready = stream.upstream.pool_ready;
+        self.info.protocol = stream.upstream.protocol;
     }
 }
 

@@ -68,6 +68,16 @@ impl CodeStats {
     pub fn charge_basic(&self, code: u16) {
         self.block.cells.local().inc(Category::Basic, code);
     }
+
+    /// The same, but only in `upstream_rq_completed` when `completed_only`.
+    #[inline]
+    pub fn charge_basic_as(&self, code: u16, completed_only: bool) {
+        let category = match completed_only {
+            true => Category::BasicOnly,
+            false => Category::Basic,
+        };
+        self.block.cells.local().inc(category, code);
+    }
 }
 
 /// Where a response is counted; discriminants are part of a slot's key.
@@ -81,15 +91,18 @@ enum Category {
     ExternalOnly,
     /// As `Internal`, likewise.
     InternalOnly,
+    /// As `Basic`, but only in `upstream_rq_completed`.
+    BasicOnly,
 }
 
-const CATEGORIES: [Category; 6] = [
+const CATEGORIES: [Category; 7] = [
     Category::Basic,
     Category::External,
     Category::Internal,
     Category::Canary,
     Category::ExternalOnly,
     Category::InternalOnly,
+    Category::BasicOnly,
 ];
 
 /// Stands for every code that is no HTTP status (`upstream_rq_unknown`).
@@ -209,8 +222,9 @@ impl CodeBlock {
                     Category::Canary => ("canary.", false),
                     Category::ExternalOnly => ("external.", true),
                     Category::InternalOnly => ("internal.", true),
+                    Category::BasicOnly => ("", true),
                 };
-                add_code(group, code, count, false);
+                add_code(group, code, count, only && group.is_empty());
                 if !group.is_empty() && group != "canary." {
                     add_code("", code, count, only);
                 }

@@ -36,6 +36,8 @@ pub struct Limits {
     pub connection_pools: u64,
     /// `retry_budget`: replaces `retries`.
     pub retry_budget: Option<RetryBudget>,
+    /// `per_host_thresholds.max_connections`, no limit
+    pub connections_per_host: u64,
     /// `track_remaining`: whether the `remaining_*` gauges are kept.
     pub track_remaining: bool,
 }
@@ -49,6 +51,7 @@ impl Default for Limits {
             retries: 3,
             connection_pools: u64::MAX,
             retry_budget: None,
+            connections_per_host: u64::MAX,
             track_remaining: false,
         }
     }
@@ -204,6 +207,8 @@ pub struct ResourceManager {
     pub retries: Limit,
     /// `max_connection_pools`, no limit
     pub connection_pools: Limit,
+    /// `per_host_thresholds.max_connections`, no limit
+    pub connections_per_host: u64,
     budget: Option<RetryBudget>,
 }
 
@@ -239,6 +244,7 @@ impl ResourceManager {
                 |s| &s.default_cx_pool_open,
                 |s| &s.high_cx_pool_open,
             ),
+            connections_per_host: limits.connections_per_host,
             budget: limits.retry_budget,
         }
     }

@@ -129,6 +129,10 @@ impl Active {
         let grpc = self.grpc && !reply.verbatim;
         let (mut head, body) = self.hcm.config.local_replies.apply(reply, grpc, &self.head, info);
         if grpc {
+            if self.head_request {
+                // The message is the body that HEAD goes without.
+                head.headers.remove("grpc-message");
+            }
             return (head, Body::Empty);
         }
         let body = if self.head_request { Bytes::new() } else { body };

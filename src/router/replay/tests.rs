@@ -5,7 +5,7 @@ use super::*;
 use crate::stats::{Stats, Store};
 
 fn replay(parts: &'static [&'static str], limit: u64) -> (Replay, Stats<ClusterStats>) {
-    let stats: Stats<ClusterStats> = Store::default().scope("cluster.c.").block();
+    let stats: Stats<ClusterStats> = Store::new(Default::default(), 1).scope("cluster.c.").block();
     let frames = parts
         .iter()
         .map(|p| Ok::<_, BodyError>(Frame::data(Bytes::from_static(p.as_bytes()))));

@@ -30,8 +30,7 @@ pub fn build(
     if let Some(proto) = proto {
         cx.field("circuit_breakers", |cx| {
             coverage!(cx, proto => CircuitBreakers {
-                supported { thresholds }
-                ignored { per_host_thresholds: "connections are limited per cluster" }
+                supported { thresholds, per_host_thresholds }
             });
             let mut seen = [false; 2];
             for threshold in thresholds {
@@ -40,6 +39,23 @@ pub fn build(
                 // Envoy takes the first of a priority.
                 if !std::mem::replace(&mut seen[index], true) {
                     limits[index] = built;
+                }
+            }
+            let mut seen = [false; 2];
+            for threshold in per_host_thresholds {
+                let index = usize::from(threshold.priority() == RoutingPriority::High);
+                let others = threshold.max_pending_requests.is_some()
+                    || threshold.max_requests.is_some()
+                    || threshold.max_retries.is_some()
+                    || threshold.max_connection_pools.is_some()
+                    || threshold.retry_budget.is_some();
+                if others || threshold.track_remaining {
+                    return Err(cx.error("Unsupported field in per_host_thresholds, only max_connections is supported"));
+                }
+                if let Some(max) = threshold.max_connections
+                    && !std::mem::replace(&mut seen[index], true)
+                {
+                    limits[index].connections_per_host = max.value.into();
                 }
             }
             Ok(())
@@ -78,6 +94,7 @@ fn thresholds(proto: Thresholds, cx: &mut BuildCx<'_>) -> ConfigResult<Limits> {
         retries: max_retries.map_or(defaults.retries, |v| v.value.into()),
         connection_pools: max_connection_pools.map_or(defaults.connection_pools, |v| v.value.into()),
         retry_budget,
+        connections_per_host: defaults.connections_per_host,
         track_remaining,
     })
 }

@@ -6,6 +6,7 @@ mod discovery;
 mod endpoints;
 mod http_filters;
 mod lb;
+mod policies;
 mod protocol;
 
 use std::{sync::Arc, time::Duration};
@@ -29,6 +30,7 @@ pub use discovery::{Discovery, DnsFamily, DnsOptions, DnsTarget, EdsOptions};
 pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, from_assignment};
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
 pub use lb::{HashFunction, LbConfig, LbPolicy, LocalityLb};
+pub use policies::RequestPolicies;
 pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol, Keepalive};
 
 /// What one `Cluster` message says.

@@ -20,7 +20,10 @@ use xds_protos::{
     xds::r#type::v3::TypedStruct,
 };
 
-use super::http_filters::{UpstreamHttpFilters, http_filter_chain};
+use super::{
+    http_filters::{UpstreamHttpFilters, http_filter_chain},
+    policies::RequestPolicies,
+};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack},
     http::codec::HeaderCase,
@@ -133,6 +136,8 @@ pub struct HttpOptions {
     pub override_auto_sni_header: String,
     /// `http_filters`, without the codec; empty: the router's.
     pub filters: UpstreamHttpFilters,
+    /// What replaces the policies of routes.
+    pub policies: RequestPolicies,
 }
 
 impl Default for HttpOptions {
@@ -151,6 +156,7 @@ impl Default for HttpOptions {
             auto_san_validation: false,
             override_auto_sni_header: String::new(),
             filters: UpstreamHttpFilters::default(),
+            policies: RequestPolicies::default(),
         }
     }
 }
@@ -245,19 +251,16 @@ fn deprecated(legacy: Legacy, out: &mut HttpOptions, cx: &mut BuildCx<'_>) -> Co
 fn extension(proto: HttpProtocolOptions, out: &mut HttpOptions, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
     coverage!(cx, proto => HttpProtocolOptions {
         supported {
-            common_http_protocol_options, upstream_http_protocol_options, http_filters, upstream_protocol_options
+            common_http_protocol_options, upstream_http_protocol_options, http_filters, upstream_protocol_options,
+            retry_policy, hash_policy, request_mirror_policies
         }
         ignored {
             header_validation_config: "the codec's own header checks apply",
-            outlier_detection: "outlier detection looks at statuses alone",
-            retry_policy: "the route's retry policy applies",
-            hash_policy: "the route's hash policy applies"
-        }
-        rejected {
-            request_mirror_policies: "mirroring by cluster; the route's request_mirror_policies are"
+            outlier_detection: "outlier detection looks at statuses alone"
         }
     });
     out.filters = http_filter_chain("http_filters", http_filters, cx)?;
+    out.policies = RequestPolicies::build(retry_policy, hash_policy, request_mirror_policies, cx)?;
     if let Some(proto) = common_http_protocol_options {
         cx.field("common_http_protocol_options", |cx| common(proto, out, cx))?;
     }

@@ -326,7 +326,8 @@ impl Pool {
                 return;
             }
             let connections = &self.breakers().connections;
-            let allowed = connections.can_create();
+            let per_host = self.breakers().connections_per_host;
+            let allowed = connections.can_create() && self.host.stats.cx_active.load(Relaxed) < per_host;
             if !allowed {
                 self.cluster.stats.local().upstream_cx_overflow.inc();
             }
