@@ -339,6 +339,7 @@ pub fn stream_info(target: &Target, version: Version) -> StreamInfo {
         tls: None,
         listener: "".into(),
         direction: Default::default(),
+        buffer_limit: 0,
         filter_chain: "".into(),
         metadata: Default::default(),
         filter_state: Default::default(),
