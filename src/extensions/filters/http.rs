@@ -19,6 +19,7 @@ pub mod health_check;
 pub mod json_to_metadata;
 pub mod jwt_authn;
 pub mod local_ratelimit;
+pub mod lua;
 pub mod ratelimit;
 pub mod rbac;
 pub mod set_filter_state;

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use crate::http::{Body, BodyError};
 
 /// Reads a body to its end, with its trailers; [`BodyError::TooLarge`] past the limit in bytes.
-pub(super) async fn read(mut body: Body, limit: u64) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
+pub(crate) async fn read(mut body: Body, limit: u64) -> Result<(Bytes, Option<HeaderMap>), BodyError> {
     let mut whole = BytesMut::new();
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
@@ -21,7 +21,7 @@ pub(super) async fn read(mut body: Body, limit: u64) -> Result<(Bytes, Option<He
 }
 
 /// A body of these bytes and trailers.
-pub(super) fn join(bytes: Bytes, trailers: Option<HeaderMap>) -> Body {
+pub(crate) fn join(bytes: Bytes, trailers: Option<HeaderMap>) -> Body {
     match trailers {
         None => Body::full(bytes),
         Some(trailers) => Body::boxed(

@@ -59,6 +59,8 @@ pub struct Progress {
     pub request_complete: Cell<bool>,
     /// Last activity in either direction: the stream idle timer reads it.
     pub last_activity: Cell<Option<Instant>>,
+    /// A filter wants the connection to end with this stream.
+    pub drain: Cell<bool>,
     /// The reply of a filter that no longer waits for the upstream's.
     pub interrupt: Interrupt,
 }
