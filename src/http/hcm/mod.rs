@@ -24,8 +24,8 @@ use futures_util::future::LocalBoxFuture;
 use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as Proto;
 
 pub use config::{FilterEntry, HcmConfig};
-pub(crate) use whole::{join as join_body, read as read_body};
 pub use stats::{HcmListenerStats, HcmStats, RouterStats, count_response};
+pub(crate) use whole::{join as join_body, read as read_body};
 
 use crate::{
     config::{BuildCx, ConfigResult},

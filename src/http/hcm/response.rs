@@ -182,7 +182,10 @@ impl Active {
         }
         // Nobody waits for the rest of a request that was answered before its end.
         let early = !self.cx.info.progress.request_complete.get();
-        if self.head.version < Version::HTTP_2 && !tunnel && (self.close || early || self.cx.info.progress.drain.get() || self.hcm.should_close()) {
+        if self.head.version < Version::HTTP_2
+            && !tunnel
+            && (self.close || early || self.cx.info.progress.drain.get() || self.hcm.should_close())
+        {
             head.headers
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -119,7 +119,10 @@ impl ScriptBody {
         if matches!(&*trailers.op.borrow(), Some(Op::Trailers)) {
             trailers.op.take();
             self.resume(|run| {
-                let headers = run.vm.lua.create_userdata(Headers::trailers(&run.stream, run.stream.epoch.get() + 1))?;
+                let headers = run
+                    .vm
+                    .lua
+                    .create_userdata(Headers::trailers(&run.stream, run.stream.epoch.get() + 1))?;
                 Ok(MultiValue::from_iter([Value::UserData(headers)]))
             });
         }

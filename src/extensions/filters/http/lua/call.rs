@@ -74,9 +74,7 @@ impl Call {
                     Value::Nil => false,
                     Value::Boolean(asynchronous) => asynchronous,
                     _ => {
-                        return Err(error(
-                            "http call asynchronous flag must be 'true', 'false', or empty",
-                        ));
+                        return Err(error("http call asynchronous flag must be 'true', 'false', or empty"));
                     }
                 };
                 call.timeout = timeout(&options)?;
@@ -133,10 +131,9 @@ impl Call {
                 ":scheme" if text == "https" => head.scheme = Scheme::Https,
                 ":authority" | "host" => head.authority = HeaderValue::from_bytes(value).ok(),
                 name => {
-                    if let (Ok(name), Ok(value)) = (
-                        HeaderName::from_bytes(name.as_bytes()),
-                        HeaderValue::from_bytes(value),
-                    ) {
+                    if let (Ok(name), Ok(value)) =
+                        (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+                    {
                         head.headers.append(name, value);
                     }
                 }

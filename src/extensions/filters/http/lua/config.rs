@@ -112,9 +112,9 @@ impl Config {
         });
         let path = package_paths.join(";");
         if default_source_code.is_some() && !inline_code.is_empty() {
-            return Err(cx.error(
-                "Error: Only one of `inline_code` or `default_source_code` can be set for the Lua filter.",
-            ));
+            return Err(
+                cx.error("Error: Only one of `inline_code` or `default_source_code` can be set for the Lua filter.")
+            );
         }
         let default = match inline_code.is_empty() {
             true => cx.opt("default_source_code", default_source_code, |source, cx| {

@@ -58,9 +58,9 @@ impl HttpFilter for Filter {
         head: &'a mut RequestHead,
         body: &'a mut Body,
     ) -> Step<'a> {
-        Step::Wait(Box::pin(async move {
-            self.finish(cx, HeadMut::Request(head), body).await
-        }))
+        Step::Wait(Box::pin(
+            async move { self.finish(cx, HeadMut::Request(head), body).await },
+        ))
     }
 
     fn response_headers<'a>(
@@ -90,9 +90,9 @@ impl HttpFilter for Filter {
         head: &'a mut ResponseHead,
         body: &'a mut Body,
     ) -> Step<'a> {
-        Step::Wait(Box::pin(async move {
-            self.finish(cx, HeadMut::Response(head), body).await
-        }))
+        Step::Wait(Box::pin(
+            async move { self.finish(cx, HeadMut::Response(head), body).await },
+        ))
     }
 
     fn on_complete(&mut self, cx: &mut FilterCx) {

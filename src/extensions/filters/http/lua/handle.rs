@@ -10,9 +10,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use mlua::{
-    Function, IntoLua, Lua, MultiValue, Table, UserData, UserDataFields, UserDataMethods, UserDataRef, Value,
-};
+use mlua::{Function, IntoLua, Lua, MultiValue, Table, UserData, UserDataFields, UserDataMethods, UserDataRef, Value};
 use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::protobuf::Struct};
 
 use super::{
@@ -63,7 +61,9 @@ impl UserData for Handle {
             let stream = this.live()?;
             let metadata = stream.facts.route.as_ref().and_then(|r| r.metadata.as_deref());
             let name = &*stream.facts.filter_name;
-            Ok(of_filter(metadata, name).or_else(|| of_filter(metadata, CANONICAL)).unwrap_or_default())
+            Ok(of_filter(metadata, name)
+                .or_else(|| of_filter(metadata, CANONICAL))
+                .unwrap_or_default())
         });
         methods.add_method("filterContext", |_, this, ()| {
             Ok(MetadataMap(this.live()?.facts.context.clone()))
@@ -71,13 +71,17 @@ impl UserData for Handle {
         methods.add_method("route", |_, this, ()| {
             let stream = this.live()?;
             let metadata = stream.facts.route.as_ref().and_then(|r| r.metadata.as_deref());
-            Ok(Holder(of_filter(metadata, &stream.facts.filter_name).unwrap_or_default()))
+            Ok(Holder(
+                of_filter(metadata, &stream.facts.filter_name).unwrap_or_default(),
+            ))
         });
         methods.add_method("virtualHost", |_, this, ()| {
             let stream = this.live()?;
             let route = stream.facts.route.as_ref();
             let metadata = route.and_then(|r| r.virtual_host().metadata.as_deref());
-            Ok(Holder(of_filter(metadata, &stream.facts.filter_name).unwrap_or_default()))
+            Ok(Holder(
+                of_filter(metadata, &stream.facts.filter_name).unwrap_or_default(),
+            ))
         });
         methods.add_method("clearRouteCache", |_, this, ()| {
             this.live()?.wishes.borrow_mut().clear_route_cache = true;
@@ -119,7 +123,9 @@ impl UserData for Handle {
         methods.add_method("importPublicKey", |_, _, (der, length): (mlua::String, usize)| {
             let der = der.as_bytes();
             let der = der.get(..length).unwrap_or(&der);
-            Ok(PublicKey(crypto::is_public_key(der).then(|| Bytes::copy_from_slice(der))))
+            Ok(PublicKey(
+                crypto::is_public_key(der).then(|| Bytes::copy_from_slice(der)),
+            ))
         });
         type Signed = (String, mlua::String, mlua::String, usize, mlua::String, usize);
         methods.add_method("verifySignature", |_, _, (hash, key, signed, n, text, m): Signed| {
@@ -235,21 +241,23 @@ pub(super) fn waiting(lua: &Lua) -> mlua::Result<Table> {
     )?;
     table.set(
         "respond",
-        lua.create_function(move |_, (handle, headers, body): (UserDataRef<Handle>, Table, Option<mlua::String>)| {
-            let stream = handle.live()?;
-            if stream.continued.get() {
-                return Err(mlua::Error::runtime(
-                    "respond() cannot be called if headers have been continued",
-                ));
-            }
-            let reply = local_reply(headers, body)?;
-            if !stream.request {
-                return Err(mlua::Error::runtime(
-                    "respond not currently supported in the response path",
-                ));
-            }
-            stop(stream, Op::Respond(Box::new(reply)))
-        })?,
+        lua.create_function(
+            move |_, (handle, headers, body): (UserDataRef<Handle>, Table, Option<mlua::String>)| {
+                let stream = handle.live()?;
+                if stream.continued.get() {
+                    return Err(mlua::Error::runtime(
+                        "respond() cannot be called if headers have been continued",
+                    ));
+                }
+                let reply = local_reply(headers, body)?;
+                if !stream.request {
+                    return Err(mlua::Error::runtime(
+                        "respond not currently supported in the response path",
+                    ));
+                }
+                stop(stream, Op::Respond(Box::new(reply)))
+            },
+        )?,
     )?;
     Ok(table)
 }

@@ -52,7 +52,11 @@ impl Headers {
             stream: stream.clone(),
             trailers,
             epoch,
-            iterating: if trailers { Rc::default() } else { stream.iterating.clone() },
+            iterating: if trailers {
+                Rc::default()
+            } else {
+                stream.iterating.clone()
+            },
         }
     }
 
@@ -129,7 +133,12 @@ impl<'a> View<'a> {
         let name = name.to_ascii_lowercase();
         match self.pseudo_value(&name) {
             Some(value) => vec![value],
-            None => self.headers.get_all(name).iter().map(|v| v.as_bytes().to_vec()).collect(),
+            None => self
+                .headers
+                .get_all(name)
+                .iter()
+                .map(|v| v.as_bytes().to_vec())
+                .collect(),
         }
     }
 
@@ -279,10 +288,7 @@ impl UserData for Headers {
             let mut all = this.read(|view| view.all())?.into_iter();
             let iterating = this.iterating.clone();
             lua.create_function_mut(move |lua, _: mlua::MultiValue| match all.next() {
-                Some((name, value)) => Ok((
-                    Some(lua.create_string(name)?),
-                    Some(lua.create_string(value)?),
-                )),
+                Some((name, value)) => Ok((Some(lua.create_string(name)?), Some(lua.create_string(value)?))),
                 None => {
                     iterating.set(false);
                     Ok((None, None))

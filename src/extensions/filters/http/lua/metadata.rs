@@ -93,11 +93,9 @@ pub(super) struct MetadataMap(pub Arc<Struct>);
 
 impl UserData for MetadataMap {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
-        methods.add_method("get", |lua, this, key: String| {
-            match this.0.fields.get(&key) {
-                Some(value) => Ok(one(to_lua(lua, value)?)),
-                None => Ok(nothing()),
-            }
+        methods.add_method("get", |lua, this, key: String| match this.0.fields.get(&key) {
+            Some(value) => Ok(one(to_lua(lua, value)?)),
+            None => Ok(nothing()),
         });
         methods.add_meta_method(MetaMethod::Pairs, |lua, this, ()| {
             let of = this.0.clone();
@@ -105,7 +103,10 @@ impl UserData for MetadataMap {
             keys.sort_unstable();
             let mut keys = keys.into_iter();
             lua.create_function_mut(move |lua, _: mlua::MultiValue| {
-                let Some((key, value)) = keys.next().and_then(|k| Some((of.fields.get(&k)?, k))).map(|(v, k)| (k, v))
+                let Some((key, value)) = keys
+                    .next()
+                    .and_then(|k| Some((of.fields.get(&k)?, k)))
+                    .map(|(v, k)| (k, v))
                 else {
                     return Ok((None, LuaValue::Nil));
                 };
@@ -126,20 +127,17 @@ impl UserData for DynamicMetadata {
                 None => Ok(nothing()),
             })
         });
-        methods.add_method(
-            "set",
-            |_, this, (filter, key, value): (String, String, LuaValue)| {
-                let value = from_lua(value, 0)?;
-                if this.0.continued.get() {
-                    let late = (filter.clone(), key.clone(), value.clone());
-                    this.0.late.borrow_mut().push(late);
-                }
-                this.0.with(|loan| {
-                    loan.metadata.entry(filter).or_default().fields.insert(key, value);
-                    Ok(())
-                })
-            },
-        );
+        methods.add_method("set", |_, this, (filter, key, value): (String, String, LuaValue)| {
+            let value = from_lua(value, 0)?;
+            if this.0.continued.get() {
+                let late = (filter.clone(), key.clone(), value.clone());
+                this.0.late.borrow_mut().push(late);
+            }
+            this.0.with(|loan| {
+                loan.metadata.entry(filter).or_default().fields.insert(key, value);
+                Ok(())
+            })
+        });
         methods.add_meta_method(MetaMethod::Pairs, |lua, this, ()| {
             let all = this.0.with(|loan| {
                 let each = loan.metadata.iter();

@@ -48,7 +48,11 @@ pub(super) enum Done {
 impl Run {
     /// Starts the script's function for this direction. None: it has ended already.
     pub fn start(vm: Rc<Vm>, stream: Rc<Stream>, cx: &mut FilterCx, head: HeadMut<'_>) -> mlua::Result<Option<Self>> {
-        let function = if stream.request { &vm.on_request } else { &vm.on_response };
+        let function = if stream.request {
+            &vm.on_request
+        } else {
+            &vm.on_response
+        };
         let Some(function) = function.clone() else {
             return Ok(None);
         };
@@ -135,7 +139,10 @@ impl Run {
     /// Lends the script the stream until it waits or ends.
     fn resume(&self, cx: &mut FilterCx, head: HeadMut<'_>, args: MultiValue) -> mlua::Result<()> {
         let (lent, head) = match head {
-            HeadMut::Request(head) => (Head::Request(mem::replace(head, empty_request())), HeadMut::Request(head)),
+            HeadMut::Request(head) => (
+                Head::Request(mem::replace(head, empty_request())),
+                HeadMut::Request(head),
+            ),
             HeadMut::Response(head) => (
                 Head::Response(mem::replace(head, empty_response())),
                 HeadMut::Response(head),
