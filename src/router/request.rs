@@ -1,6 +1,7 @@
 //! What the attempts of one request share: its route and cluster, where it counts, and what the client is answered.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
@@ -28,7 +29,7 @@ use crate::{
         codec::Upgrade,
         filter::{FilterCx, OverrideHost},
     },
-    route::{EntryStats, HashOutcome, MirrorPolicy, RequestStats, RetryPolicy, RouteAction, RouteMatch},
+    route::{EntryStats, HashOutcome, MetadataMatch, MirrorPolicy, RequestStats, RetryPolicy, RouteAction, RouteMatch},
     stats::CounterCell,
     upstream::{Host, LbContext, ResourcePriority, TransportOptions, WorkerCluster},
 };
@@ -139,8 +140,29 @@ impl Request<'_> {
             avoid_priorities: avoid.as_deref().unwrap_or_default(),
             override_host: self.asked_for().map(|o| (&*o.address, o.strict)),
             original_dst: self.original_destination(head, info),
-            ..LbContext::default()
+            metadata_match: self.criteria(info).as_deref(),
         })
+    }
+
+    /// What the host's metadata must say: the route's criteria, with those that filters set (`envoy.lb`) over them.
+    fn criteria(&self, info: &StreamInfo) -> Option<Cow<'_, MetadataMatch>> {
+        let of_route = self.route.metadata_match().map(|m| Cow::Borrowed(&**m));
+        if self.cluster.info.lb.subsets.is_none() {
+            return of_route;
+        }
+        let connection = info.connection.metadata.borrow();
+        let mut own = [connection.get("envoy.lb"), info.metadata.get("envoy.lb")]
+            .into_iter()
+            .flatten()
+            .peekable();
+        if own.peek().is_none() {
+            return of_route;
+        }
+        let mut criteria = of_route.unwrap_or_default().into_owned();
+        for metadata in own {
+            criteria.extend(metadata.fields.iter().map(|(k, v)| (k.clone(), v.clone())));
+        }
+        Some(Cow::Owned(criteria))
     }
 
     /// Where an original destination cluster is to go: by the request's header (`use_http_header`), or where the

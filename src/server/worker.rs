@@ -79,6 +79,11 @@ impl Mailboxes {
         let _ = self.0.set(senders);
     }
 
+    /// How many threads there are, the control thread included.
+    pub fn threads(&self) -> usize {
+        self.senders().len()
+    }
+
     fn senders(&self) -> &[mpsc::UnboundedSender<WorkerMsg>] {
         self.0.get().map_or(&[], Vec::as_slice)
     }

@@ -126,6 +126,12 @@ impl WorkerCluster {
         if picked.panic {
             self.info.stats.local().lb_healthy_panic.inc();
         }
+        if self.info.lb.subsets.is_some() {
+            let stats = self.info.stats.local();
+            stats.lb_subsets_selected.add(picked.subsets.selected);
+            stats.lb_subsets_fallback.add(picked.subsets.fallback);
+            stats.lb_subsets_fallback_panic.add(picked.subsets.fallback_panic);
+        }
         if host.is_none() {
             self.info.stats.local().upstream_cx_none_healthy.inc();
         }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Health, Host, Locality, config::DropOverload, lb::PriorityLoads};
+use super::{Health, Host, Locality, config::DropOverload, lb::PriorityLoads, subset::Subsets};
 
 /// The hosts of one locality in one priority.
 #[derive(Debug, Clone, Default)]
@@ -89,6 +89,8 @@ pub struct HostSets {
     pub priorities: Vec<HostSet>,
     /// The share of the load of each priority.
     pub loads: PriorityLoads,
+    /// The same hosts by their metadata, for clusters with subsets.
+    pub subsets: Option<Subsets>,
     /// Requests to answer 503 without picking a host.
     pub drop_overload: Option<DropOverload>,
 }
@@ -99,6 +101,7 @@ impl HostSets {
         Self {
             loads: PriorityLoads::new(&priorities, panic_threshold),
             priorities,
+            subsets: None,
             drop_overload,
         }
     }

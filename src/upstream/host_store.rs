@@ -143,8 +143,7 @@ impl HostStore {
             let factor = assignment.overprovisioning_factor;
             sets.push(HostSet::new(localities, factor, assignment.weighted_priority_health));
         }
-        let panic_threshold = self.cluster.info.panic_threshold(server);
-        let sets = HostSets::new(sets, panic_threshold, assignment.drop_overload);
+        let sets = self.cluster.host_sets(sets, assignment.drop_overload, server);
         let before = self.cluster.hosts.load();
         changed.published |= changed.added + changed.removed > 0 || !same(&before, &sets);
         if changed.published {
@@ -183,8 +182,7 @@ impl HostStore {
             let heaviest = sets.hosts().map(|h| h.weight()).max().unwrap_or(0);
             stats.max_host_weight.set(heaviest.into());
         }
-        self.cluster.hosts.store(Arc::new(sets));
-        self.cluster.count_hosts();
+        self.cluster.publish(sets, server);
         if changed.removed > 0 {
             let cluster = &self.cluster;
             server

@@ -8,9 +8,10 @@ use xds_protos::envoy::config::cluster::v3::cluster::OriginalDstLbConfig;
 use super::{
     ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, ResourceManager, ResourcePriority,
     TransportSockets,
-    config::{ConnectOptions, HttpOptions, LbConfig},
+    config::{ConnectOptions, DropOverload, HttpOptions, LbConfig},
     outlier::OutlierDetector,
     stats::MembershipStats,
+    subset::Subsets,
 };
 use crate::{
     http::stream_info::Metadata,
@@ -30,6 +31,21 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// A snapshot of these hosts, with the subsets they form.
+    pub(super) fn host_sets(
+        &self,
+        priorities: Vec<HostSet>,
+        drop_overload: Option<DropOverload>,
+        server: &ServerContext,
+    ) -> HostSets {
+        let panic_threshold = self.info.panic_threshold(server);
+        let mut sets = HostSets::new(priorities, panic_threshold, drop_overload);
+        if let Some(config) = &self.info.lb.subsets {
+            sets.subsets = Some(Subsets::new(config, &sets.priorities, panic_threshold));
+        }
+        sets
+    }
+
     /// Sorts the present hosts anew after the health of some changed; workers see it at their next pick.
     pub(super) fn refresh_health(&self, server: &ServerContext) {
         self.hosts.rcu(|sets| {
@@ -38,7 +54,7 @@ impl Cluster {
                 .iter()
                 .map(|p| HostSet::new(p.localities.clone(), p.overprovisioning_factor, p.weighted_health))
                 .collect();
-            HostSets::new(priorities, self.info.panic_threshold(server), sets.drop_overload)
+            self.host_sets(priorities, sets.drop_overload, server)
         });
         self.count_hosts();
     }
@@ -65,7 +81,7 @@ impl Cluster {
                     HostSet::new(localities, p.overprovisioning_factor, p.weighted_health)
                 })
                 .collect();
-            HostSets::new(priorities, self.info.panic_threshold(server), sets.drop_overload)
+            self.host_sets(priorities, sets.drop_overload, server)
         });
         self.count_hosts();
         self.info.membership.local().membership_change.inc();
@@ -75,6 +91,31 @@ impl Cluster {
         server
             .mailboxes
             .broadcast(|| WorkerMsg::Cluster(ClusterMsg::HostsRemoved(self.clone())));
+    }
+
+    /// Replaces the snapshot, and counts what changes with it.
+    pub(super) fn publish(&self, sets: HostSets, server: &ServerContext) {
+        let before = self.hosts.swap(Arc::new(sets));
+        if self.info.lb.subsets.is_some() {
+            self.count_subsets(&before, server);
+        }
+        self.count_hosts();
+    }
+
+    /// Envoy makes the subsets once for each of its threads, the main one included, and counts them so.
+    fn count_subsets(&self, before: &HostSets, server: &ServerContext) {
+        let now = self.hosts.load();
+        let none = Subsets::default();
+        let (before, now) = (
+            before.subsets.as_ref().unwrap_or(&none),
+            now.subsets.as_ref().unwrap_or(&none),
+        );
+        let threads = server.mailboxes.threads() as u64;
+        let stats = self.info.stats.local();
+        stats.lb_subsets_created.add(now.new_since(before) as u64 * threads);
+        stats.lb_subsets_removed.add(before.new_since(now) as u64 * threads);
+        stats.lb_subsets_active.set(now.len() as u64 * threads);
+        self.info.scope.gauge("lb_subsets_single_host_per_subset_duplicate").set(now.duplicates);
     }
 
     /// The gauges of the present hosts.

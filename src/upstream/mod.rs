@@ -26,6 +26,7 @@ mod outlier;
 mod pool;
 mod proxy_protocol;
 mod stats;
+mod subset;
 #[cfg(test)]
 mod tests;
 mod transport_socket;

@@ -30,6 +30,7 @@ use xds_protos::{
     google::protobuf::Any,
 };
 
+use super::subset::{self, SubsetConfig};
 use crate::config::{AnyExt, BuildCx, ConfigResult, percent, unpack};
 
 /// How localities share the load.
@@ -102,6 +103,8 @@ pub struct LbConfig {
     pub fail_traffic_on_panic: bool,
     /// `ignore_new_hosts_until_first_hc`: hosts that discovery adds do not count until they were checked.
     pub ignore_new_hosts_until_first_hc: bool,
+    /// `lb_subset_config`, or the `subset` policy: hosts are picked within subsets.
+    pub subsets: Option<SubsetConfig>,
     /// `override_host_status`: statuses of a host that may be asked for by name.
     pub override_statuses: Vec<HealthStatus>,
     /// `OriginalDstLbConfig`, for original destination clusters.
@@ -115,6 +118,7 @@ impl LbConfig {
             locality: LocalityLb::None,
             panic_threshold: 50.0,
             fail_traffic_on_panic: false,
+            subsets: None,
             ignore_new_hosts_until_first_hc: false,
             override_statuses: vec![HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded],
             original_dst: OriginalDstLbConfig::default(),
@@ -227,7 +231,7 @@ fn check_ring(min: u64, max: u64, cx: &BuildCx<'_>) -> ConfigResult<()> {
 }
 
 /// The first policy of the list that is known here.
-fn policy_list(list: LoadBalancingPolicy, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
+pub(super) fn policy_list(list: LoadBalancingPolicy, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
     let LoadBalancingPolicy { policies } = list;
     let mut unknown = Vec::new();
     for (i, policy) in policies.into_iter().enumerate() {
@@ -286,6 +290,7 @@ fn known_policy(any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Option<LbConfig
             config.locality = LocalityLb::Weighted;
             config
         }
+        "Subset" => subset::policy(unpack(any, cx)?, cx)?,
         "RingHash" => ring_hash(unpack(any, cx)?, cx)?,
         "Maglev" => maglev(unpack(any, cx)?, cx)?,
         _ => return Ok(None),

@@ -8,6 +8,7 @@ mod http_filters;
 mod lb;
 mod policies;
 mod protocol;
+mod subset;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, f
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
 pub use lb::{HashFunction, LbConfig, LbPolicy, LocalityLb};
 pub use policies::RequestPolicies;
+pub use subset::{Criteria, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector};
 pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol, Keepalive};
 
 /// What one `Cluster` message says.
@@ -59,7 +61,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             dns_lookup_family, wait_for_warm_on_init, upstream_bind_config, common_lb_config, transport_socket,
             transport_socket_matches, metadata, protocol_selection, upstream_connection_options,
             load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config, outlier_detection, track_timeout_budgets,
-            track_cluster_stats, health_checks, ignore_health_on_host_removal
+            track_cluster_stats, health_checks, lb_subset_config, ignore_health_on_host_removal
         }
         ignored {
             stats_matcher: "the statistics of a cluster are all kept",
@@ -77,8 +79,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             queuing_policies: "the pending queue is first in, first out"
         }
         rejected {
-            transport_socket_matcher: "transport sockets are chosen by transport_socket_matches",
-            lb_subset_config: "subsets"
+            transport_socket_matcher: "transport sockets are chosen by transport_socket_matches"
         }
     });
     if name.is_empty() {
@@ -103,7 +104,15 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         max_requests_per_connection,
     };
     let http = protocol::build(typed_extension_protocol_options, legacy, cx)?;
-    let lb = lb::build(lb_policy, lb_config, load_balancing_policy, common_lb_config, cx)?;
+    let mut lb = lb::build(lb_policy, lb_config, load_balancing_policy, common_lb_config, cx)?;
+    if let Some(subsets) = lb_subset_config {
+        if lb.policy == LbPolicy::ClusterProvided {
+            return Err(cx.error(format!(
+                "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config for cluster '{name}'"
+            )));
+        }
+        lb.subsets = cx.field("lb_subset_config", |cx| subset::legacy(subsets, cx))?;
+    }
     let connect = connection::build(upstream_connection_options, upstream_bind_config, cx)?;
     let dns = DnsOptions::from_cluster(
         dns_refresh_rate,

@@ -7,6 +7,7 @@ mod edf;
 mod hashing;
 mod policy;
 mod priority;
+mod subset;
 
 use std::sync::Arc;
 
@@ -17,12 +18,12 @@ pub use priority::{Availability, PriorityLoads};
 use self::{
     edf::Edf,
     policy::{Picker, Pool},
+    subset::{SubsetBalancers, SubsetPick},
 };
 use super::{
     Health, Host, HostSet, HostSets,
-    config::{LbConfig, LbPolicy, LocalityLb},
+    config::{Criteria, LbConfig, LbPolicy, LocalityLb},
 };
-use crate::http::stream_info::Metadata;
 
 /// What the choice of a host may depend on. `LbContext::default()` is a plain request.
 #[derive(Default)]
@@ -30,7 +31,7 @@ pub struct LbContext<'a> {
     /// Hash of the request (`hash_policy`), for ring hash and Maglev; random when none.
     pub hash: Option<u64>,
     /// `metadata_match` of route and weighted cluster under `envoy.lb`, merged: chooses the subset.
-    pub metadata_match: Option<&'a Metadata>,
+    pub metadata_match: Option<&'a Criteria>,
     /// Retry host predicates: hosts to pass over, as long as `attempts` last.
     pub rejects: Option<&'a dyn Fn(&Host) -> bool>,
     /// `host_selection_retry_max_attempts`: how often a rejected pick is repeated.
@@ -48,12 +49,26 @@ pub struct LbContext<'a> {
 pub struct Picked {
     /// The priority panicked.
     pub panic: bool,
+    /// Which subsets were looked at.
+    pub subsets: SubsetsPicked,
+}
+
+/// How often subsets were used for one pick.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SubsetsPicked {
+    /// `lb_subsets_selected`
+    pub selected: u64,
+    /// `lb_subsets_fallback`
+    pub fallback: u64,
+    /// `lb_subsets_fallback_panic`
+    pub fallback_panic: u64,
 }
 
 /// A worker's balancing state over one snapshot.
 pub struct Balancer {
     sets: Arc<HostSets>,
     pickers: Vec<PriorityPickers>,
+    subsets: SubsetBalancers,
     random: fastrand::Rng,
 }
 
@@ -79,6 +94,7 @@ impl Balancer {
     pub fn new(sets: Arc<HostSets>, random: fastrand::Rng) -> Self {
         let mut balancer = Self {
             pickers: Vec::new(),
+            subsets: SubsetBalancers::default(),
             sets: Arc::new(HostSets::default()),
             random,
         };
@@ -95,6 +111,7 @@ impl Balancer {
     }
 
     fn replace(&mut self, sets: Arc<HostSets>) {
+        self.subsets = SubsetBalancers::default();
         self.pickers.clear();
         self.pickers
             .resize_with(sets.priorities.len(), PriorityPickers::default);
@@ -110,15 +127,33 @@ impl Balancer {
             }
         }
         let mut picked = Picked::default();
+        let host = match (&config.subsets, &self.sets.subsets) {
+            (Some(division), Some(subsets)) => SubsetPick {
+                subsets,
+                config,
+                division,
+                cx,
+                balancers: &mut self.subsets,
+                random: &mut self.random,
+                picked: &mut picked,
+            }
+            .run(),
+            _ => self.pick_plain(config, cx, &mut picked),
+        };
+        (host, picked)
+    }
+
+    /// Picks one of all hosts of the snapshot.
+    fn pick_plain(&mut self, config: &LbConfig, cx: &LbContext<'_>, picked: &mut Picked) -> Option<Arc<Host>> {
         let mut last = None;
         for attempt in 0..=cx.attempts {
-            last = self.pick_once(config, cx, attempt, &mut picked);
+            last = self.pick_once(config, cx, attempt, picked);
             match (&last, cx.rejects) {
                 (Some(host), Some(rejects)) if rejects(host) => {}
                 _ => break,
             }
         }
-        (last, picked)
+        last
     }
 
     fn pick_once(

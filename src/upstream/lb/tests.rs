@@ -40,6 +40,7 @@ fn config(policy: LbPolicy) -> LbConfig {
         locality: LocalityLb::None,
         panic_threshold: 50.0,
         fail_traffic_on_panic: false,
+        subsets: None,
         override_statuses: Vec::new(),
         original_dst: Default::default(),
     }
