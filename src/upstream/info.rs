@@ -115,7 +115,10 @@ impl Cluster {
         stats.lb_subsets_created.add(now.new_since(before) as u64 * threads);
         stats.lb_subsets_removed.add(before.new_since(now) as u64 * threads);
         stats.lb_subsets_active.set(now.len() as u64 * threads);
-        self.info.scope.gauge("lb_subsets_single_host_per_subset_duplicate").set(now.duplicates);
+        self.info
+            .scope
+            .gauge("lb_subsets_single_host_per_subset_duplicate")
+            .set(now.duplicates);
     }
 
     /// The gauges of the present hosts.

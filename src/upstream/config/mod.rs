@@ -32,8 +32,8 @@ pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, f
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
 pub use lb::{HashFunction, LbConfig, LbPolicy, LocalityLb};
 pub use policies::RequestPolicies;
-pub use subset::{Criteria, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector};
 pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol, Keepalive};
+pub use subset::{Criteria, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector};
 
 /// What one `Cluster` message says.
 pub struct ClusterConfig {

@@ -135,7 +135,10 @@ fn finish(mut config: SubsetConfig) -> Option<SubsetConfig> {
     for i in 1..config.selectors.len() {
         let (before, rest) = config.selectors.split_at_mut(i);
         let selector = &mut rest[0];
-        if before.iter().any(|b| b.keys.iter().take(selector.keys.len()).eq(&selector.keys)) {
+        if before
+            .iter()
+            .any(|b| b.keys.iter().take(selector.keys.len()).eq(&selector.keys))
+        {
             selector.fallback = None;
         }
     }

@@ -61,7 +61,11 @@ impl SubsetPick<'_> {
 
     fn by_criteria(&mut self, criteria: Option<&Criteria>) -> Option<Arc<Host>> {
         if let Some(criteria) = criteria {
-            let reduced = self.division.allow_redundant_keys.then(|| self.reduced(criteria)).flatten();
+            let reduced = self
+                .division
+                .allow_redundant_keys
+                .then(|| self.reduced(criteria))
+                .flatten();
             let criteria = reduced.as_ref().unwrap_or(criteria);
             if let Some((number, subset)) = self.subsets.find(criteria) {
                 self.picked.subsets.selected += 1;
@@ -78,7 +82,11 @@ impl SubsetPick<'_> {
                     }
                 };
             }
-            let selector = self.division.selectors.iter().find(|s| s.keys.iter().eq(criteria.keys()));
+            let selector = self
+                .division
+                .selectors
+                .iter()
+                .find(|s| s.keys.iter().eq(criteria.keys()));
             match selector.and_then(|s| s.fallback.as_ref()) {
                 Some(SelectorFallback::To(to)) => return self.fall_back(*to),
                 Some(SelectorFallback::Keys(keys)) => {
@@ -96,7 +104,11 @@ impl SubsetPick<'_> {
             self.picked.subsets.fallback += 1;
             return Some(host);
         }
-        let host = self.division.panic_mode_any.then(|| self.fall_back(SubsetFallback::Any)).flatten();
+        let host = self
+            .division
+            .panic_mode_any
+            .then(|| self.fall_back(SubsetFallback::Any))
+            .flatten();
         if host.is_some() {
             self.picked.subsets.fallback_panic += 1;
         }
@@ -105,7 +117,11 @@ impl SubsetPick<'_> {
 
     /// The criteria of the first selector whose keys are all asked for.
     fn reduced(&self, criteria: &Criteria) -> Option<Criteria> {
-        let selector = self.division.selectors.iter().find(|s| s.keys.iter().all(|k| criteria.contains_key(k)))?;
+        let selector = self
+            .division
+            .selectors
+            .iter()
+            .find(|s| s.keys.iter().all(|k| criteria.contains_key(k)))?;
         let kept = criteria.iter().filter(|(k, _)| selector.keys.contains(*k));
         Some(kept.map(|(k, v)| (k.clone(), v.clone())).collect())
     }
