@@ -7,7 +7,7 @@
 use std::{any::Any, rc::Rc, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use xds_protos::prost::{Message, Name};
 
 use super::{Body, Informational, LocalReply, RequestHead, ResponseHead, StreamInfo};
@@ -92,6 +92,10 @@ impl FilterCx {
         (upstream.cluster, upstream.cluster_observability_name) = (None, None);
         self.info.route_name = None;
         let Some(table) = table else { return };
+        // As in Envoy, where routes cannot tell then whether TLS is required.
+        if head.headers.get("x-forwarded-proto").is_some_and(HeaderValue::is_empty) {
+            return;
+        }
         let RouteOutcome::Match(found) = table.find(head, &self.info, fastrand::u64(..)) else {
             return;
         };

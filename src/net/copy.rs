@@ -51,15 +51,62 @@ pub enum CopyEnd {
     Idle,
 }
 
-/// Copies until both sides have ended, one breaks, or nothing moves for `idle`. Returns the bytes of
-/// each direction.
-pub async fn copy_both_ways(a: Stream, b: Stream, idle: Option<Duration>) -> (u64, u64) {
-    let progress = CopyProgress::default();
-    copy(a, b, idle, &progress).await;
-    (progress.forward.get(), progress.back.get())
+/// Who ended an upgraded connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstToEnd {
+    /// The first stream: it said that it is done, or broke.
+    First,
+    /// The second stream.
+    Second,
+    /// Neither: nothing moved for the idle time.
+    Idle,
 }
 
-/// Like [`copy_both_ways`], with its progress to look at.
+/// Copies until one side has ended, or with `half_close` both have, or nothing moves for `idle`. Returns the bytes of
+/// each direction.
+pub async fn copy_both_ways(
+    mut a: Stream,
+    mut b: Stream,
+    idle: Option<Duration>,
+    half_close: bool,
+) -> (u64, u64, FirstToEnd) {
+    let progress = CopyProgress::default();
+    let (mut forward, mut back) = (OneWay::new(), OneWay::new());
+    let mut first = None;
+    let copying = poll_fn(|cx| {
+        let there = forward.poll(cx, &mut a, &mut b, &progress.forward, &progress.last);
+        let here = back.poll(cx, &mut b, &mut a, &progress.back, &progress.last);
+        let broken = match (&there, &here) {
+            (Poll::Ready(Err(Side::Read)), _) | (_, Poll::Ready(Err(Side::Write))) => Some(FirstToEnd::First),
+            (Poll::Ready(Err(Side::Write)), _) | (_, Poll::Ready(Err(Side::Read))) => Some(FirstToEnd::Second),
+            _ => None,
+        };
+        let first = *first.get_or_insert(match (forward.ended, back.ended) {
+            (true, _) => FirstToEnd::First,
+            (_, true) => FirstToEnd::Second,
+            _ => match broken {
+                Some(broken) => broken,
+                None => return Poll::Pending,
+            },
+        });
+        let done = match half_close {
+            true => there.is_ready() && here.is_ready(),
+            false => there.is_ready() || here.is_ready(),
+        };
+        match broken.is_some() || done {
+            true => Poll::Ready(first),
+            false => Poll::Pending,
+        }
+    });
+    let first = tokio::select! {
+        biased;
+        first = copying => first,
+        () = idle_for(idle, &progress.last) => FirstToEnd::Idle,
+    };
+    (progress.forward.get(), progress.back.get(), first)
+}
+
+/// Copies until both sides have ended, one breaks, or nothing moves for `idle`.
 pub async fn copy(mut a: Stream, mut b: Stream, idle: Option<Duration>, progress: &CopyProgress) -> CopyEnd {
     progress.last.set(Instant::now());
     let (mut forward, mut back) = (OneWay::new(), OneWay::new());

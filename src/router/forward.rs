@@ -22,7 +22,7 @@ use super::{
     upstream_log::AttemptLog,
 };
 use crate::{
-    http::{Body, Flag, LocalReply, RequestHead, codec::Upgrade, filter::FilterCx, grpc},
+    http::{Body, Flag, LocalReply, RequestHead, Scheme, codec::Upgrade, filter::FilterCx, grpc},
     route::{Priority, RouteAction, RouteMatch},
     upstream::{
         ConnectFailure, Dropped, Host, HostResult, ResourcePriority, TransportOptions, UpstreamFailure, WorkerCluster,
@@ -94,6 +94,12 @@ pub(super) async fn forward(
         head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
     }
     route.finalize_request_headers(head, &cx.info, !config.suppress_envoy_headers);
+    if cx.info.scheme_of_upstream {
+        head.scheme = match cluster.info.sockets.for_host(&host).is_secure() {
+            true => Scheme::Https,
+            false => Scheme::Http,
+        };
+    }
     request.transport = transport::options(&cluster.info.http, head, &cx.info);
     if cluster.info.sockets.speaks_proxy_protocol() {
         request.transport = TransportOptions::with_proxy(request.transport.take(), &cx.info);

@@ -1,12 +1,12 @@
 //! An upgraded request: bytes both ways until either side ends.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use futures_util::future::LocalBoxFuture;
 
 use crate::{
-    http::{StreamInfo, codec::Upgrade},
-    net::{self, Stream},
+    http::{codec::Upgrade, stream_info::Progress},
+    net::{self, FirstToEnd, Stream},
 };
 
 /// Both ends of an upgrade that was accepted.
@@ -16,16 +16,22 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Waits for both ends to be handed over, then copies until both directions are done, or nothing moved
-    /// for `idle`.
-    pub async fn copy(self, info: &StreamInfo, idle: Option<Duration>) {
+    /// Waits for both ends to be handed over, then copies until either is done, with `half_close` both, or nothing
+    /// moved for `idle`.
+    pub async fn copy(self, progress: Rc<Progress>, idle: Option<Duration>, half_close: bool) -> FirstToEnd {
         let Some(downstream) = self.downstream.take().await else {
-            return;
+            return FirstToEnd::First;
         };
-        let Some(upstream) = self.upstream.await else { return };
-        let (received, sent) = net::copy_both_ways(downstream, upstream, idle).await;
-        let progress = &info.progress;
+        let Some(upstream) = self.upstream.await else {
+            return FirstToEnd::Second;
+        };
+        let (received, sent, first) = net::copy_both_ways(downstream, upstream, idle, half_close).await;
         progress.bytes_received.set(progress.bytes_received.get() + received);
         progress.bytes_sent.set(progress.bytes_sent.get() + sent);
+        match (half_close, first) {
+            // Done in good order, in its time.
+            (true, FirstToEnd::First) => FirstToEnd::Second,
+            (_, first) => first,
+        }
     }
 }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use http::Version;
 use tokio::io::AsyncReadExt;
 
-use super::{CodecOptions, CodecType, Handler, http1, http2};
+use super::{CloseReason, CodecOptions, CodecType, Handler, http1, http2};
 use crate::{http::Scheme, net::Stream, server::Drain};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -24,10 +24,18 @@ pub async fn serve<H: Handler + 'static>(
         (CodecType::Http1, _) => (false, BytesMut::new()),
         (CodecType::Http2, _) | (CodecType::Auto, Some("h2")) => (true, BytesMut::new()),
         (CodecType::Auto, Some(_)) => (false, BytesMut::new()),
-        (CodecType::Auto, None) => match detect(&mut stream, options.idle_timeout).await {
-            Ok(Some(found)) => found,
-            Ok(None) | Err(_) => return,
-        },
+        (CodecType::Auto, None) => {
+            let (limit, reason) = patience(options);
+            let found = match limit {
+                Some(limit) => tokio::time::timeout(limit, detect(&mut stream)).await,
+                None => Ok(detect(&mut stream).await),
+            };
+            match found {
+                Ok(Ok(Some(found))) => found,
+                Ok(Ok(None) | Err(_)) => return,
+                Err(_) => return handler.closing(reason),
+            }
+        }
     };
     if http2 {
         handler.protocol(Version::HTTP_2);
@@ -39,30 +47,29 @@ pub async fn serve<H: Handler + 'static>(
     }
 }
 
-/// Reads until it is clear whether the client starts with HTTP/2's preface. None: the client went, or idled away.
-async fn detect(stream: &mut Stream, idle: Option<Duration>) -> io::Result<Option<(bool, BytesMut)>> {
+/// How long a client may say nothing, and what it is then.
+fn patience(options: &CodecOptions) -> (Option<Duration>, CloseReason) {
+    match (options.idle_timeout, options.max_connection_duration) {
+        (idle, Some(longest)) if idle.is_none_or(|idle| longest < idle) => (Some(longest), CloseReason::MaxDuration),
+        (idle, _) => (idle, CloseReason::Idle),
+    }
+}
+
+/// Reads until it is clear whether the client starts with HTTP/2's preface. None: the client went.
+async fn detect(stream: &mut Stream) -> io::Result<Option<(bool, BytesMut)>> {
     let mut seen = BytesMut::new();
-    let reading = async {
-        loop {
-            // Most clients start with their first request, whole.
-            seen.reserve(512);
-            if stream.read_buf(&mut seen).await? == 0 {
-                return Ok(None);
-            }
-            let common = seen.len().min(PREFACE.len());
-            if seen.get(..common) != PREFACE.get(..common) {
-                return Ok(Some(false));
-            }
-            if common == PREFACE.len() {
-                return Ok(Some(true));
-            }
+    loop {
+        // Most clients start with their first request, whole.
+        seen.reserve(512);
+        if stream.read_buf(&mut seen).await? == 0 {
+            return Ok(None);
         }
-    };
-    let found = match idle {
-        Some(limit) => tokio::time::timeout(limit, reading)
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)?,
-        None => reading.await,
-    };
-    found.map(|f: Option<bool>| f.map(|http2| (http2, seen)))
+        let common = seen.len().min(PREFACE.len());
+        if seen.get(..common) != PREFACE.get(..common) {
+            return Ok(Some((false, seen)));
+        }
+        if common == PREFACE.len() {
+            return Ok(Some((true, seen)));
+        }
+    }
 }

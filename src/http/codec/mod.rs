@@ -22,7 +22,7 @@ pub use case::HeaderCase;
 pub use detect::serve;
 pub use handle::StreamHandle;
 pub(crate) use http1::client;
-pub use http1::{CodecError, RequestBody};
+pub use http1::{CodecError, Http1CodecStats, RequestBody};
 pub use http2::{FloodLimits, Http2Body, Http2CodecStats, Keepalive, Reset};
 pub use upgrade::Upgrade;
 
@@ -48,6 +48,8 @@ pub struct CodecOptions {
     pub idle_timeout: Option<Duration>,
     /// `common_http_protocol_options.max_connection_duration`
     pub max_connection_duration: Option<Duration>,
+    /// `http1_safe_max_connection_duration`
+    pub safe_max_duration: bool,
     /// `request_headers_timeout`: from a request's first byte to the end of its head.
     pub headers_timeout: Option<Duration>,
     /// `drain_timeout`: between the announcement of a close and the close; default 5 s.
@@ -57,8 +59,10 @@ pub struct CodecOptions {
     /// `delayed_close_timeout`: how long a client that may still be sending has to read the last response; default
     /// 1 s, none when 0.
     pub delayed_close: Option<Duration>,
-    /// `stream_idle_timeout`: how long a client may not read, or leave a head unfinished; default 5 min.
+    /// `stream_idle_timeout`: how long a client may leave a head unfinished; default 5 min.
     pub stream_idle_timeout: Option<Duration>,
+    /// `stream_flush_timeout`: how long a client may not read; default `stream_idle_timeout`.
+    pub flush_timeout: Option<Duration>,
     /// HTTP/2 options.
     pub h2: H2Options,
 }
@@ -74,6 +78,8 @@ pub struct H1Options {
     pub underscores: Underscores,
     /// `accept_http_10`
     pub accept_http_10: bool,
+    /// `allow_absolute_url`; default true. Off, an absolute target is taken for a path.
+    pub absolute_urls: bool,
     /// `allow_custom_methods`
     pub custom_methods: bool,
     /// `enable_trailers`: off, they are read and dropped.
@@ -91,6 +97,7 @@ impl Default for H1Options {
             max_headers: 100,
             underscores: Underscores::Allow,
             accept_http_10: false,
+            absolute_urls: true,
             custom_methods: false,
             enable_trailers: false,
             case: HeaderCase::Lower,
@@ -156,8 +163,10 @@ pub struct CodecRequest {
     pub upgrade: Option<Upgrade>,
     /// How many bytes of head were read, as far as the codec can tell.
     pub header_bytes: u64,
-    /// The target had a fragment, which is not in the path.
-    pub fragment: bool,
+    /// The scheme is the client's own word, not guessed from TLS.
+    pub scheme_given: bool,
+    /// How many headers were left out because of underscores.
+    pub dropped_headers: u32,
     /// What the stream may ask of its connection.
     pub handle: StreamHandle,
 }

@@ -44,6 +44,14 @@ pub(super) struct Active {
     pub(super) handle: StreamHandle,
     /// There is no request: `head` is made up.
     pub(super) headless: bool,
+    /// The port that the host of a CONNECT has lost.
+    pub(super) connect_port: Option<u32>,
+    /// The response was ended by one of our timers.
+    pub(super) cut_short: bool,
+    /// When `max_stream_duration` has passed.
+    pub(super) ends_at: Option<Instant>,
+    /// A flag that is set once the answer is made, so that the answer does not tell it.
+    pub(super) late_flag: Option<Flag>,
 }
 
 impl Active {
@@ -81,6 +89,10 @@ impl Active {
             ended: false,
             handle,
             headless: false,
+            connect_port: None,
+            cut_short: false,
+            ends_at: None,
+            late_flag: None,
             hcm,
         })
     }
@@ -124,6 +136,14 @@ impl Active {
         }
     }
 
+    /// When the next line of a running stream is due, by `access_log_flush_interval`.
+    pub(super) fn next_log(&self) -> Option<Instant> {
+        let interval = self.hcm.config.log_moments.interval?;
+        let passed = self.cx.info.start.elapsed().as_nanos() / interval.as_nanos().max(1);
+        let next = interval.checked_mul(u32::try_from(passed + 1).ok()?)?;
+        self.cx.info.start.checked_add(next)
+    }
+
     fn complete(&mut self) {
         let info = &mut self.cx.info;
         let now = Instant::now();
@@ -144,19 +164,18 @@ impl Active {
                 };
                 info.flags.set(flag);
                 info.response_code_details = Some(details.into());
-            } else if info.flags.is_empty() || self.response.is_none() {
+            } else if !self.cut_short && (info.flags.is_empty() || self.response.is_none()) {
                 info.flags.set(Flag::DownstreamConnectionTermination);
                 info.response_code_details = Some("downstream_remote_disconnect".into());
             }
             if self.response.is_none() {
                 info.response_code = None;
             }
-            self.hcm.stats().downstream_rq_rx_reset.inc();
-        } else if self.head.version == Version::HTTP_2
-            && !info.progress.request_complete.get()
-            && self.upgrade.is_none()
-        {
-            // The rest of the request is reset.
+        }
+        // Envoy counts its own resets here, too: a request that was answered before its end is one.
+        let cut = !self.cx.info.progress.request_complete.get()
+            && (self.head.version < Version::HTTP_2 || self.upgrade.is_none());
+        if !self.ended || reset.is_some() || cut {
             self.hcm.stats().downstream_rq_rx_reset.inc();
         }
         for (name, filter) in self.filters.iter_mut().rev() {
@@ -260,7 +279,18 @@ impl HttpBody for CountedBody {
 pub(super) struct EdgeBody {
     inner: Body,
     active: Box<Active>,
-    idle: Option<(Duration, Pin<Box<Sleep>>)>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// When the next line of a running stream is due.
+    log_at: Option<Instant>,
+}
+
+/// Which timer of a response ran out.
+#[derive(Debug, Clone, Copy)]
+enum Expired {
+    Idle,
+    Longest,
+    /// No end: a line is due.
+    Log,
 }
 
 impl EdgeBody {
@@ -270,35 +300,60 @@ impl EdgeBody {
         active.ended = inner.is_end_stream() || active.head_request || matches!(status, 100..=199 | 204 | 304);
         Self {
             inner,
+            timer: None,
+            log_at: active.next_log(),
             active,
-            idle: None,
         }
     }
 
-    /// Ends a response that nothing moves on: the idle timer is armed only when there is something to wait for.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(limit) = self.active.idle_timeout() else {
-            return Poll::Pending;
-        };
-        let (_, sleep) = self
-            .idle
-            .get_or_insert_with(|| (limit, Box::pin(tokio::time::sleep(limit))));
-        std::task::ready!(sleep.as_mut().poll(cx));
-        let last = self
-            .active
-            .cx
-            .info
-            .progress
-            .last_activity
-            .get()
-            .unwrap_or(self.active.cx.info.start);
-        let due = last + limit;
-        if due <= Instant::now() {
-            return Poll::Ready(());
+    /// Ends a response that nothing moves on, or that takes too long: the timer is armed only when there is something
+    /// to wait for.
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
+        loop {
+            let info = &self.active.cx.info;
+            let last = info.progress.last_activity.get().unwrap_or(info.start);
+            let idle = self.active.idle_timeout().map(|limit| (last + limit, Expired::Idle));
+            let longest = self.active.ends_at.map(|at| (at, Expired::Longest));
+            let log = self.log_at.map(|at| (at, Expired::Log));
+            let Some((due, expired)) = idle.into_iter().chain(longest).chain(log).min_by_key(|(at, _)| *at) else {
+                return Poll::Pending;
+            };
+            if due <= Instant::now() {
+                if let Expired::Log = expired {
+                    self.active.log("DownstreamPeriodic");
+                    self.log_at = self.active.next_log();
+                    continue;
+                }
+                return Poll::Ready(expired);
+            }
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
+            if timer.deadline() != due.into() {
+                timer.as_mut().reset(due.into());
+            }
+            std::task::ready!(timer.as_mut().poll(cx));
         }
-        sleep.as_mut().reset(due.into());
-        // Registers the new deadline.
-        sleep.as_mut().poll(cx)
+    }
+
+    /// What is known of a stream that ends so.
+    fn note_expired(&mut self, expired: Expired) {
+        let stats = self.active.hcm.stats();
+        let info = &mut self.active.cx.info;
+        stats.downstream_rq_tx_reset.inc();
+        match expired {
+            Expired::Idle => {
+                stats.downstream_rq_idle_timeout.inc();
+                info.flags.set(Flag::StreamIdleTimeout);
+                info.response_code_details = Some("stream_idle_timeout".into());
+            }
+            Expired::Longest => {
+                stats.downstream_rq_max_duration_reached.inc();
+                info.response_code_details = Some("max_duration_timeout".into());
+            }
+            Expired::Log => {}
+        }
+        self.active.cut_short = true;
     }
 }
 
@@ -311,11 +366,8 @@ impl HttpBody for EdgeBody {
         let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                std::task::ready!(this.poll_idle(cx));
-                this.active.hcm.stats().downstream_rq_idle_timeout.inc();
-                this.active.hcm.stats().downstream_rq_tx_reset.inc();
-                this.active.cx.info.flags.set(Flag::StreamIdleTimeout);
-                this.active.cx.info.response_code_details = Some("stream_idle_timeout".into());
+                let expired = std::task::ready!(this.poll_expired(cx));
+                this.note_expired(expired);
                 return Poll::Ready(Some(Err(BodyError::IdleTimeout)));
             }
         };

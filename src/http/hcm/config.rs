@@ -11,40 +11,45 @@ use xds_protos::{
             scheme_header_transformation::Transformation,
         },
         extensions::filters::network::http_connection_manager::v3::{
-            HttpConnectionManager as Proto, HttpFilter as FilterProto, Rds,
+            HttpConnectionManager as Proto, Rds,
             http_connection_manager::{
-                CodecType as ProtoCodec, ForwardClientCertDetails, HcmAccessLogOptions, InternalAddressConfig,
-                PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, StripPortMode, UpgradeConfig,
+                CodecType as ProtoCodec, HcmAccessLogOptions, InternalAddressConfig, RouteSpecifier,
+                ServerHeaderTransformation, StripPortMode,
             },
-            http_filter::ConfigType,
         },
-        extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation as EarlyHeaderMutation,
+        extensions::{
+            http::early_header_mutation::header_mutation::v3::HeaderMutation as EarlyHeaderMutation,
+            request_id::uuid::v3::UuidRequestIdConfig,
+        },
     },
     prost::Name,
 };
 
 use super::{
+    chain::{FilterChainConfig, Upgrade, filter_chain, upgrades},
+    forward_proto::ForwardProto,
     local_reply::LocalReplies,
     options::{Common, Http1, http2},
     original_ip::IpDetection,
+    path::PathOptions,
+    proxy_status::ProxyStatus,
+    request_id::{RequestIds, Sampling},
     stats::{HcmListenerStats, HcmStats, TracingStats},
-    xfcc::CertDetails,
+    xfcc::Xfcc,
 };
 use crate::{
     access_log::AccessLogs,
-    config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack},
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, duration, plain, unpack},
     http::{
         RequestHead,
-        codec::{CodecOptions, CodecType, H1Options, Underscores},
-        filter::HttpFilterConfig,
+        codec::{CodecOptions, CodecType, H1Options, Http1CodecStats, Underscores},
     },
     net::cidr_range,
     route::{HeaderMutationList, RouteTable, ScopeKeyBuilder},
-    router::RouterConfig,
     stats::Stats,
     xds::{
         rds::{RouteConfigs, RouteSlot},
-        resources::{ecds_http::http_filter, srds::ScopeSlot},
+        resources::srds::ScopeSlot,
     },
 };
 
@@ -69,34 +74,6 @@ impl Routes {
     }
 }
 
-/// One HTTP filter of a chain.
-pub struct FilterEntry {
-    /// `name`: the key of its per-route configuration.
-    pub name: Arc<str>,
-    /// Built configuration.
-    pub config: Arc<dyn HttpFilterConfig>,
-    /// `disabled`: off unless a route turns it on.
-    pub disabled: bool,
-}
-
-/// The filters before the router, and the router.
-pub struct FilterChainConfig {
-    /// In decoder order.
-    pub filters: Vec<FilterEntry>,
-    /// The terminal filter.
-    pub router: Arc<RouterConfig>,
-}
-
-/// `upgrade_configs`: one protocol.
-pub struct Upgrade {
-    /// `upgrade_type`, lower-case: `websocket`, `connect`.
-    pub kind: String,
-    /// `enabled`, default true; a route may overrule it.
-    pub enabled: bool,
-    /// Its own filters, when it has some.
-    pub chain: Option<FilterChainConfig>,
-}
-
 /// `HcmAccessLogOptions`: lines besides the one at the end of a stream.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LogMoments {
@@ -104,17 +81,22 @@ pub struct LogMoments {
     pub new_request: bool,
     /// `flush_log_on_tunnel_successfully_established`
     pub tunnel: bool,
+    /// `access_log_flush_interval`: while the response's body streams.
+    pub interval: Option<Duration>,
 }
 
 impl LogMoments {
     fn build(proto: HcmAccessLogOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => HcmAccessLogOptions {
-            supported { flush_access_log_on_new_request, flush_log_on_tunnel_successfully_established }
-            ignored { access_log_flush_interval: "no lines are written while a stream runs" }
+            supported {
+                flush_access_log_on_new_request, flush_log_on_tunnel_successfully_established,
+                access_log_flush_interval
+            }
         });
         Ok(Self {
             new_request: flush_access_log_on_new_request,
             tunnel: flush_log_on_tunnel_successfully_established,
+            interval: access_log_flush_interval.enabled_or(Duration::ZERO),
         })
     }
 }
@@ -127,6 +109,8 @@ pub struct HcmConfig {
     pub tracing_stats: Stats<TracingStats>,
     /// `listener.<stat_prefix>.http.<stat_prefix>.*`
     pub listener_stats: Stats<HcmListenerStats>,
+    /// `http1.*`
+    pub http1_stats: Stats<Http1CodecStats>,
     /// Codec limits and timers.
     pub codec: CodecOptions,
     /// Route table.
@@ -171,22 +155,26 @@ pub struct HcmConfig {
     pub server_header: ServerHeaderTransformation,
     /// `scheme_header_transformation.scheme_to_overwrite`
     pub scheme_overwrite: Option<crate::http::Scheme>,
+    /// `scheme_header_transformation.match_upstream`
+    pub scheme_of_upstream: bool,
     /// `generate_request_id`
     pub generate_request_id: bool,
     /// `preserve_external_request_id`
     pub preserve_external_request_id: bool,
     /// `always_set_request_id_in_response`
     pub always_set_request_id: bool,
-    /// `forward_client_cert_details`
-    pub forward_cert: ForwardClientCertDetails,
-    /// `set_current_client_cert_details`
-    pub cert_details: CertDetails,
-    /// `normalize_path`
-    pub normalize_path: bool,
-    /// `merge_slashes`
-    pub merge_slashes: bool,
-    /// `path_with_escaped_slashes_action`
-    pub escaped_slashes: PathWithEscapedSlashesAction,
+    /// `request_id_extension`
+    pub request_ids: RequestIds,
+    /// `tracing`: what is sampled; none: nothing is decided.
+    pub sampling: Option<Sampling>,
+    /// `forward_client_cert_details`, `set_current_client_cert_details`, `forward_client_cert_matcher`
+    pub xfcc: Xfcc,
+    /// `forward_proto_config`
+    pub forward_proto: ForwardProto,
+    /// `proxy_status_config`
+    pub proxy_status: Option<ProxyStatus>,
+    /// `normalize_path`, `merge_slashes`, `path_with_escaped_slashes_action`
+    pub path: PathOptions,
     /// `strip_matching_host_port`
     pub strip_matching_port: bool,
     /// `strip_any_host_port`
@@ -199,6 +187,8 @@ pub struct HcmConfig {
     pub local_replies: LocalReplies,
     /// `early_header_mutation_extensions`, in order.
     pub early_mutations: Vec<HeaderMutationList>,
+    /// `stream_error_on_invalid_http_message` as it holds for HTTP/1: a 400 does not end the connection.
+    pub stream_error: bool,
     /// `proxy_100_continue`: expectations go upstream.
     pub proxy_100_continue: bool,
 }
@@ -212,51 +202,66 @@ impl HcmConfig {
                 http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
                 scheme_header_transformation, max_request_headers_kb, stream_idle_timeout, request_timeout,
                 request_headers_timeout, drain_timeout, delayed_close_timeout, access_log, access_log_options,
-                flush_access_log_on_new_request, use_remote_address, original_ip_detection_extensions,
+                flush_access_log_on_new_request, access_log_flush_interval, use_remote_address, original_ip_detection_extensions,
                 xff_num_trusted_hops, internal_address_config, skip_xff_append, via, generate_request_id,
                 preserve_external_request_id, always_set_request_id_in_response, forward_client_cert_details,
                 set_current_client_cert_details, proxy_100_continue, upgrade_configs, normalize_path, merge_slashes,
                 path_with_escaped_slashes_action, request_id_extension, local_reply_config, strip_matching_host_port,
                 strip_trailing_host_dot, append_x_forwarded_port, route_specifier, strip_port_mode,
-                early_header_mutation_extensions
+                early_header_mutation_extensions, forward_client_cert_matcher, forward_proto_config, proxy_status_config,
+                tracing, http1_safe_max_connection_duration, stream_error_on_invalid_http_message,
+                stream_flush_timeout
             }
             ignored {
-                tracing: "no tracer is built in yet: spans are not reported",
+                path_normalization_options: "Envoy does not read it either",
                 http3_protocol_options: "HTTP/3 is not served",
-                http1_safe_max_connection_duration: "a connection is closed after its running request",
                 drain_timeout_jitter: "drains take the full time",
-                stream_flush_timeout: "stream_idle_timeout covers flushing",
-                access_log_flush_interval: "no lines are written while a stream runs",
-                represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "addresses are shown as they are",
-                stream_error_on_invalid_http_message: "a broken message ends its stream or connection",
-                proxy_status_config: "the proxy-status header is not added",
+                represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "addresses are shown as they are, as in Envoy",
                 append_local_overload: "there is no local overload to tell of",
                 add_proxy_protocol_connection_state: "PROXY protocol state is not kept",
             }
             rejected {
-                forward_client_cert_matcher: "a matcher for client certificate forwarding",
-                path_normalization_options: "not implemented in Envoy either",
                 typed_header_validation_config: "header validation extensions",
-                forward_proto_config: "x-forwarded-proto by destination port",
             }
         });
         let flag = |v: Option<xds_protos::google::protobuf::BoolValue>, default| v.map_or(default, |v| v.value);
         let mut log_moments = LogMoments {
             new_request: flush_access_log_on_new_request,
             tunnel: false,
+            interval: access_log_flush_interval
+                .as_ref()
+                .map(duration)
+                .filter(|d| !d.is_zero()),
         };
+        if access_log_options.is_some() {
+            let old = match () {
+                () if flush_access_log_on_new_request => Some("flush_access_log_on_new_request"),
+                () if access_log_flush_interval.is_some() => Some("access_log_flush_interval"),
+                () => None,
+            };
+            if let Some(old) = old {
+                return Err(cx.error(format!("Only one of {old} or access_log_options can be specified.")));
+            }
+        }
         if let Some(options) = access_log_options {
             log_moments = cx.field("access_log_options", |cx| LogMoments::build(options, cx))?;
         }
-        if request_id_extension
-            .as_ref()
-            .and_then(|e| e.typed_config.as_ref())
-            .is_some_and(|a| a.type_name() != "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
-        {
-            return Err(cx.error_at(
-                "request_id_extension",
-                "not supported: request id extensions other than uuid",
-            ));
+        let request_ids = match request_id_extension.and_then(|e| e.typed_config) {
+            None => RequestIds::default(),
+            Some(any) => cx.field("request_id_extension.typed_config", |cx| {
+                let any = plain(any, cx)?;
+                if any.type_name() != UuidRequestIdConfig::full_name() {
+                    return Err(cx.error(format!(
+                        "Didn't find a registered implementation for type: '{}'",
+                        any.type_name()
+                    )));
+                }
+                RequestIds::build(unpack(&any, cx)?, cx)
+            })?,
+        };
+        let strip_any_port = matches!(strip_port_mode, Some(StripPortMode::StripAnyHostPort(true)));
+        if strip_any_port && strip_matching_host_port {
+            return Err(cx.error("Error: Only one of `strip_matching_host_port` or `strip_any_host_port` can be set."));
         }
         let ip_detection = cx.each(
             "original_ip_detection_extensions",
@@ -290,8 +295,14 @@ impl HcmConfig {
         let (internal_ranges, internal_unix) = cx
             .opt("internal_address_config", internal_address_config, internal_addresses)?
             .unwrap_or_default();
+        let proxy_status = cx.opt("proxy_status_config", proxy_status_config, |proto, cx| {
+            ProxyStatus::build(proto, server_name.to_str().unwrap_or_default(), cx)
+        })?;
         let stream_idle = stream_idle_timeout.enabled_or(Duration::from_secs(300));
         let chain = filter_chain("http_filters", http_filters, &stat_prefix, cx)?;
+        let (scheme_overwrite, scheme_of_upstream) = cx
+            .opt("scheme_header_transformation", scheme_header_transformation, scheme)?
+            .unwrap_or_default();
         let via = if via.is_empty() {
             None
         } else {
@@ -315,15 +326,18 @@ impl HcmConfig {
                 let listener = cx.listener_prefix.as_deref().unwrap_or_default();
                 cx.server.stats.scope(&format!("{listener}{stat_prefix}")).block()
             },
+            http1_stats: cx.server.stats.scope("").block(),
             codec: CodecOptions {
                 codec: match ProtoCodec::try_from(codec_type) {
                     Ok(ProtoCodec::Http1) => CodecType::Http1,
                     Ok(ProtoCodec::Http2) => CodecType::Http2,
-                    Ok(ProtoCodec::Http3) => return Err(cx.error_at("codec_type", "not supported: HTTP/3")),
+                    Ok(ProtoCodec::Http3) => return Err(cx.error("HTTP/3 codec configured on non-QUIC listener.")),
                     Ok(ProtoCodec::Auto) | Err(_) => CodecType::Auto,
                 },
                 h1: H1Options {
-                    max_header_bytes: max_request_headers_kb.map_or(60, |v| v.value as usize) * 1024,
+                    max_header_bytes: max_request_headers_kb
+                        .map_or_else(|| default_headers_kb(cx), |v| v.value as usize)
+                        * 1024,
                     max_headers: common.max_headers,
                     underscores: match common.underscores {
                         HeadersWithUnderscoresAction::Allow => Underscores::Allow,
@@ -331,6 +345,7 @@ impl HcmConfig {
                         HeadersWithUnderscoresAction::DropHeader => Underscores::Drop,
                     },
                     accept_http_10: http1.accept_http_10,
+                    absolute_urls: http1.absolute_urls,
                     custom_methods: http1.custom_methods,
                     enable_trailers: http1.enable_trailers,
                     case: http1.case,
@@ -338,16 +353,21 @@ impl HcmConfig {
                 },
                 idle_timeout: common.idle_timeout,
                 max_connection_duration: common.max_connection_duration,
+                safe_max_duration: http1_safe_max_connection_duration,
                 headers_timeout: request_headers_timeout.enabled_or(Duration::ZERO),
                 drain_timeout: drain_timeout.or_duration(Duration::from_secs(5)),
                 delayed_close: delayed_close_timeout.enabled_or(Duration::from_secs(1)),
                 stream_idle_timeout: stream_idle,
+                flush_timeout: match &stream_flush_timeout {
+                    Some(timeout) => Some(duration(timeout)).filter(|d| !d.is_zero()),
+                    None => stream_idle,
+                },
                 max_requests: common.max_requests,
                 h2,
             },
             routes,
             chain,
-            upgrades: cx.each("upgrade_configs", upgrade_configs, |u, cx| upgrade(u, &stat_prefix, cx))?,
+            upgrades: upgrades(upgrade_configs, &stat_prefix, cx)?,
             stream_idle_timeout: stream_idle,
             request_timeout: request_timeout.enabled_or(Duration::ZERO),
             max_stream_duration: common.max_stream_duration,
@@ -365,26 +385,31 @@ impl HcmConfig {
             user_agent,
             server_name,
             server_header,
-            scheme_overwrite: cx
-                .opt("scheme_header_transformation", scheme_header_transformation, scheme)?
-                .flatten(),
+            scheme_overwrite,
+            scheme_of_upstream,
             generate_request_id: flag(generate_request_id, true),
             preserve_external_request_id,
             always_set_request_id: always_set_request_id_in_response,
-            forward_cert: ForwardClientCertDetails::try_from(forward_client_cert_details).unwrap_or_default(),
-            cert_details: cx
-                .opt(
-                    "set_current_client_cert_details",
-                    set_current_client_cert_details,
-                    CertDetails::build,
-                )?
+            request_ids,
+            sampling: cx.opt("tracing", tracing, Sampling::build)?,
+            xfcc: Xfcc::build(
+                forward_client_cert_details,
+                set_current_client_cert_details,
+                forward_client_cert_matcher,
+                cx,
+            )?,
+            forward_proto: cx
+                .opt("forward_proto_config", forward_proto_config, ForwardProto::build)?
                 .unwrap_or_default(),
-            normalize_path: flag(normalize_path, false),
-            merge_slashes,
-            escaped_slashes: PathWithEscapedSlashesAction::try_from(path_with_escaped_slashes_action)
-                .unwrap_or_default(),
+            proxy_status,
+            path: PathOptions::build(
+                normalize_path.map(|v| v.value),
+                merge_slashes,
+                path_with_escaped_slashes_action,
+                cx,
+            ),
             strip_matching_port: strip_matching_host_port,
-            strip_any_port: matches!(strip_port_mode, Some(StripPortMode::StripAnyHostPort(true))),
+            strip_any_port,
             strip_trailing_dot: strip_trailing_host_dot,
             default_host,
             local_replies: cx.field("local_reply_config", |cx| LocalReplies::build(local_reply_config, cx))?,
@@ -393,9 +418,21 @@ impl HcmConfig {
                 early_header_mutation_extensions,
                 early_mutation,
             )?,
+            stream_error: http1
+                .stream_error
+                .unwrap_or_else(|| flag(stream_error_on_invalid_http_message, false)),
             proxy_100_continue,
         })
     }
+}
+
+/// The runtime may know better than Envoy's default; not more than may be configured.
+fn default_headers_kb(cx: &BuildCx<'_>) -> usize {
+    let key = cx
+        .server
+        .runtime
+        .key("envoy.reloadable_features.max_request_headers_size_kb");
+    usize::try_from(key.integer(60).min(8192)).unwrap_or(60)
 }
 
 fn header(field: &str, value: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderValue> {
@@ -428,96 +465,24 @@ fn routes(specifier: Option<RouteSpecifier>, stat_prefix: &str, cx: &mut BuildCx
     }
 }
 
-/// Builds the filters of a chain. The router is terminal and must stand last, as in Envoy.
-fn filter_chain(
-    field: &str,
-    protos: Vec<FilterProto>,
-    stat_prefix: &str,
+/// The scheme to overwrite with, and whether it is the upstream's.
+fn scheme(
+    proto: SchemeHeaderTransformation,
     cx: &mut BuildCx<'_>,
-) -> ConfigResult<FilterChainConfig> {
-    let mut router = None;
-    let count = protos.len();
-    let mut filters = Vec::with_capacity(count.saturating_sub(1));
-    for (i, proto) in protos.into_iter().enumerate() {
-        cx.item(field, i, |cx| {
-            coverage!(cx, proto => FilterProto { supported { name, is_optional, disabled, config_type } });
-            let any = match config_type {
-                Some(ConfigType::TypedConfig(any)) => any,
-                Some(ConfigType::ConfigDiscovery(_)) if i + 1 == count => {
-                    return Err(cx.error(format!("Error: filter config discovery for the terminal filter {name} is not supported.")));
-                }
-                Some(ConfigType::ConfigDiscovery(source)) => {
-                    let config = cx.field("config_discovery", |cx| http_filter(&name, source, cx))?;
-                    filters.push(FilterEntry { name: name.into(), config, disabled });
-                    return Ok(());
-                }
-                // Envoy takes a filter without configuration by its type's default.
-                None => Default::default(),
-            };
-            let any = plain(any, cx)?;
-            if any.type_name() == "envoy.extensions.filters.http.router.v3.Router" {
-                if i + 1 < count {
-                    return Err(cx.error(format!("Error: terminal filter named {name} of type envoy.filters.http.router must be the last filter in a http filter chain.")));
-                }
-                router = Some(Arc::new(cx.field("typed_config", |cx| RouterConfig::build(&any, stat_prefix, cx))?));
-                return Ok(());
-            }
-            let server = cx.server.clone();
-            match server.registry.find_http_filter(&any) {
-                Some(_) if i + 1 == count => Err(cx.error(format!("Error: non-terminal filter named {name} of type {name} is the last filter in a http filter chain."))),
-                Some(factory) => {
-                    let config = cx.field("typed_config", |cx| factory.build(&any, cx))?;
-                    filters.push(FilterEntry { name: name.into(), config, disabled });
-                    Ok(())
-                }
-                None if is_optional => {
-                    cx.ignored("typed_config", "an optional filter of an unknown type");
-                    Ok(())
-                }
-                None => Err(cx.error(format!(
-                    "Didn't find a registered implementation for '{name}' with type URL: '{}'",
-                    any.type_name()
-                ))),
-            }
-        })?;
-    }
-    match router {
-        Some(router) => Ok(FilterChainConfig { filters, router }),
-        None => Err(cx.error_at(
-            field,
-            "the last filter of a chain must be terminal, such as envoy.filters.http.router",
-        )),
-    }
-}
-
-fn upgrade(proto: UpgradeConfig, stat_prefix: &str, cx: &mut BuildCx<'_>) -> ConfigResult<Upgrade> {
-    coverage!(cx, proto => UpgradeConfig { supported { upgrade_type, filters, enabled } });
-    let chain = if filters.is_empty() {
-        None
-    } else {
-        Some(filter_chain("filters", filters, stat_prefix, cx)?)
+) -> ConfigResult<(Option<crate::http::Scheme>, bool)> {
+    coverage!(cx, proto => SchemeHeaderTransformation { supported { transformation, match_upstream } });
+    let overwrite = match transformation {
+        None => None,
+        Some(Transformation::SchemeToOverwrite(s)) if s == "http" => Some(crate::http::Scheme::Http),
+        Some(Transformation::SchemeToOverwrite(s)) if s == "https" => Some(crate::http::Scheme::Https),
+        Some(Transformation::SchemeToOverwrite(s)) => {
+            return Err(cx.error_at(
+                "scheme_to_overwrite",
+                format!("value must be in list [http https], got {s}"),
+            ));
+        }
     };
-    Ok(Upgrade {
-        kind: upgrade_type.to_ascii_lowercase(),
-        enabled: enabled.is_none_or(|v| v.value),
-        chain,
-    })
-}
-
-fn scheme(proto: SchemeHeaderTransformation, cx: &mut BuildCx<'_>) -> ConfigResult<Option<crate::http::Scheme>> {
-    coverage!(cx, proto => SchemeHeaderTransformation {
-        supported { transformation }
-        ignored { match_upstream: "the scheme sent upstream is the downstream's" }
-    });
-    match transformation {
-        None => Ok(None),
-        Some(Transformation::SchemeToOverwrite(s)) if s == "http" => Ok(Some(crate::http::Scheme::Http)),
-        Some(Transformation::SchemeToOverwrite(s)) if s == "https" => Ok(Some(crate::http::Scheme::Https)),
-        Some(Transformation::SchemeToOverwrite(s)) => Err(cx.error_at(
-            "scheme_to_overwrite",
-            format!("value must be in list [http https], got {s}"),
-        )),
-    }
+    Ok((overwrite, match_upstream))
 }
 
 fn internal_addresses(proto: InternalAddressConfig, cx: &mut BuildCx<'_>) -> ConfigResult<(Vec<IpNet>, bool)> {

@@ -223,6 +223,8 @@ impl Handler for HcmConnection {
                 stats.downstream_cx_http2_active.inc();
             }
             _ => {
+                // Listed from the first connection on.
+                self.config.http1_stats.local();
                 stats.downstream_cx_http1_total.inc();
                 stats.downstream_cx_http1_active.inc();
             }

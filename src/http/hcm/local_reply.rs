@@ -56,7 +56,7 @@ impl LocalReplies {
         &self,
         reply: LocalReply,
         grpc: bool,
-        request: &RequestHead,
+        request: Option<&RequestHead>,
         info: &mut StreamInfo,
     ) -> (ResponseHead, Bytes) {
         let mut head = ResponseHead::new(reply.status);
@@ -94,15 +94,11 @@ impl LocalReplies {
         &self,
         mut body: Bytes,
         head: &mut ResponseHead,
-        request: &RequestHead,
+        request: Option<&RequestHead>,
         info: &mut StreamInfo,
     ) -> (Bytes, ContentType) {
         let mut format = self.body_format.as_ref();
-        if let Some(mapper) = self
-            .mappers
-            .iter()
-            .find(|m| m.filter.passes(Some(request), Some(head), info))
-        {
+        if let Some(mapper) = self.mappers.iter().find(|m| m.filter.passes(request, Some(head), info)) {
             if let Some(b) = &mapper.body {
                 body = b.clone();
                 info.local_reply_body = Some(body.clone());
@@ -110,7 +106,7 @@ impl LocalReplies {
             let values = mapper.headers.evaluate(
                 &head.headers,
                 &FormatCx {
-                    request: Some(request),
+                    request,
                     response: Some(head),
                     info,
                 },
@@ -131,7 +127,7 @@ impl LocalReplies {
             format.write(
                 &mut out,
                 &FormatCx {
-                    request: Some(request),
+                    request,
                     response: Some(head),
                     info,
                 },

@@ -4,15 +4,21 @@
 //! Envoy's documented order in one place: admit, normalise, mutate, choose the route, run the filters,
 //! route, run the filters back, answer, complete.
 
+mod chain;
 mod complete;
 mod config;
 mod connection;
+mod forward_proto;
+mod host;
 mod local_reply;
 mod mutate;
-mod normalize;
 mod options;
 mod original_ip;
+mod path;
+mod proxy_status;
+mod referer;
 mod request;
+mod request_id;
 mod response;
 mod stats;
 mod whole;
@@ -23,7 +29,8 @@ use std::{rc::Rc, sync::Arc};
 use futures_util::future::LocalBoxFuture;
 use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as Proto;
 
-pub use config::{FilterEntry, HcmConfig};
+pub use chain::FilterEntry;
+pub use config::HcmConfig;
 pub use stats::{HcmListenerStats, HcmStats, RouterStats, count_response};
 pub(crate) use whole::{join as join_body, read as read_body};
 

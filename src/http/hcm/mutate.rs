@@ -7,17 +7,18 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::{
     HcmConfig,
     original_ip::{self, Detected},
+    referer,
+    request_id::{RequestIds, X_REQUEST_ID},
     xfcc,
 };
 use crate::{
-    http::{ConnectionInfo, LocalReply, RequestHead, Scheme, StreamInfo},
+    http::{ConnectionInfo, LocalReply, RequestHead, Scheme, StreamInfo, inline_headers::join},
     net::Address,
 };
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
 const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -111,51 +112,44 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
             .is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade")))
 }
 
+/// What the codec knows of a request besides its head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given {
+    /// The request asks for an upgrade.
+    pub(super) upgrade: bool,
+    /// The scheme is the client's: HTTP/1 says one only in an absolute target.
+    pub(super) scheme: bool,
+}
+
 /// Sets and removes headers as the connection manager is configured; an error is the answer to a request whose client
 /// cannot be told.
 pub(super) fn request(
     head: &mut RequestHead,
     info: &mut StreamInfo,
     config: &HcmConfig,
-    upgrade: bool,
+    given: Given,
 ) -> Result<(), Box<LocalReply>> {
-    strip_hop_by_hop(&mut head.headers, upgrade);
-    join(&mut head.headers, &X_FORWARDED_FOR, b",");
+    strip_hop_by_hop(&mut head.headers, given.upgrade);
+    if head
+        .headers
+        .get(header::REFERER)
+        .is_some_and(|v| !referer::is_fine(v.as_bytes()))
+    {
+        head.headers.remove(header::REFERER);
+    }
     let connection = info.connection.clone();
     let edge = config.use_remote_address;
-    let detected = match config.ip_detection.as_slice() {
-        [] => None,
-        all => Some(original_ip::detect(all, &head.headers, &connection.remote_address)?),
+    let client = match config.ip_detection.as_slice() {
+        [] => Client::find(head, config, &connection),
+        all => {
+            let detected = original_ip::detect(all, &head.headers, &connection.remote_address)?;
+            Client::detected(head, detected, config, &connection)
+        }
     };
-    let remote = remote_address(head, detected, config, &connection);
-    let internal = is_internal(&remote, head, detected, config, edge);
-
-    if config.use_remote_address && config.trusted_hops == 0 || !head.headers.contains_key(X_FORWARDED_PROTO) {
-        head.headers.insert(
-            X_FORWARDED_PROTO,
-            HeaderValue::from_static(if connection.tls.is_some() { "https" } else { "http" }),
-        );
-    }
-    if let Some(scheme) = config.scheme_overwrite {
-        head.headers
-            .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
-    }
-    head.scheme = match (
-        config.scheme_overwrite,
-        head.headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes),
-    ) {
-        (Some(scheme), _) => scheme,
-        (None, Some(b"https")) => Scheme::Https,
-        (None, Some(b"http")) => Scheme::Http,
-        (None, _) => head.scheme,
-    };
-    if config.append_x_forwarded_port
-        && let Some(port) = connection.local_address.port()
-    {
-        head.headers
-            .entry(X_FORWARDED_PORT)
-            .or_insert_with(|| HeaderValue::from(port));
-    }
+    let internal = client.is_internal(config);
+    forwarded(head, config, &connection, given);
+    info.scheme_of_upstream = config.scheme_of_upstream;
+    let remote = client.address;
     info.remote_address = Some(remote.clone());
 
     let any_of_envoy = |headers: &HeaderMap| headers.keys().any(|n| n.as_str().starts_with("x-envoy-"));
@@ -181,45 +175,104 @@ pub(super) fn request(
             HeaderName::from_static("x-envoy-downstream-service-cluster"),
             agent.clone(),
         );
-        head.headers.entry(header::USER_AGENT).or_insert_with(|| agent.clone());
+        if head.headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
+            head.headers.insert(header::USER_AGENT, agent.clone());
+        }
         if !node.is_empty() {
             head.headers
                 .insert(HeaderName::from_static("x-envoy-downstream-service-node"), node.clone());
         }
     }
     request_id(head, info, config, edge && !internal);
-    xfcc::request(head, &connection, config);
+    xfcc::request(head, info, config);
     if let Some(via) = &config.via {
         append(&mut head.headers, header::VIA, b", ", via);
     }
     Ok(())
 }
 
-/// The client's address as far as it can be trusted; `x-forwarded-for` gets the peer's.
-fn remote_address(
-    head: &mut RequestHead,
-    detected: Option<Detected>,
-    config: &HcmConfig,
-    connection: &ConnectionInfo,
-) -> Address {
-    let peer = connection.remote_address.clone();
-    if let Some(detected) = detected {
-        if detected.append {
-            append_peer(head, config, &peer);
-        }
-        return detected.address.map_or(peer, |ip| Address::Ip((ip, 0).into()));
+/// `x-forwarded-proto` and `-port`, and the scheme that follows.
+fn forwarded(head: &mut RequestHead, config: &HcmConfig, connection: &ConnectionInfo, given: Given) {
+    // Nobody in front is trusted to have said it.
+    let untrusted = config.use_remote_address && config.trusted_hops == 0;
+    if untrusted || !head.headers.contains_key(X_FORWARDED_PROTO) {
+        let proto = config.forward_proto.protocol(connection);
+        head.headers
+            .insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto.as_str()));
     }
-    if config.use_remote_address {
-        let remote = match config.trusted_hops {
+    if config.append_x_forwarded_port
+        && (untrusted || !head.headers.contains_key(X_FORWARDED_PORT))
+        && let Some(port) = connection.local_address.port()
+    {
+        head.headers.insert(X_FORWARDED_PORT, HeaderValue::from(port));
+    }
+    if let Some(scheme) = config.scheme_overwrite {
+        head.headers
+            .insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
+        head.scheme = scheme;
+    } else if !given.scheme {
+        head.scheme = match head.headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+            Some(v) if v.eq_ignore_ascii_case(b"https") => Scheme::Https,
+            Some(v) if v.eq_ignore_ascii_case(b"http") => Scheme::Http,
+            _ if connection.tls.is_some() => Scheme::Https,
+            _ => Scheme::Http,
+        };
+    }
+}
+
+/// Who sent the request, as far as it can be trusted.
+struct Client {
+    address: Address,
+    /// Whether the address may be an internal one: nobody but the client has had a hand in it.
+    may_be_internal: bool,
+}
+
+impl Client {
+    /// By `x-forwarded-for`, which gets the peer's address.
+    fn find(head: &mut RequestHead, config: &HcmConfig, connection: &ConnectionInfo) -> Self {
+        let peer = connection.remote_address.clone();
+        let address = |ip| Address::Ip((ip, 0).into());
+        if !config.use_remote_address {
+            let found = forwarded_for(&head.headers, config.trusted_hops as usize);
+            let xff = head.headers.get(X_FORWARDED_FOR);
+            return Self {
+                may_be_internal: found.is_some() && xff.is_some_and(|v| !v.as_bytes().contains(&b',')),
+                address: found.map_or(peer, address),
+            };
+        }
+        let found = match config.trusted_hops {
             0 => None,
             hops => forwarded_for(&head.headers, hops as usize - 1),
         };
+        let may_be_internal = !head.headers.contains_key(X_FORWARDED_FOR);
         if !config.skip_xff_append {
             append_peer(head, config, &peer);
         }
-        return remote.map_or(peer, |ip| Address::Ip((ip, 0).into()));
+        Self {
+            may_be_internal,
+            address: found.map_or(peer, address),
+        }
     }
-    forwarded_for(&head.headers, config.trusted_hops as usize).map_or(peer, |ip| Address::Ip((ip, 0).into()))
+
+    /// By extensions.
+    fn detected(head: &mut RequestHead, detected: Detected, config: &HcmConfig, connection: &ConnectionInfo) -> Self {
+        let peer = connection.remote_address.clone();
+        if detected.append {
+            append_peer(head, config, &peer);
+        }
+        Self {
+            may_be_internal: detected.trusted,
+            address: detected.address.map_or(peer, |ip| Address::Ip((ip, 0).into())),
+        }
+    }
+
+    fn is_internal(&self, config: &HcmConfig) -> bool {
+        match &self.address {
+            Address::Ip(a) => self.may_be_internal && config.internal_ranges.iter().any(|r| r.contains(&a.ip())),
+            Address::Pipe(_) => config.internal_unix,
+            Address::Internal { .. } => false,
+        }
+    }
 }
 
 fn append_peer(head: &mut RequestHead, config: &HcmConfig, peer: &Address) {
@@ -236,41 +289,13 @@ fn forwarded_for(headers: &HeaderMap, skip: usize) -> Option<IpAddr> {
     all.rsplit(',').nth(skip)?.trim().parse().ok()
 }
 
-/// Envoy calls a request internal when its trusted address is: one hop only, and inside the configured ranges.
-fn is_internal(
-    remote: &Address,
-    head: &RequestHead,
-    detected: Option<Detected>,
-    config: &HcmConfig,
-    edge: bool,
-) -> bool {
-    let of_header = || match head.headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
-        None => edge,
-        Some(xff) => !xff.contains(','),
-    };
-    let single = detected.map_or_else(of_header, |d| d.trusted);
-    match remote {
-        Address::Ip(a) => single && config.internal_ranges.iter().any(|r| r.contains(&a.ip())),
-        Address::Pipe(_) => config.internal_unix,
-        Address::Internal { .. } => false,
-    }
-}
-
 fn request_id(head: &mut RequestHead, info: &mut StreamInfo, config: &HcmConfig, external_edge: bool) {
-    let keep = head.headers.contains_key(X_REQUEST_ID) && (!external_edge || config.preserve_external_request_id);
+    let given = head.headers.get(X_REQUEST_ID).is_some_and(|v| !v.is_empty());
+    let keep = given && (!external_edge || config.preserve_external_request_id);
     if config.generate_request_id && !keep {
-        let mut buffer = uuid::Uuid::encode_buffer();
-        let text = new_uuid().hyphenated().encode_lower(&mut buffer);
-        if let Ok(value) = HeaderValue::from_str(text) {
-            head.headers.insert(X_REQUEST_ID, value);
-        }
+        RequestIds::set(&mut head.headers);
     }
     info.request_id = head.headers.get(X_REQUEST_ID).cloned();
-}
-
-/// Random enough to be unique, and an order cheaper than the system's generator.
-fn new_uuid() -> uuid::Uuid {
-    uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid()
 }
 
 /// Appends to a comma-separated header.
@@ -296,20 +321,4 @@ pub(super) fn is_marked_internal(headers: &HeaderMap) -> bool {
 /// HTTP/2 clients may send each cookie by itself; everybody else knows one header (RFC 9113, 8.2.3).
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
     join(headers, &header::COOKIE, b"; ");
-}
-
-/// Several headers of one name become one, as Envoy's codecs make them.
-fn join(headers: &mut HeaderMap, name: &HeaderName, delimiter: &[u8]) {
-    let mut values = headers.get_all(name).iter();
-    let (Some(first), Some(second)) = (values.next(), values.next()) else {
-        return;
-    };
-    let mut joined = [first.as_bytes(), delimiter, second.as_bytes()].concat();
-    for value in values {
-        joined.extend_from_slice(delimiter);
-        joined.extend_from_slice(value.as_bytes());
-    }
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        headers.insert(name, joined);
-    }
 }

@@ -38,7 +38,16 @@ impl Common {
             idle_timeout: idle_timeout.enabled_or(Duration::from_secs(3600)),
             max_connection_duration: max_connection_duration.enabled_or(Duration::ZERO),
             max_stream_duration: max_stream_duration.enabled_or(Duration::ZERO),
-            max_headers: max_headers_count.map_or(100, |v| v.value as usize),
+            max_headers: match max_headers_count {
+                Some(count) => count.value as usize,
+                None => {
+                    let key = cx
+                        .server
+                        .runtime
+                        .key("envoy.reloadable_features.max_request_headers_count");
+                    usize::try_from(key.integer(100)).unwrap_or(100)
+                }
+            },
             max_requests: max_requests_per_connection.map(|v| v.value).filter(|n| *n > 0),
             underscores: HeadersWithUnderscoresAction::try_from(headers_with_underscores_action).unwrap_or_default(),
         })
@@ -54,6 +63,8 @@ pub(super) struct Http1 {
     pub(super) custom_methods: bool,
     pub(super) enable_trailers: bool,
     pub(super) default_host_for_http_10: String,
+    pub(super) absolute_urls: bool,
+    pub(super) stream_error: Option<bool>,
 }
 
 impl Http1 {
@@ -61,10 +72,9 @@ impl Http1 {
         coverage!(cx, proto => Http1ProtocolOptions {
             supported {
                 allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format, enable_trailers,
-                allow_custom_methods, allow_chunked_length
+                allow_custom_methods, allow_chunked_length, override_stream_error_on_invalid_http_message
             }
             ignored {
-                override_stream_error_on_invalid_http_message: "a broken message always ends its connection",
                 use_balsa_parser: "there is one parser",
                 send_fully_qualified_url: "it concerns clients",
             }
@@ -72,8 +82,6 @@ impl Http1 {
                 ignore_http_11_upgrade: "ignoring chosen upgrades",
             }
         });
-        // Absolute targets are understood in any case.
-        let _ = allow_absolute_url;
         let case = cx.opt("header_key_format", header_key_format, HeaderCase::build)?;
         Ok(Self {
             case: case.unwrap_or_default(),
@@ -82,6 +90,8 @@ impl Http1 {
             custom_methods: allow_custom_methods,
             enable_trailers,
             default_host_for_http_10,
+            absolute_urls: allow_absolute_url.is_none_or(|v| v.value),
+            stream_error: override_stream_error_on_invalid_http_message.map(|v| v.value),
         })
     }
 }

@@ -12,17 +12,20 @@ use http::{HeaderMap, Method, StatusCode, Version, header};
 
 use super::{
     HcmConfig,
+    chain::FilterChainConfig,
     complete::{Active, CountedBody},
-    config::FilterChainConfig,
     connection::HcmConnection,
-    mutate, normalize, whole,
+    host,
+    mutate::{self, Given},
+    request_id::X_REQUEST_ID,
+    whole,
 };
 use crate::{
     http::{
         Body, BodyError, Flag, LocalReply, ResponseHead,
         codec::{CodecError, CodecRequest, StreamHandle, Upgrade},
         filter::{StreamCx, settle},
-        grpc,
+        grpc, inline_headers,
     },
     net::Deadline,
     route::RouteTable,
@@ -44,16 +47,21 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
         body,
         mut upgrade,
         header_bytes,
-        fragment,
+        scheme_given,
+        dropped_headers,
         handle,
     } = request;
+    if dropped_headers > 0 {
+        let stats = hcm.config.http1_stats.local();
+        stats.dropped_headers_with_underscores.add(dropped_headers.into());
+    }
     let mut active = Active::start(hcm, head, header_bytes, handle);
     continue_at_once(&mut active);
     // What follows an upgrade belongs to the request, which ends with the connection.
     let mut body = CountedBody::wrap(body, &active.cx.info, upgrade.is_some());
     let mut first = true;
     loop {
-        match serve(&mut active, body, upgrade.take(), fragment, first).await {
+        match serve(&mut active, body, upgrade.take(), scheme_given, first).await {
             ControlFlow::Break(mut outcome) => {
                 // Whoever read the body may have been told first, and have given up for another reason.
                 if let Some(fault) = active.handle.fault() {
@@ -91,14 +99,17 @@ fn recreate(mut old: Box<Active>, redirect: InternalRedirect) -> (Box<Active>, B
 type Served = ControlFlow<Outcome, InternalRedirect>;
 
 /// One stream up to its outcome. Headers are judged and changed the first time only, not after an internal redirect.
-async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, fragment: bool, first: bool) -> Served {
-    let table = match admit(active, fragment && first, first) {
+async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, scheme_given: bool, first: bool) -> Served {
+    let table = match admit(active, scheme_given, first) {
         Ok(table) => table,
         // What is left of the request is read and dropped by the codec, or ends the connection.
         Err(reply) => return ControlFlow::Break(Outcome::Reply(reply)),
     };
     // A route may replace the timers.
     active.cx.choose_route(&active.head, table.as_ref());
+    if first {
+        decide_tracing(active);
+    }
     let timers = Timers {
         idle: active.idle_timeout(),
         request: active.hcm.config.request_timeout,
@@ -106,6 +117,7 @@ async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, fragme
         start: active.cx.info.start,
         progress: active.cx.info.progress.clone(),
     };
+    active.ends_at = timers.longest.and_then(|d| timers.start.checked_add(d));
     if active.hcm.config.log_moments.new_request {
         active.log("DownstreamStart");
     }
@@ -127,6 +139,16 @@ async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, fragme
         note_expiry(active, &reply);
         ControlFlow::Break(Outcome::Reply(reply))
     })
+}
+
+/// Decides whether the request is traced; its id may tell.
+fn decide_tracing(active: &mut Active) {
+    let config = &active.hcm.config;
+    let Some(sampling) = &config.sampling else { return };
+    let of_route = active.cx.route.as_ref().and_then(|r| r.tracing.as_ref());
+    let reason = config.request_ids.decide(&mut active.head.headers, sampling, of_route);
+    reason.count(config.tracing_stats.local());
+    active.cx.info.request_id = active.head.headers.get(X_REQUEST_ID).cloned();
 }
 
 /// `max_stream_duration`: the route's, which `grpc-timeout` may shorten, or else the connection manager's; zero means
@@ -179,18 +201,25 @@ pub(super) async fn refuse(hcm: Rc<HcmConnection>, error: CodecError) -> (Respon
 fn refusal(active: &mut Active, error: CodecError) -> Box<LocalReply> {
     active.close = true;
     let stats = active.hcm.stats();
-    match error.is_protocol_error() {
-        true => stats.downstream_cx_protocol_error.inc(),
-        false => stats.downstream_rq_header_timeout.inc(),
+    match error {
+        CodecError::HeadersTimeout => stats.downstream_rq_header_timeout.inc(),
+        CodecError::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
+        CodecError::Underscore => {
+            stats.downstream_cx_protocol_error.inc();
+            let codec = active.hcm.config.http1_stats.local();
+            codec.requests_rejected_with_underscores_in_headers.inc();
+        }
+        _ => stats.downstream_cx_protocol_error.inc(),
     }
     Box::new(reply_to(error))
 }
 
 fn reply_to(error: CodecError) -> LocalReply {
     let reply = LocalReply::new(error.status(), error.body(), error.details());
-    match error.is_protocol_error() {
-        true => reply.flag(Flag::DownstreamProtocolError),
-        false => reply,
+    match error {
+        CodecError::HeadersTimeout => reply,
+        CodecError::StreamIdle => reply.flag(Flag::StreamIdleTimeout),
+        _ => reply.flag(Flag::DownstreamProtocolError),
     }
 }
 
@@ -232,26 +261,25 @@ fn note_expiry(active: &mut Active, reply: &LocalReply) {
 }
 
 /// Steps 1 to 8: what must hold before a route is looked for. Returns the route table of the stream's life.
-fn admit(active: &mut Active, fragment: bool, first: bool) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>> {
+fn admit(active: &mut Active, scheme_given: bool, first: bool) -> Result<Option<Arc<RouteTable>>, Box<LocalReply>> {
     let hcm = active.hcm.clone();
     let config = &hcm.config;
     let head = &mut active.head;
     if head.version == Version::HTTP_2 {
         mutate::join_cookies(&mut head.headers);
     }
+    inline_headers::join_request(&mut head.headers);
+    active.grpc = head.is_grpc();
     let table = config.routes.load(head);
 
     if head.version < Version::HTTP_11 && head.authority.is_none() {
         head.authority.clone_from(&config.default_host);
     }
     if head.authority.is_none() {
-        return Err(bad_request(active, "missing_host_header"));
+        return Err(bad_request("missing_host_header"));
     }
     if head.method.as_str() == "QUERY" && !head.headers.contains_key(header::CONTENT_TYPE) {
-        return Err(bad_request(active, "query_missing_content_type"));
-    }
-    if fragment {
-        return Err(bad_request(active, "path_normalization_failed"));
+        return Err(bad_request("query_missing_content_type"));
     }
     let head = &mut active.head;
     if head.method != Method::CONNECT {
@@ -274,13 +302,11 @@ fn admit(active: &mut Active, fragment: bool, first: bool) -> Result<Option<Arc<
             Some(_) => {}
         }
     }
-    if let Err(reply) = normalize::path(head, config) {
-        active.close |= head.version < Version::HTTP_2 && reply.status == StatusCode::BAD_REQUEST;
-        return Err(reply);
+    config.path.apply(head, hcm.stats())?;
+    if let Some(port) = host::normalize(head, config, hcm.info.local_address.port()) {
+        active.connect_port = Some(port);
     }
-    normalize::host(head, config, hcm.info.local_address.port());
     if !first {
-        active.grpc = head.is_grpc();
         return Ok(table);
     }
     for mutations in &config.early_mutations {
@@ -300,7 +326,12 @@ fn admit(active: &mut Active, fragment: bool, first: bool) -> Result<Option<Arc<
                 .map_or_else(|| "connect".to_owned(), |p| p.to_ascii_lowercase()),
         );
     }
-    mutate::request(head, &mut active.cx.info, config, active.upgrade.is_some())?;
+    let given = Given {
+        upgrade: active.upgrade.is_some(),
+        scheme: scheme_given,
+    };
+    mutate::request(head, &mut active.cx.info, config, given)
+        .inspect_err(|_| hcm.stats().downstream_rq_rejected_via_ip_detection.inc())?;
     if !mutate::is_marked_internal(&head.headers)
         && let Some(table) = &table
     {
@@ -312,9 +343,8 @@ fn admit(active: &mut Active, fragment: bool, first: bool) -> Result<Option<Arc<
     Ok(table)
 }
 
-/// A request that is not worth a look at the next one on its connection.
-fn bad_request(active: &mut Active, details: &'static str) -> Box<LocalReply> {
-    active.close = active.head.version < Version::HTTP_2;
+/// Ends an HTTP/1 connection, too, unless the configuration is lenient.
+fn bad_request(details: &'static str) -> Box<LocalReply> {
     Box::new(LocalReply::new(StatusCode::BAD_REQUEST, "", details))
 }
 
@@ -324,10 +354,12 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
     let chain: &FilterChainConfig = match active.upgrade.clone() {
         None => &config.chain,
         Some(kind) => match upgrade_chain(active, &kind, &config) {
-            Ok(chain) => {
+            Ok(Some(chain)) => {
                 active.hcm.stats().downstream_cx_upgrades_total.inc();
                 chain
             }
+            // Nothing forbids it, for there is no route: the router has the answer.
+            Ok(None) => &config.chain,
             Err(reply) => {
                 active.close = true;
                 active.handle.drain_if(|| true);
@@ -367,6 +399,9 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
     }
     let all = active.filters.len();
     body = wrap(active, &mut wrapped, all, body);
+    if let Some(port) = active.connect_port {
+        host::restore_port(&mut active.head, port);
+    }
     let tunnel = active.upgrade.is_some().then_some(upgrade).flatten();
     match router::run(&chain.router, &mut active.cx, &mut active.head, body, tunnel).await {
         Ok(router::Outcome::Response(routed)) => ControlFlow::Break(Outcome::Routed(routed)),
@@ -375,15 +410,15 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
     }
 }
 
-/// The filter chain of an upgrade: allowed by the route, or else by the connection manager. The reply refuses it.
+/// The filter chain of an upgrade: allowed by the route, or else by the connection manager. None: there is no route
+/// that could forbid it. The reply refuses it.
 fn upgrade_chain<'a>(
     active: &Active,
     kind: &str,
     config: &'a HcmConfig,
-) -> Result<&'a FilterChainConfig, Box<LocalReply>> {
+) -> Result<Option<&'a FilterChainConfig>, Box<LocalReply>> {
     if active.cx.route.is_none() && active.head.method == Method::CONNECT {
-        // The router has the answer.
-        return Ok(&config.chain);
+        return Ok(None);
     }
     let configured = config.upgrades.iter().find(|u| u.kind == kind);
     let by_route = active
@@ -393,14 +428,13 @@ fn upgrade_chain<'a>(
         .and_then(|r| r.forward())
         .and_then(|a| a.upgrade(kind));
     if !by_route.unwrap_or(configured.is_some_and(|u| u.enabled)) {
-        // Without a route there is nothing that forbids it: the router answers.
         if active.cx.route.is_none() {
-            return Ok(&config.chain);
+            return Ok(None);
         }
         active.hcm.stats().downstream_rq_ws_on_non_ws_route.inc();
         return Err(Box::new(LocalReply::new(StatusCode::FORBIDDEN, "", "upgrade_failed")));
     }
-    Ok(configured.and_then(|u| u.chain.as_ref()).unwrap_or(&config.chain))
+    Ok(Some(configured.and_then(|u| u.chain.as_ref()).unwrap_or(&config.chain)))
 }
 
 fn create_filters(active: &mut Active, chain: &FilterChainConfig) {

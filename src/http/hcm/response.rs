@@ -1,18 +1,22 @@
 //! The way back: local replies, encoder filters, response headers, and the body's last wrapper.
 
+use std::pin::pin;
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::ServerHeaderTransformation as ServerHeader;
 
 use super::{
     complete::{Active, EdgeBody},
     mutate,
     request::Outcome,
+    request_id::X_REQUEST_ID,
     stats::count_response,
     whole,
 };
 use crate::{
-    http::{Body, LocalReply, ResponseHead, codec::Handler, filter::settle},
+    http::{Body, Flag, LocalReply, ResponseHead, codec::Handler, filter::settle, inline_headers},
+    net::{Deadline, FirstToEnd},
     router::Tunnel,
 };
 
@@ -23,7 +27,20 @@ impl Active {
     /// Sends the outcome back through the encoder filters.
     pub(super) async fn respond(mut self: Box<Self>, outcome: Outcome) -> (ResponseHead, Body) {
         let (mut head, mut body, mut tunnel) = match outcome {
-            Outcome::Routed(routed) => (routed.head, routed.body, routed.tunnel),
+            // Less than an error is no answer to a handshake.
+            Outcome::Routed(routed)
+                if routed.tunnel.is_none()
+                    && routed.head.status.as_u16() < 400
+                    && self.upgrade.as_deref() == Some("websocket") =>
+            {
+                let reply = LocalReply::new(routed.head.status, "", "websocket_handshake_unsuccessful");
+                let (head, body) = self.local_reply(reply);
+                (head, body, None)
+            }
+            Outcome::Routed(mut routed) => {
+                inline_headers::join_response(&mut routed.head.headers);
+                (routed.head, routed.body, routed.tunnel)
+            }
             Outcome::Reply(reply) => {
                 let (head, body) = self.local_reply(*reply);
                 (head, body, None)
@@ -71,6 +88,9 @@ impl Active {
             }
         }
         self.finish_headers(&mut head, tunnel.is_some());
+        if let Some(flag) = self.late_flag {
+            self.cx.info.flags.set(flag);
+        }
         self.count(head.status);
         self.cx.info.response_code = Some(head.status);
         self.cx.info.response_header_bytes = head
@@ -111,12 +131,15 @@ impl Active {
     /// A reply of our own as a response: by `grpc-status` for gRPC clients, through `local_reply_config`.
     fn local_reply(&mut self, mut reply: LocalReply) -> (ResponseHead, Body) {
         let info = &mut self.cx.info;
-        if let Some(flag) = reply.flag {
-            info.flags.set(flag);
+        match reply.flag {
+            // Envoy's codecs answer first, and the flag follows.
+            Some(Flag::DownstreamProtocolError) => self.late_flag = reply.flag,
+            Some(flag) => info.flags.set(flag),
+            None => {}
         }
         info.response_code_details = Some(reply.details.clone());
         // A request that cannot be understood says nothing of where the next one begins.
-        self.close |= reply.status == StatusCode::BAD_REQUEST;
+        self.close |= reply.status == StatusCode::BAD_REQUEST && !self.hcm.config.stream_error;
         if !reply.verbatim
             && let Some(route) = self.cx.route.as_ref().filter(|r| r.forward().is_some())
         {
@@ -127,7 +150,8 @@ impl Active {
             reply.headers.extend(said);
         }
         let grpc = self.grpc && !reply.verbatim;
-        let (mut head, body) = self.hcm.config.local_replies.apply(reply, grpc, &self.head, info);
+        let request = (!self.headless).then_some(&self.head);
+        let (mut head, body) = self.hcm.config.local_replies.apply(reply, grpc, request, info);
         if grpc {
             if self.head_request {
                 // The message is the body that HEAD goes without.
@@ -175,13 +199,18 @@ impl Active {
         if (config.always_set_request_id || self.head.headers.contains_key("x-envoy-force-trace"))
             && let Some(id) = &self.cx.info.request_id
         {
-            head.headers.insert(mutate::X_REQUEST_ID, id.clone());
+            head.headers.insert(X_REQUEST_ID, id.clone());
         }
         if let Some(via) = &config.via {
             mutate::append(&mut head.headers, header::VIA, b", ", via);
         }
+        if let Some(proxy_status) = &config.proxy_status {
+            proxy_status.apply(head, &self.cx.info);
+        }
         // Nobody waits for the rest of a request that was answered before its end.
         let early = !self.cx.info.progress.request_complete.get();
+        // What follows an accepted CONNECT is no HTTP/1 any more.
+        let tunnel = tunnel || self.head.method == Method::CONNECT && head.status.is_success();
         if self.head.version < Version::HTTP_2
             && !tunnel
             && (self.close || early || self.cx.info.progress.drain.get() || self.hcm.should_close())
@@ -215,7 +244,32 @@ impl Active {
             if self.hcm.config.log_moments.tunnel {
                 self.log("DownstreamTunnelSuccessfullyEstablished");
             }
-            tunnel.copy(&self.cx.info, idle).await;
+            // Only a stream of HTTP/2 can say that it is done and listen on.
+            let half_close = self.head.version >= Version::HTTP_2;
+            let mut copying = pin!(tunnel.copy(self.cx.info.progress.clone(), idle, half_close));
+            let first = loop {
+                let Some(log_at) = self.next_log() else {
+                    break copying.as_mut().await;
+                };
+                tokio::select! {
+                    biased;
+                    first = copying.as_mut() => break first,
+                    () = Deadline::at(log_at) => self.log("DownstreamPeriodic"),
+                }
+            };
+            let info = &mut self.cx.info;
+            match first {
+                FirstToEnd::First => {
+                    info.flags.set(Flag::DownstreamConnectionTermination);
+                    info.response_code_details = Some("downstream_remote_disconnect".into());
+                }
+                FirstToEnd::Idle => {
+                    stats.downstream_rq_idle_timeout.inc();
+                    info.flags.set(Flag::StreamIdleTimeout);
+                    info.response_code_details = Some("stream_idle_timeout".into());
+                }
+                FirstToEnd::Second => {}
+            }
             if self.head.version < Version::HTTP_2 {
                 // The codec has given the connection away, and counts no more.
                 let progress = &self.cx.info.progress;

@@ -2,18 +2,92 @@
 
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
-use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    ForwardClientCertDetails as Mode, ForwardClientCertFormat as Format, SetCurrentClientCertDetails as Proto,
+use xds_protos::{
+    envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+        ForwardClientCertConfig, ForwardClientCertDetails as Mode, ForwardClientCertFormat as Format,
+        SetCurrentClientCertDetails as Proto,
+    },
+    google::protobuf::Any,
+    prost::Name,
+    xds::r#type::matcher::v3::Matcher as MatcherProto,
 };
 
 use super::{HcmConfig, mutate::append};
 use crate::{
-    config::{BuildCx, ConfigResult},
+    config::{AnyExt, BuildCx, ConfigResult, unpack},
     formatter::percent_decode,
-    http::{ConnectionInfo, RequestHead, stream_info::TlsInfo},
+    http::{RequestHead, StreamInfo, stream_info::TlsInfo},
+    matching::tree::{MatchCx, MatchTarget, Matcher},
 };
 
 const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// What is done with the header: by a matcher's choice, or always the same.
+#[derive(Debug)]
+pub struct Xfcc {
+    always: Forwarding,
+    matcher: Option<Matcher<Forwarding>>,
+}
+
+/// `ForwardClientCertConfig`
+#[derive(Debug)]
+struct Forwarding {
+    mode: Mode,
+    details: CertDetails,
+}
+
+impl Forwarding {
+    fn build(mode: i32, details: Option<Proto>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        Ok(Self {
+            mode: Mode::try_from(mode).unwrap_or_default(),
+            details: cx
+                .opt("set_current_client_cert_details", details, CertDetails::build)?
+                .unwrap_or_default(),
+        })
+    }
+}
+
+impl Xfcc {
+    /// Builds `forward_client_cert_details`, `set_current_client_cert_details` and `forward_client_cert_matcher`.
+    pub(super) fn build(
+        mode: i32,
+        details: Option<Proto>,
+        matcher: Option<MatcherProto>,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<Self> {
+        Ok(Self {
+            always: Forwarding::build(mode, details, cx)?,
+            matcher: cx.opt("forward_client_cert_matcher", matcher, |m, cx| {
+                Matcher::build(m, &mut Target, cx)
+            })?,
+        })
+    }
+}
+
+/// Whose matcher it is.
+struct Target;
+
+impl MatchTarget for Target {
+    type Action = Forwarding;
+
+    fn allows(&self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn action(&mut self, name: String, config: Any, cx: &mut BuildCx<'_>) -> ConfigResult<Forwarding> {
+        if config.type_name() != ForwardClientCertConfig::full_name() {
+            return Err(cx.error(format!(
+                "Didn't find a registered implementation for '{name}' with type URL: '{}'",
+                config.type_name()
+            )));
+        }
+        let proto: ForwardClientCertConfig = unpack(&config, cx)?;
+        coverage!(cx, proto => ForwardClientCertConfig {
+            supported { forward_client_cert_details, set_current_client_cert_details }
+        });
+        Forwarding::build(forward_client_cert_details, set_current_client_cert_details, cx)
+    }
+}
 
 /// `set_current_client_cert_details`: what of the client's certificate is told, besides `By` and `Hash`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -108,17 +182,22 @@ impl CertDetails {
 }
 
 /// Removes, keeps, appends to or replaces the header.
-pub(super) fn request(head: &mut RequestHead, connection: &ConnectionInfo, config: &HcmConfig) {
-    if config.forward_cert == Mode::AlwaysForwardOnly {
+pub(super) fn request(head: &mut RequestHead, info: &StreamInfo, config: &HcmConfig) {
+    let xfcc = &config.xfcc;
+    let chosen = xfcc
+        .matcher
+        .as_ref()
+        .and_then(|m| m.find(&MatchCx::request(info, head)));
+    let Forwarding { mode, details } = chosen.unwrap_or(&xfcc.always);
+    if *mode == Mode::AlwaysForwardOnly {
         return;
     }
-    let tls = connection.tls.as_ref().filter(|t| t.peer_presented);
-    let Some(tls) = tls.filter(|_| config.forward_cert != Mode::Sanitize) else {
+    let tls = info.connection.tls.as_ref().filter(|t| t.peer_presented);
+    let Some(tls) = tls.filter(|_| *mode != Mode::Sanitize) else {
         head.headers.remove(XFCC);
         return;
     };
-    let details = &config.cert_details;
-    match config.forward_cert {
+    match mode {
         Mode::AppendForward if head.headers.contains_key(XFCC) => append_element(head, details, tls),
         Mode::AppendForward | Mode::SanitizeSet => {
             let value = match details.json {

@@ -173,6 +173,8 @@ pub struct StreamInfo {
     pub span_id: Option<Arc<str>>,
     /// A health check by the health check filter: left out of request statistics.
     pub health_check: bool,
+    /// `scheme_header_transformation.match_upstream`: `:scheme` tells how the upstream is spoken to.
+    pub scheme_of_upstream: bool,
     /// Internal redirects so far.
     pub redirects: InternalRedirects,
     /// Flags that filters set, in order: `%CUSTOM_FLAGS%`.
@@ -211,6 +213,7 @@ impl StreamInfo {
             trace_id: None,
             span_id: None,
             health_check: false,
+            scheme_of_upstream: false,
             redirects: InternalRedirects::default(),
             custom_flags: Vec::new(),
             access_log_type: "NotSet",

@@ -55,6 +55,8 @@ errors! {
     LowVersion UPGRADE_REQUIRED "low_version";
     /// The head did not come whole within `request_headers_timeout`.
     HeadersTimeout REQUEST_TIMEOUT "request_header_timeout";
+    /// Nor within `stream_idle_timeout`.
+    StreamIdle REQUEST_TIMEOUT "stream_idle_timeout";
 }
 
 impl CodecError {
@@ -62,12 +64,8 @@ impl CodecError {
     pub fn body(self) -> &'static str {
         match self {
             Self::HeadersTimeout => "request header timeout",
+            Self::StreamIdle => "stream timeout",
             _ => self.status().canonical_reason().unwrap_or_default(),
         }
-    }
-
-    /// Whether the client broke the protocol, rather than being slow.
-    pub fn is_protocol_error(self) -> bool {
-        self != Self::HeadersTimeout
     }
 }

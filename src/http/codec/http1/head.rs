@@ -12,6 +12,7 @@ use super::{CodecError, nominated, target};
 use crate::http::{
     RequestHead, Scheme, Spelling,
     codec::{H1Options, HeaderCase, Underscores},
+    inline_headers,
 };
 
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -38,8 +39,10 @@ pub(super) struct Head {
     pub(super) length: Length,
     /// The client means to send another request.
     pub(super) keep_alive: bool,
-    /// The target has a fragment, which is cut off the path.
-    pub(super) fragment: bool,
+    /// The target was absolute: the scheme is the client's.
+    pub(super) scheme_given: bool,
+    /// How many headers were left out because of underscores.
+    pub(super) dropped: u32,
 }
 
 /// Where the block of lines at the start of `buffer` ends: after its first empty line. `searched` remembers how
@@ -125,7 +128,7 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
     if !upgrade && headers.contains_key(header::CONNECTION) {
         nominated::sanitize(headers, &mut fields.host)?;
     }
-    let target = target::parse(target, &method)?;
+    let target = target::parse(target, &method, options.absolute_urls)?;
     if version != Version::HTTP_11 && !options.accept_http_10 {
         return Err(CodecError::LowVersion);
     }
@@ -159,7 +162,8 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
         },
         length,
         keep_alive,
-        fragment: target.fragment,
+        scheme_given: target.scheme.is_some(),
+        dropped: fields.dropped,
     })
 }
 
@@ -279,6 +283,7 @@ pub(super) struct Fields {
     pub(super) encodings: usize,
     pub(super) chunked: bool,
     pub(super) spelling: Option<Spelling>,
+    dropped: u32,
 }
 
 impl Fields {
@@ -294,6 +299,7 @@ impl Fields {
             content_length: None,
             encodings: 0,
             chunked: false,
+            dropped: 0,
         };
         let mut count = 0;
         let mut lines = Lines::new(block, at);
@@ -304,11 +310,17 @@ impl Fields {
             let name = name(block, line_name)?;
             let value = value(block, line_value, folded)?;
             if drops(&name, options)? {
+                fields.dropped += 1;
                 continue;
             }
             count += 1;
             if count > options.max_headers {
-                return Err(CodecError::TooManyHeaders);
+                // Those that will be one are counted as one.
+                let seen = inline_headers::count_in_request(&fields.headers) + usize::from(fields.host.is_some());
+                count = seen + usize::from(!inline_headers::joins_request(&fields.headers, &name));
+                if count > options.max_headers {
+                    return Err(CodecError::TooManyHeaders);
+                }
             }
             if name == header::HOST {
                 fields.add_host(value)?;

@@ -20,6 +20,7 @@ mod inbound;
 mod nominated;
 mod outgoing;
 mod respond;
+mod stats;
 mod target;
 mod timers;
 mod upgraded;
@@ -41,6 +42,7 @@ use crate::{
 pub use body::RequestBody;
 pub use error::CodecError;
 pub use handle::WireHandle;
+pub use stats::Http1CodecStats;
 
 use encode::Asked;
 use head::{Head, Length};
@@ -173,7 +175,8 @@ async fn exchange<H: Handler + 'static>(
         },
         upgrade,
         header_bytes,
-        fragment: head.fragment,
+        scheme_given: head.scheme_given,
+        dropped_headers: head.dropped,
         handle: StreamHandle::http1(WireHandle::new(wire.clone())),
     };
     // Boxed apart: a long response does not keep room for what led to it.

@@ -81,7 +81,7 @@ pub(super) async fn send(
                     }
                 }
                 (_, Poll::Pending) => {
-                    if let Some(limit) = options.stream_idle_timeout
+                    if let Some(limit) = options.flush_timeout
                         && Pin::new(stuck.get_or_insert_with(|| Deadline::after(limit)))
                             .poll(cx)
                             .is_ready()

@@ -14,8 +14,6 @@ pub(super) struct Target {
     pub(super) authority: Option<HeaderValue>,
     /// None for CONNECT.
     pub(super) path: Option<Path>,
-    /// There was a `#`; the path ends before it.
-    pub(super) fragment: bool,
 }
 
 /// The grammar that Envoy's parser asks for, before it knows what the target means.
@@ -32,8 +30,8 @@ pub(super) fn check(target: &[u8], connect: bool) -> Result<(), CodecError> {
     fine(is_authority(authority) && !authority.windows(2).any(|w| w == b"@@") && is_path(path))
 }
 
-/// Takes a target apart that [`check`] let through.
-pub(super) fn parse(target: Bytes, method: &Method) -> Result<Target, CodecError> {
+/// Takes a target apart that [`check`] let through; `absolute_urls` when absolute ones are understood, or else left whole.
+pub(super) fn parse(target: Bytes, method: &Method, absolute_urls: bool) -> Result<Target, CodecError> {
     if *method == Method::CONNECT {
         let authority = value(host_and_port(&target).filter(|a| a.len() == target.len()))?;
         if port(&target).is_none() {
@@ -51,6 +49,7 @@ pub(super) fn parse(target: Bytes, method: &Method) -> Result<Target, CodecError
             ..Target::default()
         }),
         [b'*', ..] => Err(CodecError::InvalidUrl),
+        _ if !absolute_urls => path(target),
         _ => absolute(&target),
     }
 }
@@ -85,11 +84,8 @@ fn absolute(target: &Bytes) -> Result<Target, CodecError> {
 }
 
 fn path(bytes: Bytes) -> Result<Target, CodecError> {
-    let fragment = bytes.iter().position(|b| *b == b'#');
-    let path = Path::new(bytes.slice(..fragment.unwrap_or(bytes.len()))).ok_or(CodecError::InvalidUrl)?;
     Ok(Target {
-        path: Some(path),
-        fragment: fragment.is_some(),
+        path: Some(Path::new(bytes).ok_or(CodecError::InvalidUrl)?),
         ..Target::default()
     })
 }

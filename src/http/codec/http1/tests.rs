@@ -114,11 +114,13 @@ fn options() -> CodecOptions {
         h1: H1Options::default(),
         idle_timeout: None,
         max_connection_duration: None,
+        safe_max_duration: false,
         headers_timeout: None,
         drain_timeout: Duration::from_secs(5),
         max_requests: None,
         delayed_close: Some(Duration::from_secs(5)),
         stream_idle_timeout: None,
+        flush_timeout: None,
         h2: Default::default(),
     }
 }

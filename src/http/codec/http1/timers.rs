@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{CodecError, NoHead, Stop};
@@ -69,9 +69,11 @@ impl<'a> Timers<'a> {
     fn next(&mut self, partial: bool) -> Option<(Instant, Stop)> {
         if !partial {
             let idle = self.options.idle_timeout.and_then(|d| self.idle_since.checked_add(d));
+            // A connection that is safe waits for its next request, whose response says that it closes.
             let old = self
                 .options
                 .max_connection_duration
+                .filter(|_| !self.options.safe_max_duration)
                 .and_then(|d| self.started.checked_add(d));
             let idle = idle.map(|at| (at, CloseReason::Idle));
             let old = old.map(|at| (at, CloseReason::MaxDuration));
@@ -79,8 +81,10 @@ impl<'a> Timers<'a> {
             return first.map(|(at, reason)| (at, Stop::Close(reason)));
         }
         let since = *self.head_since.get_or_insert_with(Instant::now);
-        let limit = self.options.headers_timeout.or(self.options.stream_idle_timeout)?;
-        let at = since.checked_add(limit)?;
-        Some((at, Stop::NoHead(NoHead::Refused(CodecError::HeadersTimeout))))
+        let timeout = |limit: Option<Duration>, error| Some((since.checked_add(limit?)?, error));
+        let head = timeout(self.options.headers_timeout, CodecError::HeadersTimeout);
+        let idle = timeout(self.options.stream_idle_timeout, CodecError::StreamIdle);
+        let (at, error) = head.into_iter().chain(idle).min_by_key(|(at, _)| *at)?;
+        Some((at, Stop::NoHead(NoHead::Refused(error))))
     }
 }

@@ -300,7 +300,8 @@ impl<H: Handler + 'static> Server<'_, H> {
             body,
             upgrade,
             header_bytes: read.bytes,
-            fragment: false,
+            scheme_given: true,
+            dropped_headers: 0,
             handle: StreamHandle::http2(state.clone()),
         };
         let patience = self.options.stream_idle_timeout;

@@ -13,6 +13,7 @@ const DEFAULT: H1Options = H1Options {
     max_headers: 10,
     underscores: crate::http::codec::Underscores::Allow,
     accept_http_10: false,
+    absolute_urls: true,
     custom_methods: false,
     enable_trailers: false,
     case: crate::http::codec::HeaderCase::Lower,

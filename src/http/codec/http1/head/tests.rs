@@ -30,7 +30,7 @@ fn a_plain_request() {
     assert_eq!(request.headers.get_all("x-one").iter().collect::<Vec<_>>(), ["1", "2"]);
     assert!(!request.headers.contains_key("host"));
     assert_eq!(
-        (head.length, head.keep_alive, head.fragment),
+        (head.length, head.keep_alive, head.scheme_given),
         (Length::None, true, false)
     );
 }
@@ -201,11 +201,13 @@ fn targets_replace_the_host() {
     ] {
         let head = read(&format!("GET {target} HTTP/1.1\r\nhost: other\r\n\r\n")).unwrap();
         assert_eq!((head.request.host(), head.request.path()), (host, path));
+        assert!(head.scheme_given);
     }
     let head = read("CONNECT h.test:443 HTTP/1.1\r\nhost: other\r\n\r\n").unwrap();
     assert_eq!((head.request.host(), head.request.path.is_none()), ("h.test:443", true));
     assert_eq!(head.length, Length::Upgrade);
-    assert!(read("GET /a#b HTTP/1.1\r\nhost: x\r\n\r\n").unwrap().fragment);
+    let head = read("GET /a#b HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    assert_eq!(head.request.path(), "/a#b");
 }
 
 #[test]
