@@ -9,7 +9,7 @@ mod date;
 mod detect;
 mod handle;
 mod http1;
-mod http2;
+pub(crate) mod http2;
 mod reason;
 mod upgrade;
 

@@ -32,7 +32,7 @@ pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, f
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
 pub use lb::{HashFunction, LbConfig, LbPolicy, LocalityLb};
 pub use policies::RequestPolicies;
-pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol, Keepalive};
+pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol};
 pub use subset::{Criteria, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector};
 
 /// What one `Cluster` message says.

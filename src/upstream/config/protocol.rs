@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack},
-    http::codec::HeaderCase,
+    http::codec::{FloodLimits, HeaderCase, Keepalive},
 };
 
 /// The key of these options: they are found by it, whatever type stands below.
@@ -55,15 +55,6 @@ pub enum HttpProtocol {
     Downstream,
 }
 
-/// `http2.connection_keepalive`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keepalive {
-    /// `interval`
-    pub interval: Duration,
-    /// `timeout`
-    pub timeout: Duration,
-}
-
 /// HTTP/1.1 options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Http1Options {
@@ -81,7 +72,7 @@ pub struct Http1Options {
 ///
 /// Windows are smaller than Envoy's defaults (which are 16 MiB and 24 MiB since 1.35): a pooled connection pins
 /// what its window allows, and bodies are read as fast as the client takes them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Http2Options {
     /// `hpack_table_size`, 4096
     pub hpack_table_size: u32,
@@ -93,6 +84,8 @@ pub struct Http2Options {
     pub connection_window: u32,
     /// `connection_keepalive`
     pub keepalive: Option<Keepalive>,
+    /// What an upstream may send that carries nothing.
+    pub floods: FloodLimits,
 }
 
 impl Default for Http2Options {
@@ -103,6 +96,7 @@ impl Default for Http2Options {
             stream_window: 256 << 10,
             connection_window: 1 << 20,
             keepalive: None,
+            floods: FloodLimits::default(),
         }
     }
 }
@@ -386,16 +380,14 @@ fn http2(proto: Http2ProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Http
     coverage!(cx, proto => Http2ProtocolOptions {
         supported {
             hpack_table_size, max_concurrent_streams, initial_stream_window_size, initial_connection_window_size,
-            connection_keepalive
+            connection_keepalive, max_consecutive_inbound_frames_with_empty_payload,
+            max_inbound_priority_frames_per_stream, max_inbound_window_update_frames_per_data_frame_sent
         }
         ignored {
             allow_connect: "extended CONNECT is used where the upstream allows it",
             allow_metadata: "METADATA frames are not sent",
-            max_outbound_frames: "the codec has limits of its own",
-            max_outbound_control_frames: "the codec has limits of its own",
-            max_consecutive_inbound_frames_with_empty_payload: "the codec has limits of its own",
-            max_inbound_priority_frames_per_stream: "the codec has limits of its own",
-            max_inbound_window_update_frames_per_data_frame_sent: "the codec has limits of its own",
+            max_outbound_frames: "nothing is queued that the upstream's window or socket has no room for",
+            max_outbound_control_frames: "no frame is read while the answer to the last one cannot be written",
             stream_error_on_invalid_http_messaging: "an invalid response ends its stream",
             override_stream_error_on_invalid_http_message: "an invalid response ends its stream",
             custom_settings_parameters: "only the settings above are sent",
@@ -420,22 +412,39 @@ fn http2(proto: Http2ProtocolOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Http
         stream_window: or(initial_stream_window_size, defaults.stream_window),
         connection_window: or(initial_connection_window_size, defaults.connection_window),
         keepalive,
+        floods: FloodLimits {
+            empty_frames: or(
+                max_consecutive_inbound_frames_with_empty_payload,
+                defaults.floods.empty_frames,
+            ),
+            priority_per_stream: or(
+                max_inbound_priority_frames_per_stream,
+                defaults.floods.priority_per_stream,
+            ),
+            window_updates_per_data: or(
+                max_inbound_window_update_frames_per_data_frame_sent,
+                defaults.floods.window_updates_per_data,
+            ),
+        },
     })
 }
 
 fn keepalive(proto: KeepaliveSettings, cx: &mut BuildCx<'_>) -> ConfigResult<Option<Keepalive>> {
     coverage!(cx, proto => KeepaliveSettings {
-        supported { interval, timeout }
-        ignored {
-            interval_jitter: "pings go out at their interval",
-            connection_idle_interval: "pings go out at their interval"
-        }
+        supported { interval, timeout, interval_jitter, connection_idle_interval }
     });
-    let Some(interval) = interval.enabled_or(Duration::ZERO) else {
+    let interval = interval.enabled_or(Duration::ZERO);
+    let idle_interval = connection_idle_interval.enabled_or(Duration::ZERO);
+    if interval.is_none() && idle_interval.is_none() {
         return Ok(None);
-    };
+    }
     let Some(timeout) = timeout.enabled_or(Duration::ZERO) else {
         return Err(cx.error_at("timeout", "value is required"));
     };
-    Ok(Some(Keepalive { interval, timeout }))
+    Ok(Some(Keepalive {
+        interval,
+        timeout,
+        jitter: interval_jitter.map_or(15.0, |p| p.value),
+        idle_interval,
+    }))
 }

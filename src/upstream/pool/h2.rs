@@ -1,76 +1,177 @@
-//! HTTP/2 connections.
+//! HTTP/2 connections, on the h2 library.
+//!
+//! [`drive`] is a connection's task; [`send`] a request over it, whose body is sent beside the response. What the
+//! library keeps to itself is seen by the [`Observer`] under it.
+
+mod body;
+mod request;
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
+    cell::Cell,
+    future::poll_fn,
+    pin::Pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::LocalBoxFuture};
-use http::{HeaderMap, Method, Request, Response, Uri, Version, header::HOST, uri};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::http2, ext::Protocol, rt::Executor};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use h2::client::{self, ResponseFuture, SendRequest};
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::task::JoinHandle;
 
 use super::{
     UpstreamBody, UpstreamResponse,
-    core::{self, Conn, OpenGuard, Pool},
+    core::{self, Conn, OpenGuard},
     io::Counted,
     lease::{Hold, Informed, NotSent},
 };
 use crate::{
-    http::{Body, BodyError, Path, RequestHead, ResponseHead},
+    http::{
+        Body, RequestHead, ResponseHead,
+        codec::http2::{self, Observed, Observer, Pinger, Pump, Pumped},
+    },
     net::{Deadline, Stream},
-    upstream::{ConnectFailure, Http2CodecStats, UpstreamFailure},
+    upstream::{ConnectFailure, UpstreamFailure},
 };
 
+pub(super) use body::ResponseBody;
+
+/// What waits for a slow upstream, of one stream.
+const SEND_BUFFER: usize = 256 * 1024;
+
 /// What requests are sent through; one for all streams of a connection.
-pub(super) type Sender = http2::SendRequest<Body>;
+#[derive(Clone)]
+pub(super) struct Sender {
+    requests: SendRequest<Bytes>,
+    link: Rc<Link>,
+}
+
+/// What a connection's task and its streams share.
+struct Link {
+    seen: Rc<Observer>,
+    /// The task has ended, or ends.
+    closed: Cell<bool>,
+    /// When the upstream last sent a frame.
+    last_read: Cell<Instant>,
+    /// A PING goes out ahead of the next stream.
+    ping: Cell<bool>,
+    /// `connection_idle_interval` asks for it.
+    watched: bool,
+}
+
+impl Sender {
+    /// No further request may be sent.
+    pub(super) fn is_closed(&self) -> bool {
+        self.link.closed.get() || self.link.seen.goaway().is_some()
+    }
+}
 
 /// Sends a request and waits for the head of its response.
 pub(super) async fn send(
     hold: Hold,
-    mut sender: Sender,
+    sender: Sender,
     head: RequestHead,
     body: Body,
-    _informed: Informed<'_>,
+    informed: Informed<'_>,
 ) -> Result<UpstreamResponse, NotSent> {
     let mut guard = StreamGuard {
         hold: Some(hold),
-        phase: Phase::InFlight,
+        phase: Phase::Unsent,
     };
-    // What is left of the head besides its headers, should it have to be sent again.
-    let shell = RequestHead {
-        headers: HeaderMap::new(),
-        spelling: None,
-        path: head.path.clone(),
-        method: head.method.clone(),
-        authority: head.authority.clone(),
-        protocol: head.protocol.clone(),
-        ..head
-    };
+    let Sender { mut requests, link } = sender;
+    if link.watched {
+        link.ping.set(true);
+    }
+    if poll_fn(|cx| requests.poll_ready(cx)).await.is_err() {
+        return Err(NotSent::Unsent(Box::new((head, body))));
+    }
+    let upgrade = request::upgrade_of(&head);
+    let tunnels = upgrade.is_some() || head.method == http::Method::CONNECT;
+    let ends = !tunnels && http_body::Body::is_end_stream(&body);
     let request = match &guard.hold {
-        Some(hold) => request(head, body, &hold.pool),
+        Some(hold) => request::of(head, upgrade.as_ref(), &hold.pool),
         None => return Err(UpstreamFailure::ConnectionTermination.into()),
     };
-    match sender.try_send_request(request).await {
-        Ok(response) => guard.response(response),
-        Err(mut failed) => match failed.take_message() {
-            Some(unsent) => {
-                let (mut parts, body) = unsent.into_parts();
-                parts.headers.remove(HOST);
-                let headers = parts.headers;
-                guard.phase = Phase::Complete;
-                Err(NotSent::Unsent(Box::new((RequestHead { headers, ..shell }, body))))
+    guard.phase = Phase::InFlight;
+    let (mut response, mut stream) = match requests.send_request(request, ends) {
+        Ok(sent) => sent,
+        Err(error) => return Err(guard.fail(UpstreamFailure::of_http2(&error)).into()),
+    };
+    drop(requests);
+    if tunnels {
+        let head = poll_fn(|cx| poll_head(&mut response, informed, cx)).await;
+        let head = head.map_err(|error| guard.fail_with(&error))?;
+        return guard.tunnel(head, stream, upgrade);
+    }
+    if ends {
+        drop(stream);
+        let head = poll_fn(|cx| poll_head(&mut response, informed, cx)).await;
+        let head = head.map_err(|error| guard.fail_with(&error))?;
+        return guard.response(head, None);
+    }
+    // The body and the response go their own ways.
+    let mut body = Some(body);
+    let mut pump = Pump::new(None);
+    let mut sent = false;
+    let head = poll_fn(|cx| {
+        if !sent && let Some(body) = &mut body {
+            match pump.poll(cx, &mut stream, body) {
+                Poll::Ready(Pumped::Broken) => return Poll::Ready(Err(None)),
+                Poll::Ready(_) => sent = true,
+                Poll::Pending => {}
             }
-            None => {
-                let failure = UpstreamFailure::from(failed.error());
-                guard.count_failure(&failure);
-                Err(failure.into())
+        }
+        poll_head(&mut response, informed, cx).map_err(Some)
+    })
+    .await;
+    let head = match head {
+        Ok(head) => head,
+        Err(Some(error)) => return Err(guard.fail_with(&error)),
+        Err(None) => {
+            link.seen.expect_reset(stream.stream_id().as_u32());
+            stream.send_reset(h2::Reason::CANCEL);
+            let failure = UpstreamFailure::RequestBody("the request broke off".into());
+            return Err(guard.fail(failure).into());
+        }
+    };
+    let rest = match (sent, body.take()) {
+        (false, Some(mut body)) => Some(Rest(tokio::task::spawn_local(async move {
+            if let Pumped::Broken = poll_fn(|cx| pump.poll(cx, &mut stream, &mut body)).await {
+                stream.send_reset(h2::Reason::CANCEL);
             }
-        },
+        }))),
+        _ => None,
+    };
+    guard.response(head, rest)
+}
+
+/// What is left of a request's body when its response has begun. It ends with the response.
+pub(super) struct Rest(JoinHandle<()>);
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn poll_head(
+    response: &mut ResponseFuture,
+    informed: &mut (impl FnMut(ResponseHead) + ?Sized),
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<h2::RecvStream>, h2::Error>> {
+    while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+        informed(head_of(interim.into_parts().0));
+    }
+    Pin::new(response).poll(cx)
+}
+
+fn head_of(parts: http::response::Parts) -> ResponseHead {
+    ResponseHead {
+        status: parts.status,
+        version: http::Version::HTTP_2,
+        headers: parts.headers,
     }
 }
 
@@ -78,15 +179,17 @@ pub(super) async fn send(
 pub(super) fn unused(hold: Hold) {
     drop(StreamGuard {
         hold: Some(hold),
-        phase: Phase::Complete,
+        phase: Phase::Unsent,
     });
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Nothing was sent.
+    Unsent,
     /// Neither side is known to be done.
     InFlight,
-    /// The response is complete, or nothing was sent.
+    /// The response is complete.
     Complete,
     /// The stream failed.
     Failed,
@@ -100,55 +203,88 @@ struct StreamGuard {
 }
 
 impl StreamGuard {
-    fn response(mut self, mut response: Response<Incoming>) -> Result<UpstreamResponse, NotSent> {
+    fn response(mut self, response: Response<h2::RecvStream>, rest: Option<Rest>) -> Result<UpstreamResponse, NotSent> {
         let Some(hold) = &self.hold else {
             return Err(UpstreamFailure::ConnectionTermination.into());
         };
+        let http = &hold.pool.cluster.http;
         let conn = hold.conn.info.clone();
-        let tunnel =
-            response.status().is_success() && response.extensions().get::<hyper::upgrade::OnUpgrade>().is_some();
-        let upgrade: Option<LocalBoxFuture<'static, Option<Stream>>> = tunnel.then(|| {
-            let on = hyper::upgrade::on(&mut response);
-            async move {
-                let upgraded = on.await.ok()?;
-                Some(Stream::Other(Box::pin(TokioIo::new(upgraded))))
-            }
-            .boxed_local()
-        });
         let (parts, incoming) = response.into_parts();
-        let head = ResponseHead {
-            status: parts.status,
-            version: parts.version,
-            headers: parts.headers,
-            spelling: None,
-        };
+        let head = head_of(parts);
+        let large = http2::size(&head.headers) > http.max_response_headers_kb as usize * 1024;
+        if large || head.headers.len() > http.max_headers_count as usize {
+            let failure = UpstreamFailure::ProtocolError("the response's headers are too large".into());
+            return Err(self.fail(failure).into());
+        }
         let body = match incoming.is_end_stream() {
             true => {
                 self.phase = Phase::Complete;
                 UpstreamBody::empty()
             }
-            false => ResponseBody { incoming, stream: self }.into(),
+            false => ResponseBody::new(incoming, self, rest).into(),
         };
         Ok(UpstreamResponse {
             head,
             body,
             conn,
-            upgrade,
+            upgrade: None,
         })
     }
 
-    fn count_failure(&mut self, failure: &UpstreamFailure) {
+    /// The answer to CONNECT, plain or extended.
+    fn tunnel(
+        mut self,
+        response: Response<h2::RecvStream>,
+        mut send: h2::SendStream<Bytes>,
+        upgrade: Option<HeaderValue>,
+    ) -> Result<UpstreamResponse, NotSent> {
+        if !response.status().is_success() {
+            // Nothing follows of the request.
+            let _ = send.send_data(Bytes::new(), true);
+            return self.response(response, None);
+        }
+        let Some(hold) = &self.hold else {
+            return Err(UpstreamFailure::ConnectionTermination.into());
+        };
+        let conn = hold.conn.info.clone();
+        let (parts, incoming) = response.into_parts();
+        let mut head = head_of(parts);
+        if let Some(protocol) = upgrade {
+            head.status = StatusCode::SWITCHING_PROTOCOLS;
+            head.headers.insert(header::UPGRADE, protocol);
+            head.headers
+                .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        self.phase = Phase::Complete;
+        let stream = http2::tunnel(incoming, send);
+        let upgrade: LocalBoxFuture<'static, Option<Stream>> = async move { Some(stream) }.boxed_local();
+        Ok(UpstreamResponse {
+            head,
+            body: UpstreamBody::empty(),
+            conn,
+            upgrade: Some(upgrade),
+        })
+    }
+
+    fn fail_with(&mut self, error: &h2::Error) -> NotSent {
+        self.fail(UpstreamFailure::of_http2(error)).into()
+    }
+
+    fn fail(&mut self, failure: UpstreamFailure) -> UpstreamFailure {
         self.phase = Phase::Failed;
-        let Some(hold) = &self.hold else { return };
+        let Some(hold) = &self.hold else { return failure };
         let stats = hold.pool.cluster.stats.local();
-        match failure {
-            UpstreamFailure::RemoteReset => stats.upstream_rq_rx_reset.inc(),
+        match &failure {
+            UpstreamFailure::RemoteReset | UpstreamFailure::RemoteRefusedStream => stats.upstream_rq_rx_reset.inc(),
+            UpstreamFailure::ConnectionTermination => stats.upstream_rq_pending_failure_eject.inc(),
             UpstreamFailure::ProtocolError(_) => {
                 stats.upstream_rq_tx_reset.inc();
                 stats.upstream_cx_protocol_error.inc();
             }
-            _ => {}
+            UpstreamFailure::RequestBody(_) => stats.upstream_rq_tx_reset.inc(),
+            UpstreamFailure::Connect(_) => {}
         }
+        failure
     }
 }
 
@@ -164,150 +300,95 @@ impl Drop for StreamGuard {
     }
 }
 
-/// The body of a response.
-pub(super) struct ResponseBody {
-    incoming: Incoming,
-    stream: StreamGuard,
-}
+/// Tells streams that their connection is over, however its task ends.
+struct Closes(Rc<Link>);
 
-impl ResponseBody {
-    /// The next part. After an error the stream counts as failed.
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| {
-                let error = BodyError::Codec(error);
-                self.stream.count_failure(&UpstreamFailure::of_body(&error));
-                error
-            })
-        }))
-    }
-
-    /// The response is complete.
-    pub(super) fn complete(mut self) {
-        self.stream.phase = Phase::Complete;
-    }
-
-    pub(super) fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    pub(super) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
-/// Runs the codec's tasks on the worker that has the connection.
-#[derive(Debug, Clone, Copy)]
-struct Local;
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
-}
-
-/// A request as HTTP/2 has it: the URI carries the pseudo-headers.
-fn request(mut head: RequestHead, body: Body, pool: &Pool) -> Request<Body> {
-    let mut parts = uri::Parts::default();
-    let authority = head.authority.as_ref().and_then(|a| pool.authority(a));
-    match (authority, head.authority.take()) {
-        (Some(authority), _) => parts.authority = Some(authority),
-        // What is no URI authority can still be sent as a header.
-        (None, Some(value)) => {
-            head.headers.insert(HOST, value);
-        }
-        (None, None) => {}
-    }
-    parts.path_and_query = head.path.as_ref().and_then(Path::to_uri);
-    if parts.authority.is_some() && parts.path_and_query.is_some() {
-        parts.scheme = Some(match head.scheme {
-            crate::http::Scheme::Http => uri::Scheme::HTTP,
-            crate::http::Scheme::Https => uri::Scheme::HTTPS,
-        });
-    }
-    let mut request = Request::new(match body {
-        Body::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => Body::boxed(Ended),
-        body => body,
-    });
-    *request.method_mut() = head.method;
-    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = head.headers;
-    if let Some(protocol) = head.protocol {
-        request.extensions_mut().insert(Protocol::from(&*protocol));
-    }
-    request
-}
-
-/// No body, whose length goes unsaid: to the codec an empty body is a `content-length: 0` nobody sent.
-struct Ended;
-
-impl HttpBody for Ended {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        true
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.closed.set(true);
     }
 }
 
 /// Serves requests over a stream until it closes.
 pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) -> Result<(), ConnectFailure> {
     let cluster = open.pool.cluster.clone();
-    let _: crate::stats::Stats<Http2CodecStats> = cluster.scope.block();
     let options = &cluster.http.http2;
-    let mut builder = http2::Builder::new(Local);
+    let seen = Observer::client(cluster.scope.block(), options.floods);
+    let mut builder = client::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(options.stream_window)
+        .enable_push(false)
+        .initial_window_size(options.stream_window)
         .initial_connection_window_size(options.connection_window)
         .header_table_size(options.hpack_table_size)
-        .max_header_list_size(cluster.http.max_response_headers_kb.saturating_mul(1024));
-    if let Some(keepalive) = options.keepalive {
+        .initial_max_send_streams(options.max_concurrent_streams as usize)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(http2::library_limit(cluster.http.max_response_headers_kb as usize * 1024));
+    let io = Observed::new(Counted::new(stream, cluster.clone(), conn.received.clone()), seen.clone());
+    let (requests, mut connection) =
         builder
-            .keep_alive_interval(keepalive.interval)
-            .keep_alive_timeout(keepalive.timeout)
-            .keep_alive_while_idle(true);
-    }
-    let io = TokioIo::new(Counted::new(stream, cluster.clone()));
-    let (sender, connection) = builder
-        .handshake::<_, Body>(io)
-        .await
-        .map_err(|e| ConnectFailure::Remote {
-            reason: e.to_string().into(),
-        })?;
-    conn.max_streams.set(connection.current_max_send_streams());
+            .handshake::<_, Bytes>(io)
+            .await
+            .map_err(|e| ConnectFailure::Remote {
+                reason: e.to_string().into(),
+            })?;
+    let link = Rc::new(Link {
+        seen: seen.clone(),
+        closed: Cell::new(false),
+        last_read: Cell::new(Instant::now()),
+        ping: Cell::new(false),
+        watched: options.keepalive.is_some_and(|k| k.idle_interval.is_some()),
+    });
+    let _closes = Closes(link.clone());
+    let mut pinger = options
+        .keepalive
+        .and_then(|config| Some(Pinger::new(config, connection.ping_pong()?)));
+    conn.max_streams.set(connection.max_concurrent_send_streams());
+    let sender = Sender {
+        requests,
+        link: link.clone(),
+    };
     open.ready(core::Sender::H2(sender), conn.clone());
 
-    let mut connection = pin!(connection);
+    let stats = cluster.stats.local();
     let mut timer = open.check_timers(&conn).map(Deadline::at);
+    let mut frames = 0;
     let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = Pin::as_mut(&mut connection).poll(cx) {
-            return Poll::Ready(ended);
+        if link.ping.take()
+            && let Some(pinger) = &mut pinger
+            && pinger.wants_ping(link.last_read.get())
+        {
+            pinger.ping(&seen);
         }
-        open.streams_allowed(&conn, connection.current_max_send_streams());
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(ended.err().map(|error| error.to_string()));
+        }
+        if std::mem::replace(&mut frames, seen.frames_read()) != frames && link.watched {
+            link.last_read.set(Instant::now());
+        }
+        for (_, code) in seen.take_library_resets() {
+            if h2::Reason::from(code) == h2::Reason::PROTOCOL_ERROR {
+                seen.stats.local().rx_messaging_error.inc();
+            }
+        }
+        open.streams_allowed(&conn, connection.max_concurrent_send_streams());
+        if seen.goaway().is_some() && !conn.retired.get() {
+            stats.upstream_cx_close_notify.inc();
+            open.pool.retire(&conn);
+        }
+        if let Some(pinger) = &mut pinger
+            && pinger.poll(cx, &seen).is_ready()
+        {
+            seen.stats.local().keepalive_timeout.inc();
+            conn.closed_locally.set(true);
+            return Poll::Ready(Some("no answer to a PING".to_owned()));
+        }
         while timer.as_mut().is_some_and(|t| Pin::new(t).poll(cx).is_ready()) {
             timer = open.check_timers(&conn).map(Deadline::at);
         }
         Poll::Pending
     })
     .await;
-    if let Err(error) = ended {
+    if let Some(error) = ended {
         tracing::debug!(cluster = %cluster.name, %error, "upstream connection ended");
     }
     Ok(())

@@ -29,54 +29,105 @@ impl Counts {
     }
 }
 
-/// The stream that the library reads and writes. The socket outlives it.
-pub(super) struct ObservedStream {
-    socket: Rc<RefCell<Stream>>,
+/// The socket of a downstream connection: it outlives the library's hold on it.
+pub(super) struct Socket {
+    stream: Rc<RefCell<Stream>>,
+    /// Read before it was known that this is HTTP/2.
     prefix: Bytes,
     counts: Rc<Counts>,
-    seen: Rc<Observer>,
 }
 
-impl ObservedStream {
-    pub(super) fn new(socket: Rc<RefCell<Stream>>, prefix: Bytes, seen: Rc<Observer>) -> Self {
+impl Socket {
+    pub(super) fn new(stream: Rc<RefCell<Stream>>, prefix: Bytes) -> Self {
         let counts = Rc::new(Counts::default());
         counts.read.set(prefix.len() as u64);
-        Self {
-            socket,
-            prefix,
-            counts,
-            seen,
-        }
+        Self { stream, prefix, counts }
     }
 
     /// The bytes so far.
     pub(super) fn counts(&self) -> Rc<Counts> {
         self.counts.clone()
     }
+
+    fn wrote(&self, n: usize) -> usize {
+        self.counts.written.set(self.counts.written.get() + n as u64);
+        n
+    }
 }
 
-impl AsyncRead for ObservedStream {
+impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
         if !this.prefix.is_empty() {
             let n = this.prefix.len().min(buf.remaining());
             buf.put_slice(&this.prefix.split_to(n));
-        } else {
-            ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_read(cx, buf))?;
-            let n = buf.filled().len() - before;
-            this.counts.read.set(this.counts.read.get() + n as u64);
+            return Poll::Ready(Ok(()));
         }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut *this.stream.borrow_mut()).poll_read(cx, buf))?;
+        let n = buf.filled().len() - before;
+        this.counts.read.set(this.counts.read.get() + n as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let n = ready!(Pin::new(&mut *this.stream.borrow_mut()).poll_write(cx, buf))?;
+        Poll::Ready(Ok(this.wrote(n)))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let n = ready!(Pin::new(&mut *this.stream.borrow_mut()).poll_write_vectored(cx, bufs))?;
+        Poll::Ready(Ok(this.wrote(n)))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().stream.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().stream.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
+/// What the library reads and writes, under the eyes of an observer.
+pub struct Observed<S> {
+    inner: S,
+    seen: Rc<Observer>,
+}
+
+impl<S> Observed<S> {
+    /// `seen` sees all that passes.
+    pub fn new(inner: S, seen: Rc<Observer>) -> Self {
+        Self { inner, seen }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
         this.seen.read(buf.filled().get(before..).unwrap_or_default())?;
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for ObservedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let n = ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_write(cx, buf))?;
-        this.counts.written.set(this.counts.written.get() + n as u64);
+        let n = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
         this.seen.written(buf.get(..n).unwrap_or_default());
         Poll::Ready(Ok(n))
     }
@@ -87,8 +138,7 @@ impl AsyncWrite for ObservedStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let n = ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_write_vectored(cx, bufs))?;
-        this.counts.written.set(this.counts.written.get() + n as u64);
+        let n = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, bufs))?;
         let mut left = n;
         for buf in bufs {
             let now = left.min(buf.len());
@@ -99,14 +149,14 @@ impl AsyncWrite for ObservedStream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.borrow().is_write_vectored()
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().socket.borrow_mut()).poll_flush(cx)
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().socket.borrow_mut()).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }

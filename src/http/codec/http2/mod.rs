@@ -11,6 +11,7 @@ mod frames;
 mod io;
 mod keepalive;
 mod observe;
+mod pump;
 mod request;
 mod stats;
 mod stream;
@@ -42,14 +43,16 @@ use crate::{
 };
 
 pub use body::Http2Body;
-pub use keepalive::Keepalive;
-pub use observe::FloodLimits;
+pub use io::Observed;
+pub use keepalive::{Keepalive, Pinger};
+pub use observe::{FloodLimits, Observer};
+pub use pump::{Pump, Pumped};
+pub use request::{library_limit, size};
 pub use stats::Http2CodecStats;
 pub use stream::StreamState;
+pub use tunnel::tunnel;
 
-use io::{Counts, ObservedStream};
-use keepalive::Pinger;
-use observe::Observer;
+use io::{Counts, Socket};
 use stream::{Connection, Promised};
 use timers::Timers;
 
@@ -78,8 +81,9 @@ pub(super) async fn serve<H: Handler + 'static>(
 ) {
     let seen = Observer::server(handler.http2_stats(), options.h2.floods);
     let socket = Rc::new(RefCell::new(stream));
-    let io = ObservedStream::new(socket.clone(), prefix, seen.clone());
+    let io = Socket::new(socket.clone(), prefix);
     let _counted = Counted(io.counts(), &*handler);
+    let io = Observed::new(io, seen.clone());
     let (mut drained, mut broken) = (false, false);
     let ended = match handshake(io, options).await {
         Ok(connection) => {
@@ -138,16 +142,16 @@ fn is_violation(error: &h2::Error) -> bool {
 }
 
 async fn handshake(
-    io: ObservedStream,
+    io: Observed<Socket>,
     options: &CodecOptions,
-) -> Result<server::Connection<ObservedStream, Bytes>, Ended> {
+) -> Result<server::Connection<Observed<Socket>, Bytes>, Ended> {
     let h2 = &options.h2;
     let mut builder = server::Builder::new();
     builder
         .max_concurrent_streams(h2.max_streams)
         .initial_window_size(h2.stream_window)
         .initial_connection_window_size(h2.connection_window)
-        .max_header_list_size(request::library_limit(&options.h1))
+        .max_header_list_size(library_limit(options.h1.max_header_bytes))
         .max_pending_accept_reset_streams(PREMATURE_RESETS)
         .max_send_buffer_size(SEND_BUFFER);
     if let Some(size) = h2.header_table {
@@ -185,7 +189,7 @@ struct Server<'a, H> {
 }
 
 impl<H: Handler + 'static> Server<'_, H> {
-    async fn run(mut self, mut connection: server::Connection<ObservedStream, Bytes>, mut drain: Drain) -> Ended {
+    async fn run(mut self, mut connection: server::Connection<Observed<Socket>, Bytes>, mut drain: Drain) -> Ended {
         let handler = self.handler.clone();
         let seen = self.shared.seen.clone();
         let mut streams = FuturesUnordered::new();

@@ -68,7 +68,8 @@ impl Flood {
 
 /// One connection's frames.
 pub struct Observer {
-    pub(crate) stats: Stats<Http2CodecStats>,
+    /// `http2.*`
+    pub stats: Stats<Http2CodecStats>,
     limits: FloodLimits,
     server: bool,
     read: RefCell<Scanner>,
@@ -91,9 +92,7 @@ pub struct Observer {
     /// Resets of the library because of what the peer sent.
     reset_by_library: RefCell<Vec<(u32, u32)>>,
     /// Code of the GOAWAY of the peer.
-    pub(crate) goaway_read: Cell<Option<u32>>,
-    /// Code of the last GOAWAY written.
-    pub(crate) goaway_written: Cell<Option<u32>>,
+    goaway: Cell<Option<u32>>,
 }
 
 impl Observer {
@@ -130,8 +129,7 @@ impl Observer {
             reset_by_peer: RefCell::default(),
             ours: RefCell::default(),
             reset_by_library: RefCell::default(),
-            goaway_read: Cell::new(None),
-            goaway_written: Cell::new(None),
+            goaway: Cell::new(None),
         })
     }
 
@@ -152,6 +150,11 @@ impl Observer {
     /// The flood that ended the connection.
     pub fn flood(&self) -> Option<Flood> {
         self.flood.get()
+    }
+
+    /// The code of the GOAWAY that the peer has sent.
+    pub fn goaway(&self) -> Option<u32> {
+        self.goaway.get()
     }
 
     /// The highest stream that was opened.
@@ -236,7 +239,7 @@ impl Observer {
                 }
                 resets.push((frame.stream, frame.code));
             }
-            kind::GOAWAY => self.goaway_read.set(Some(frame.code)),
+            kind::GOAWAY => self.goaway.set(Some(frame.code)),
             _ => {}
         }
     }
@@ -270,7 +273,6 @@ impl Observer {
                 }
             }
             kind::GOAWAY => {
-                self.goaway_written.set(Some(frame.code));
                 if frame.last_stream != NOTICE && frame.code == NO_ERROR {
                     self.stats.local().goaway_sent.inc();
                 }

@@ -63,8 +63,8 @@ pub(super) struct Read {
 }
 
 /// What the library takes before Envoy's limit is looked at: a larger list ends the connection.
-pub(super) fn library_limit(options: &H1Options) -> u32 {
-    u32::try_from(options.max_header_bytes.saturating_mul(2).saturating_add(512 * 1024)).unwrap_or(u32::MAX)
+pub fn library_limit(bytes: usize) -> u32 {
+    u32::try_from(bytes.saturating_mul(2).saturating_add(512 * 1024)).unwrap_or(u32::MAX)
 }
 
 /// Reads a head under the limits of the connection manager.
@@ -191,7 +191,7 @@ fn underscores(headers: &mut HeaderMap, action: Underscores) -> Result<u64, Refu
 }
 
 /// Bytes of names and values.
-pub(crate) fn size(headers: &HeaderMap) -> usize {
+pub fn size(headers: &HeaderMap) -> usize {
     headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len())

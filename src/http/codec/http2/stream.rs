@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -15,13 +14,19 @@ use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::sync::oneshot;
 
-use super::{Reset, body::Incoming, observe::Observer, tunnel};
+use super::{
+    Reset,
+    body::Incoming,
+    observe::Observer,
+    pump::{Pump, Pumped},
+    tunnel,
+};
 use crate::{
     http::{
         Body, ResponseHead,
         codec::{CodecRequest, Handler, date},
     },
-    net::{Deadline, Stream},
+    net::Stream,
 };
 
 /// What the streams of a connection share.
@@ -148,7 +153,7 @@ pub(super) async fn run<H: Handler + 'static>(
     if let Some(Promised { taker, body }) = promised {
         stream.connection.seen.expect_reset(stream.id);
         // Who wanted the bytes may have gone.
-        let _ = taker.send(tunnel::stream(body, send));
+        let _ = taker.send(tunnel::tunnel(body, send));
         return;
     }
     if !ends {
@@ -177,123 +182,17 @@ fn response(head: ResponseHead, extended: bool) -> Response<()> {
     response
 }
 
-/// Sends a body. At most one of its frames waits for the window; while it does, the body is not polled.
+/// Sends a body.
 async fn send_body(stream: &StreamState, send: &mut SendStream<Bytes>, mut body: Body, patience: Option<Duration>) {
-    let mut pump = Pump {
-        waiting: Bytes::new(),
-        last: false,
-        stuck: None,
-        patience,
-    };
+    let mut pump = Pump::new(patience);
     let end = poll_fn(|cx| pump.poll(cx, send, &mut body)).await;
     match end {
-        End::Sent => {}
-        End::Gone => stream.note_reset(false),
-        End::Broken => stream.send_reset(Reason::INTERNAL_ERROR),
-        End::Stuck => {
+        Pumped::Sent => {}
+        Pumped::Gone => stream.note_reset(false),
+        Pumped::Broken => stream.send_reset(Reason::INTERNAL_ERROR),
+        Pumped::Stuck => {
             stream.connection.seen.stats.local().tx_flush_timeout.inc();
             stream.send_reset(Reason::INTERNAL_ERROR);
         }
-    }
-}
-
-enum End {
-    Sent,
-    /// The client reset the stream, or has gone.
-    Gone,
-    /// The body broke off.
-    Broken,
-    /// The client did not read.
-    Stuck,
-}
-
-/// A body on its way.
-pub(super) struct Pump {
-    waiting: Bytes,
-    /// Nothing follows what waits.
-    last: bool,
-    stuck: Option<Deadline>,
-    patience: Option<Duration>,
-}
-
-impl Pump {
-    fn poll(&mut self, cx: &mut Context<'_>, send: &mut SendStream<Bytes>, body: &mut Body) -> Poll<End> {
-        loop {
-            if !self.waiting.is_empty() {
-                match ready!(self.poll_window(cx, send)) {
-                    Some(end) => return Poll::Ready(end),
-                    None => continue,
-                }
-            }
-            if self.last {
-                return Poll::Ready(End::Sent);
-            }
-            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
-                // Wakes when the client resets the stream.
-                return match send.poll_reset(cx) {
-                    Poll::Ready(_) => Poll::Ready(End::Gone),
-                    Poll::Pending => Poll::Pending,
-                };
-            };
-            let sent = match frame {
-                None => {
-                    self.last = true;
-                    send.send_data(Bytes::new(), true)
-                }
-                Some(Err(_)) => return Poll::Ready(End::Broken),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        self.last = body.is_end_stream();
-                        match data.is_empty() {
-                            true if self.last => send.send_data(data, true),
-                            true => Ok(()),
-                            false => {
-                                send.reserve_capacity(data.len());
-                                self.waiting = data;
-                                Ok(())
-                            }
-                        }
-                    }
-                    Err(frame) => {
-                        self.last = true;
-                        match frame.into_trailers() {
-                            Ok(trailers) if !trailers.is_empty() => send.send_trailers(trailers),
-                            _ => send.send_data(Bytes::new(), true),
-                        }
-                    }
-                },
-            };
-            if sent.is_err() {
-                return Poll::Ready(End::Gone);
-            }
-        }
-    }
-
-    /// Sends what the window has room for; none when all of it is out.
-    fn poll_window(&mut self, cx: &mut Context<'_>, send: &mut SendStream<Bytes>) -> Poll<Option<End>> {
-        while !self.waiting.is_empty() {
-            let room = send.capacity();
-            if room > 0 {
-                self.stuck = None;
-                let part = self.waiting.split_to(room.min(self.waiting.len()));
-                let ends = self.last && self.waiting.is_empty();
-                if send.send_data(part, ends).is_err() {
-                    return Poll::Ready(Some(End::Gone));
-                }
-                continue;
-            }
-            match send.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => continue,
-                Poll::Ready(_) => return Poll::Ready(Some(End::Gone)),
-                Poll::Pending => {}
-            }
-            let Some(limit) = self.patience else {
-                return Poll::Pending;
-            };
-            let stuck = self.stuck.get_or_insert_with(|| Deadline::after(limit));
-            ready!(Pin::new(stuck).poll(cx));
-            return Poll::Ready(Some(End::Stuck));
-        }
-        Poll::Ready(None)
     }
 }

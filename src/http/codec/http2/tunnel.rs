@@ -16,7 +16,7 @@ use crate::net::Stream;
 const PART: usize = 16 * 1024;
 
 /// Both directions of a stream as one byte stream.
-pub(crate) fn stream(recv: RecvStream, send: SendStream<Bytes>) -> Stream {
+pub fn tunnel(recv: RecvStream, send: SendStream<Bytes>) -> Stream {
     Stream::Other(Box::pin(Tunnel {
         recv,
         send,
