@@ -158,12 +158,7 @@ fn limits(headers: &mut HeaderMap, bytes: usize, pseudo: usize, options: &H1Opti
     if bytes > options.max_header_bytes {
         return Err(Refused::TooLarge);
     }
-    let mut count = headers.len() + pseudo;
-    if count > options.max_headers {
-        // Cookies come in crumbs, and are one header.
-        count -= headers.get_all(header::COOKIE).iter().count().saturating_sub(1);
-    }
-    if count > options.max_headers {
+    if headers.len() + pseudo > options.max_headers {
         return Err(Refused::TooMany);
     }
     match options.underscores {
