@@ -126,8 +126,8 @@ pub struct H2Options {
     pub stream_window: u32,
     /// `initial_connection_window_size`; default here 1 MiB.
     pub connection_window: u32,
-    /// `hpack_table_size`
-    pub header_table: Option<u32>,
+    /// `hpack_table_size`; default 4096.
+    pub header_table: u32,
     /// `allow_connect`: extended CONNECT.
     pub allow_connect: bool,
     /// `connection_keepalive`
@@ -144,7 +144,7 @@ impl Default for H2Options {
             max_streams: 1024,
             stream_window: 256 * 1024,
             connection_window: 1024 * 1024,
-            header_table: None,
+            header_table: 4096,
             allow_connect: false,
             keepalive: None,
             floods: FloodLimits::default(),

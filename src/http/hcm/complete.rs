@@ -161,6 +161,7 @@ impl Active {
                 let (flag, details) = match reset {
                     Reset::Remote(details) => (Flag::DownstreamRemoteReset, details),
                     Reset::Protocol(details) => (Flag::DownstreamProtocolError, details),
+                    Reset::Local(details) => (Flag::DownstreamConnectionTermination, details),
                 };
                 info.flags.set(flag);
                 info.response_code_details = Some(details.into());

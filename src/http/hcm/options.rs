@@ -124,7 +124,7 @@ pub(super) fn http2(proto: Http2ProtocolOptions, cx: &mut BuildCx<'_>) -> Config
         max_streams: max_concurrent_streams.map_or(defaults.max_streams, |v| v.value),
         stream_window: initial_stream_window_size.map_or(defaults.stream_window, |v| v.value),
         connection_window: initial_connection_window_size.map_or(defaults.connection_window, |v| v.value),
-        header_table: hpack_table_size.map(|v| v.value),
+        header_table: hpack_table_size.map_or(defaults.header_table, |v| v.value),
         allow_connect,
         keepalive: cx.opt("connection_keepalive", connection_keepalive, keepalive)?,
         floods: FloodLimits {

@@ -7,7 +7,7 @@ mod body;
 mod request;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     pin::Pin,
     rc::Rc,
@@ -17,7 +17,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::LocalBoxFuture};
-use h2::client::{self, ResponseFuture, SendRequest};
+use h2::{
+    SendStream,
+    client::{self, ResponseFuture, SendRequest},
+};
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::task::JoinHandle;
 
@@ -79,6 +82,7 @@ pub(super) async fn send(
     let mut guard = StreamGuard {
         hold: Some(hold),
         phase: Phase::Unsent,
+        outgoing: None,
     };
     let Sender { mut requests, link } = sender;
     if link.watched {
@@ -95,7 +99,7 @@ pub(super) async fn send(
         None => return Err(UpstreamFailure::ConnectionTermination.into()),
     };
     guard.phase = Phase::InFlight;
-    let (mut response, mut stream) = match requests.send_request(request, ends) {
+    let (mut response, stream) = match requests.send_request(request, ends) {
         Ok(sent) => sent,
         Err(error) => return Err(guard.fail(UpstreamFailure::of_http2(&error)).into()),
     };
@@ -105,21 +109,26 @@ pub(super) async fn send(
         let head = head.map_err(|error| guard.fail_with(&error))?;
         return guard.tunnel(head, stream, upgrade);
     }
+    let outgoing = Outgoing::new(stream, ends);
+    let (stream, sent) = (outgoing.stream.clone(), outgoing.sent.clone());
+    guard.outgoing = Some(outgoing);
     if ends {
-        drop(stream);
         let head = poll_fn(|cx| poll_head(&mut response, informed, cx)).await;
         let head = head.map_err(|error| guard.fail_with(&error))?;
-        return guard.response(head, None);
+        return guard.response(head);
     }
     // The body and the response go their own ways.
-    let mut body = Some(body);
+    let mut body = body;
     let mut pump = Pump::new(None);
-    let mut sent = false;
+    let mut pumping = true;
     let head = poll_fn(|cx| {
-        if !sent && let Some(body) = &mut body {
-            match pump.poll(cx, &mut stream, body) {
+        if pumping {
+            match pump.poll(cx, &mut stream.borrow_mut(), &mut body) {
                 Poll::Ready(Pumped::Broken) => return Poll::Ready(Err(None)),
-                Poll::Ready(_) => sent = true,
+                Poll::Ready(pumped) => {
+                    pumping = false;
+                    sent.set(pumped == Pumped::Sent);
+                }
                 Poll::Pending => {}
             }
         }
@@ -130,29 +139,46 @@ pub(super) async fn send(
         Ok(head) => head,
         Err(Some(error)) => return Err(guard.fail_with(&error)),
         Err(None) => {
-            link.seen.expect_reset(stream.stream_id().as_u32());
-            stream.send_reset(h2::Reason::CANCEL);
+            stream.borrow_mut().send_reset(h2::Reason::INTERNAL_ERROR);
             let failure = UpstreamFailure::RequestBody("the request broke off".into());
             return Err(guard.fail(failure).into());
         }
     };
-    let rest = match (sent, body.take()) {
-        (false, Some(mut body)) => Some(Rest(tokio::task::spawn_local(async move {
-            if let Pumped::Broken = poll_fn(|cx| pump.poll(cx, &mut stream, &mut body)).await {
-                stream.send_reset(h2::Reason::CANCEL);
+    if pumping && let Some(outgoing) = &mut guard.outgoing {
+        outgoing.rest = Some(tokio::task::spawn_local(async move {
+            let pumped = poll_fn(|cx| pump.poll(cx, &mut stream.borrow_mut(), &mut body)).await;
+            match pumped {
+                Pumped::Broken => stream.borrow_mut().send_reset(h2::Reason::INTERNAL_ERROR),
+                pumped => sent.set(pumped == Pumped::Sent),
             }
-        }))),
-        _ => None,
-    };
-    guard.response(head, rest)
+        }));
+    }
+    guard.response(head)
 }
 
-/// What is left of a request's body when its response has begun. It ends with the response.
-pub(super) struct Rest(JoinHandle<()>);
+/// The sending half of a stream, and what is left of a request's body when its response has begun.
+struct Outgoing {
+    stream: Rc<RefCell<SendStream<Bytes>>>,
+    /// The request is out to its end.
+    sent: Rc<Cell<bool>>,
+    rest: Option<JoinHandle<()>>,
+}
 
-impl Drop for Rest {
+impl Outgoing {
+    fn new(stream: SendStream<Bytes>, sent: bool) -> Self {
+        Self {
+            stream: Rc::new(RefCell::new(stream)),
+            sent: Rc::new(Cell::new(sent)),
+            rest: None,
+        }
+    }
+}
+
+impl Drop for Outgoing {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(rest) = self.rest.take() {
+            rest.abort();
+        }
     }
 }
 
@@ -180,6 +206,7 @@ pub(super) fn unused(hold: Hold) {
     drop(StreamGuard {
         hold: Some(hold),
         phase: Phase::Unsent,
+        outgoing: None,
     });
 }
 
@@ -200,10 +227,12 @@ struct StreamGuard {
     /// None once it was given back.
     hold: Option<Hold>,
     phase: Phase,
+    /// None before anything was sent.
+    outgoing: Option<Outgoing>,
 }
 
 impl StreamGuard {
-    fn response(mut self, response: Response<h2::RecvStream>, rest: Option<Rest>) -> Result<UpstreamResponse, NotSent> {
+    fn response(mut self, response: Response<h2::RecvStream>) -> Result<UpstreamResponse, NotSent> {
         let Some(hold) = &self.hold else {
             return Err(UpstreamFailure::ConnectionTermination.into());
         };
@@ -221,7 +250,7 @@ impl StreamGuard {
                 self.phase = Phase::Complete;
                 UpstreamBody::empty()
             }
-            false => ResponseBody::new(incoming, self, rest).into(),
+            false => ResponseBody::new(incoming, self).into(),
         };
         Ok(UpstreamResponse {
             head,
@@ -235,13 +264,13 @@ impl StreamGuard {
     fn tunnel(
         mut self,
         response: Response<h2::RecvStream>,
-        mut send: h2::SendStream<Bytes>,
+        mut send: SendStream<Bytes>,
         upgrade: Option<HeaderValue>,
     ) -> Result<UpstreamResponse, NotSent> {
         if !response.status().is_success() {
             // Nothing follows of the request.
             let _ = send.send_data(Bytes::new(), true);
-            return self.response(response, None);
+            return self.response(response);
         }
         let Some(hold) = &self.hold else {
             return Err(UpstreamFailure::ConnectionTermination.into());
@@ -275,14 +304,14 @@ impl StreamGuard {
         let Some(hold) = &self.hold else { return failure };
         let stats = hold.pool.cluster.stats.local();
         match &failure {
-            UpstreamFailure::RemoteReset | UpstreamFailure::RemoteRefusedStream => stats.upstream_rq_rx_reset.inc(),
+            UpstreamFailure::RemoteReset => stats.upstream_rq_rx_reset.inc(),
             UpstreamFailure::ConnectionTermination => stats.upstream_rq_pending_failure_eject.inc(),
             UpstreamFailure::ProtocolError(_) => {
                 stats.upstream_rq_tx_reset.inc();
                 stats.upstream_cx_protocol_error.inc();
             }
             UpstreamFailure::RequestBody(_) => stats.upstream_rq_tx_reset.inc(),
-            UpstreamFailure::Connect(_) => {}
+            UpstreamFailure::RemoteRefusedStream | UpstreamFailure::Connect(_) => {}
         }
         failure
     }
@@ -293,8 +322,13 @@ impl Drop for StreamGuard {
         let Some(hold) = self.hold.take() else { return };
         let (pool, conn) = (hold.pool.clone(), hold.conn.clone());
         drop(hold);
-        if self.phase == Phase::InFlight {
+        // Nobody waits for the rest of a request that has its answer.
+        let cut = self.outgoing.as_ref().is_some_and(|outgoing| !outgoing.sent.get());
+        if self.phase == Phase::InFlight || self.phase == Phase::Complete && cut {
             pool.cluster.stats.local().upstream_rq_tx_reset.inc();
+            if let Some(outgoing) = &self.outgoing {
+                outgoing.stream.borrow_mut().send_reset(h2::Reason::INTERNAL_ERROR);
+            }
         }
         pool.stream_ended(&conn);
     }
@@ -359,7 +393,12 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
         {
             pinger.ping(&seen);
         }
-        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+        let polled = Pin::new(&mut connection).poll(cx);
+        if seen.goaway().is_some() && !conn.retired.get() {
+            stats.upstream_cx_close_notify.inc();
+            open.pool.retire(&conn);
+        }
+        if let Poll::Ready(ended) = polled {
             return Poll::Ready(ended.err().map(|error| error.to_string()));
         }
         if std::mem::replace(&mut frames, seen.frames_read()) != frames && link.watched {
@@ -371,10 +410,6 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
             }
         }
         open.streams_allowed(&conn, connection.max_concurrent_send_streams());
-        if seen.goaway().is_some() && !conn.retired.get() {
-            stats.upstream_cx_close_notify.inc();
-            open.pool.retire(&conn);
-        }
         if let Some(pinger) = &mut pinger
             && pinger.poll(cx, &seen).is_ready()
         {

@@ -23,7 +23,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
-    task::Poll,
+    task::{Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -63,6 +63,8 @@ pub enum Reset {
     Remote(&'static str),
     /// `DPE`: what the client sent is no HTTP.
     Protocol(&'static str),
+    /// `DC`: this side has ended the connection.
+    Local(&'static str),
 }
 
 /// What waits for a slow client, of one stream.
@@ -95,6 +97,8 @@ pub(super) async fn serve<H: Handler + 'static>(
                     seen: seen.clone(),
                     drain: Cell::new(false),
                     ended: Cell::new(None),
+                    written: Cell::new(0),
+                    waiting: RefCell::default(),
                 }),
                 last_accepted: 0,
                 drained: &mut drained,
@@ -153,10 +157,8 @@ async fn handshake(
         .initial_connection_window_size(h2.connection_window)
         .max_header_list_size(library_limit(options.h1.max_header_bytes))
         .max_pending_accept_reset_streams(PREMATURE_RESETS)
+        .header_table_size(h2.header_table)
         .max_send_buffer_size(SEND_BUFFER);
-    if let Some(size) = h2.header_table {
-        builder.header_table_size(size);
-    }
     if h2.allow_connect {
         builder.enable_connect_protocol();
     }
@@ -218,13 +220,21 @@ impl<H: Handler + 'static> Server<'_, H> {
                             streams.push(stream);
                         }
                     }
-                    Poll::Pending => break,
+                    Poll::Pending => {
+                        // All that could be written was.
+                        self.shared.written.set(self.shared.written.get() + 1);
+                        let waiting = std::mem::take(&mut *self.shared.waiting.borrow_mut());
+                        waiting.into_iter().for_each(Waker::wake);
+                        break;
+                    }
                 }
             }
             if let Some(pinger) = &mut pinger
                 && pinger.poll(cx, &seen).is_ready()
             {
                 seen.stats.local().keepalive_timeout.inc();
+                let reset = Reset::Local("downstream_local_disconnect(http2_ping_timeout)");
+                self.shared.ended.set(Some(reset));
                 return Poll::Ready(Ended::Unanswered);
             }
             if end.is_none() {
@@ -343,12 +353,18 @@ impl<H: Handler + 'static> Server<'_, H> {
             }
             self.shared.seen.stats.local().rx_messaging_error.inc();
             // One that was a request is told by itself.
-            if id > self.last_accepted && !self.shared.seen.has_body(id) {
-                self.handler
-                    .clone()
-                    .stream_refused(Reset::Protocol("http2.invalid.header.field"));
-                self.violated |= !self.options.h2.stream_errors;
+            if id <= self.last_accepted {
+                continue;
             }
+            // A body that is not as long as announced ends its stream only.
+            let details = match self.shared.seen.has_body(id) {
+                true => "http2.remote_reset",
+                false => {
+                    self.violated |= !self.options.h2.stream_errors;
+                    "http2.invalid.header.field"
+                }
+            };
+            self.handler.clone().stream_refused(Reset::Protocol(details));
         }
     }
 }

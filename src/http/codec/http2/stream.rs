@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -36,6 +36,25 @@ pub(super) struct Connection {
     pub(super) drain: Cell<bool>,
     /// Why the connection ended with streams open.
     pub(super) ended: Cell<Option<Reset>>,
+    /// How often what streams had to say was written.
+    pub(super) written: Cell<u64>,
+    /// Who waits for the next time.
+    pub(super) waiting: RefCell<Vec<Waker>>,
+}
+
+impl Connection {
+    /// Waits until what the streams have said so far is with the socket: a reset takes back what is not.
+    async fn write_out(&self) {
+        let before = self.written.get();
+        poll_fn(|cx| {
+            if self.written.get() > before {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 /// A stream's side of the codec, for whoever answers it.
@@ -189,7 +208,10 @@ async fn send_body(stream: &StreamState, send: &mut SendStream<Bytes>, mut body:
     match end {
         Pumped::Sent => {}
         Pumped::Gone => stream.note_reset(false),
-        Pumped::Broken => stream.send_reset(Reason::INTERNAL_ERROR),
+        Pumped::Broken => {
+            stream.connection.write_out().await;
+            stream.send_reset(Reason::INTERNAL_ERROR);
+        }
         Pumped::Stuck => {
             stream.connection.seen.stats.local().tx_flush_timeout.inc();
             stream.send_reset(Reason::INTERNAL_ERROR);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Phase, Rest, StreamGuard};
+use super::{Phase, StreamGuard};
 use crate::{
     http::{BodyError, codec::http2::Http2Body},
     upstream::UpstreamFailure,
@@ -17,15 +17,13 @@ use crate::{
 pub(in super::super) struct ResponseBody {
     incoming: Http2Body,
     stream: StreamGuard,
-    _rest: Option<Rest>,
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: RecvStream, stream: StreamGuard, rest: Option<Rest>) -> Self {
+    pub(super) fn new(incoming: RecvStream, stream: StreamGuard) -> Self {
         Self {
             incoming: Http2Body::of_response(incoming),
             stream,
-            _rest: rest,
         }
     }
 
