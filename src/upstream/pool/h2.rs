@@ -198,6 +198,7 @@ fn head_of(parts: http::response::Parts) -> ResponseHead {
         status: parts.status,
         version: http::Version::HTTP_2,
         headers: parts.headers,
+        spelling: None,
     }
 }
 
@@ -305,13 +306,14 @@ impl StreamGuard {
         let stats = hold.pool.cluster.stats.local();
         match &failure {
             UpstreamFailure::RemoteReset => stats.upstream_rq_rx_reset.inc(),
-            UpstreamFailure::ConnectionTermination => stats.upstream_rq_pending_failure_eject.inc(),
             UpstreamFailure::ProtocolError(_) => {
                 stats.upstream_rq_tx_reset.inc();
                 stats.upstream_cx_protocol_error.inc();
             }
             UpstreamFailure::RequestBody(_) => stats.upstream_rq_tx_reset.inc(),
-            UpstreamFailure::RemoteRefusedStream | UpstreamFailure::Connect(_) => {}
+            UpstreamFailure::RemoteRefusedStream
+            | UpstreamFailure::ConnectionTermination
+            | UpstreamFailure::Connect(_) => {}
         }
         failure
     }
@@ -357,7 +359,7 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
         .initial_max_send_streams(options.max_concurrent_streams as usize)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(http2::library_limit(cluster.http.max_response_headers_kb as usize * 1024));
-    let io = Observed::new(Counted::new(stream, cluster.clone(), conn.received.clone()), seen.clone());
+    let io = Observed::new(Counted::new(stream, cluster.clone()), seen.clone());
     let (requests, mut connection) =
         builder
             .handshake::<_, Bytes>(io)
