@@ -358,15 +358,16 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
         .header_table_size(options.hpack_table_size)
         .initial_max_send_streams(options.max_concurrent_streams as usize)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(http2::library_limit(cluster.http.max_response_headers_kb as usize * 1024));
+        .max_header_list_size(http2::library_limit(
+            cluster.http.max_response_headers_kb as usize * 1024,
+        ));
     let io = Observed::new(Counted::new(stream, cluster.clone()), seen.clone());
-    let (requests, mut connection) =
-        builder
-            .handshake::<_, Bytes>(io)
-            .await
-            .map_err(|e| ConnectFailure::Remote {
-                reason: e.to_string().into(),
-            })?;
+    let (requests, mut connection) = builder
+        .handshake::<_, Bytes>(io)
+        .await
+        .map_err(|e| ConnectFailure::Remote {
+            reason: e.to_string().into(),
+        })?;
     let link = Rc::new(Link {
         seen: seen.clone(),
         closed: Cell::new(false),

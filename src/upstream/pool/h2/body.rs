@@ -1,7 +1,7 @@
 //! The body of a response.
 
-use std::task::{Context, Poll, ready};
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
