@@ -4,12 +4,12 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Joins what came several times, in a request.
-pub(super) fn join_request(headers: &mut HeaderMap) {
+pub fn join_request(headers: &mut HeaderMap) {
     join_all(headers, is_inline_in_requests);
 }
 
 /// Joins what came several times, in a response.
-pub(super) fn join_response(headers: &mut HeaderMap) {
+pub fn join_response(headers: &mut HeaderMap) {
     join_all(headers, is_inline_in_responses);
 }
 

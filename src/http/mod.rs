@@ -8,7 +8,7 @@ pub mod grpc;
 pub mod hcm;
 pub mod head;
 mod informational;
-mod inline_headers;
+pub mod inline_headers;
 pub mod local_reply;
 pub mod observe;
 mod path;

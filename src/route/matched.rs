@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     formatter::FormatCx,
-    http::{RequestHead, ResponseHead, StreamInfo, filter::RouteConfig},
+    http::{RequestHead, ResponseHead, StreamInfo, filter::RouteConfig, inline_headers},
 };
 
 /// A route that matched: keeps its table alive for the stream's life. Cheap to clone.
@@ -268,4 +268,5 @@ fn mutate_response(
         info,
     };
     mutations.evaluate(&head.headers, &cx).apply(&mut head.headers);
+    inline_headers::join_response(&mut head.headers);
 }

@@ -10,7 +10,7 @@ use xds_protos::envoy::config::{
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult},
     formatter::{Format, FormatCx},
-    http::{RequestHead, StreamInfo},
+    http::{RequestHead, StreamInfo, inline_headers},
 };
 
 /// Mutations of one level: all removals, then all additions, whose values are formatted before any of them is set.
@@ -83,6 +83,7 @@ impl HeaderMutations {
             info,
         };
         self.evaluate(&head.headers, &cx).apply(&mut head.headers);
+        inline_headers::join_request(&mut head.headers);
     }
 
     /// Whether there is nothing to do.

@@ -14,7 +14,7 @@ use super::mutation::{Addition, removable};
 use crate::{
     config::{BuildCx, ConfigResult},
     formatter::FormatCx,
-    http::{RequestHead, ResponseHead, StreamInfo},
+    http::{RequestHead, ResponseHead, StreamInfo, inline_headers},
     matching::StringMatcher,
 };
 
@@ -64,6 +64,7 @@ impl HeaderMutationList {
                 info,
             });
             mutation.apply(value, &mut head.headers);
+            inline_headers::join_request(&mut head.headers);
         }
     }
 
@@ -76,6 +77,7 @@ impl HeaderMutationList {
                 info,
             });
             mutation.apply(value, &mut head.headers);
+            inline_headers::join_response(&mut head.headers);
         }
     }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     http::{Body, Flag, LocalReply, RequestHead, Scheme, codec::Upgrade, filter::FilterCx, grpc},
-    route::{Priority, RouteAction, RouteMatch},
+    route::{HashOutcome, Priority, RouteAction, RouteMatch},
     upstream::{
         ConnectFailure, Dropped, Host, HostResult, ResourcePriority, TransportOptions, UpstreamFailure, WorkerCluster,
     },
@@ -65,6 +65,8 @@ pub(super) async fn forward(
             Priority::High => ResourcePriority::High,
         },
         hash: match &cluster.info.http.policies.hash {
+            // Where nobody asks for it no cookie is made either, as in Envoy.
+            _ if !cluster.info.lb.policy.uses_hash() => HashOutcome::default(),
             Some(own) => own.hash(head, &cx.info, true),
             None => route.hash(head, &cx.info),
         },

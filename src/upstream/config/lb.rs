@@ -52,6 +52,13 @@ pub enum HashFunction {
     Murmur2,
 }
 
+impl LbPolicy {
+    /// Whether a request's hash decides which host it goes to.
+    pub fn uses_hash(&self) -> bool {
+        matches!(self, Self::RingHash { .. } | Self::Maglev { .. })
+    }
+}
+
 /// The policy and its parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LbPolicy {
