@@ -9,6 +9,7 @@ use xds_protos::{
             BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, ConfigDump, EcdsConfigDump,
             ListenersConfigDump, RoutesConfigDump, ScopedRoutesConfigDump, clusters_config_dump as clusters,
             ecds_config_dump::EcdsFilterConfig, listeners_config_dump as listeners, routes_config_dump as routes,
+            scoped_routes_config_dump as scopes,
         },
         config::{cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener},
     },
@@ -128,7 +129,7 @@ fn dumps(request: &AdminRequest, keep: &dyn Fn(&str) -> bool) -> Vec<Any> {
         dumps.push(xds_protos::any::pack(&endpoints));
     }
     dumps.push(xds_protos::any::pack(&listeners_dump(server, keep)));
-    dumps.push(xds_protos::any::pack(&ScopedRoutesConfigDump::default()));
+    dumps.push(xds_protos::any::pack(&scopes_dump(server, keep)));
     dumps.push(xds_protos::any::pack(&routes_dump(server, keep)));
     let mut secrets = crate::tls::secrets_config_dump(server);
     secrets.static_secrets.retain(|s| keep(&s.name));
@@ -226,6 +227,36 @@ fn listeners_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> Listen
     }
     dump.version_info = server.xds.inventory.version(&xds_protos::type_url::<Listener>());
     dump.dynamic_listeners = dynamic.into_values().collect();
+    dump
+}
+
+fn scopes_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> ScopedRoutesConfigDump {
+    let mut dump = ScopedRoutesConfigDump::default();
+    for shown in server.xds.scopes.shown() {
+        let scoped_route_configs = shown
+            .scopes
+            .into_iter()
+            .filter(|(name, _)| keep(name))
+            .map(|(_, resource)| resource)
+            .collect();
+        let last_updated = Some(timestamp(shown.last_updated));
+        match shown.version {
+            None => dump.inline_scoped_route_configs.push(scopes::InlineScopedRouteConfigs {
+                name: shown.name,
+                scoped_route_configs,
+                last_updated,
+            }),
+            Some(version_info) => dump
+                .dynamic_scoped_route_configs
+                .push(scopes::DynamicScopedRouteConfigs {
+                    name: shown.name,
+                    version_info,
+                    scoped_route_configs,
+                    last_updated,
+                    ..Default::default()
+                }),
+        }
+    }
     dump
 }
 

@@ -7,11 +7,24 @@ use xds_protos::{
     google::protobuf as pb,
 };
 
+use super::{BuildCx, ConfigResult};
+
 /// A proto duration as std's; negative ones become zero (PGV has rejected them where they matter).
 pub fn duration(d: &pb::Duration) -> Duration {
     let seconds = u64::try_from(d.seconds).unwrap_or(0);
     let nanos = u32::try_from(d.nanos).unwrap_or(0).min(999_999_999);
     Duration::new(seconds, nanos)
+}
+
+/// A proto duration as std's; one that is negative is an error in Envoy's words.
+pub fn positive(d: pb::Duration, cx: &mut BuildCx<'_>) -> ConfigResult<Duration> {
+    if d.seconds < 0 || d.nanos < 0 {
+        let (seconds, nanos) = (d.seconds, d.nanos);
+        return Err(cx.error(format!(
+            "Invalid duration: Expected positive duration: seconds: {seconds} nanos: {nanos}"
+        )));
+    }
+    Ok(duration(&d))
 }
 
 /// Whole milliseconds, the unit most of Envoy's timers keep.

@@ -13,7 +13,7 @@ mod data_source;
 mod error;
 
 pub use any::{AnyExt, plain, unpack};
-pub use convert::{DurationExt, FractionalPercent, duration, fraction, millis, percent};
+pub use convert::{DurationExt, FractionalPercent, duration, fraction, millis, percent, positive};
 pub use coverage::is_set;
 pub use cx::{BuildCx, Ignored, InitTarget};
 pub use data_source::read_data_source;

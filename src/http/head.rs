@@ -89,7 +89,7 @@ impl RequestHead {
         self.get(name).and_then(|v| std::str::from_utf8(v).ok())
     }
 
-    /// Whether this is a gRPC request: `content-type: application/grpc`, alone or with `+` or `;` after it.
+    /// Whether this is a gRPC request: `content-type: application/grpc`, alone or with `+` after it.
     pub fn is_grpc(&self) -> bool {
         self.headers
             .get(http::header::CONTENT_TYPE)

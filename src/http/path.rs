@@ -42,8 +42,12 @@ impl Path {
         self.0.split_once('?').map(|(_, query)| query)
     }
 
-    /// For libraries that know paths only as part of a URI: what these do not take is percent-encoded.
+    /// For libraries that know paths only as part of a URI: what these do not take is percent-encoded, and a slash put
+    /// in front of a path without one.
     pub fn to_uri(&self) -> Option<PathAndQuery> {
+        if !self.0.starts_with('/') && &*self.0 != "*" {
+            return Self(format!("/{}", self.0).into()).to_uri();
+        }
         if let Ok(path) = PathAndQuery::from_maybe_shared(self.0.as_bytes().clone()) {
             // A library drops a fragment without a word.
             if path.as_str().len() == self.0.len() {
@@ -118,5 +122,6 @@ mod tests {
         let uri = |text: &'static str| Path::from_static(text).to_uri().unwrap().to_string();
         assert_eq!(uri("/a?b=c"), "/a?b=c");
         assert_eq!(uri("/<a>?b=`#"), "/%3Ca%3E?b=%60%23");
+        assert_eq!(uri("a?b"), "/a?b");
     }
 }

@@ -20,6 +20,8 @@ pub enum HeaderLookup {
     Pseudo(&'static str),
     /// Any other header.
     Header(HeaderName),
+    /// What no header can be called: Envoy takes such names in its configuration, and finds nothing.
+    Impossible,
 }
 
 impl HeaderLookup {
@@ -36,11 +38,17 @@ impl HeaderLookup {
         }
     }
 
-    /// The lower-case name.
+    /// Parses a name; one that no header can have is never found.
+    pub fn of(name: &str) -> Self {
+        Self::parse(name).unwrap_or(Self::Impossible)
+    }
+
+    /// The lower-case name; empty for one that no header can have.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Pseudo(p) => p,
             Self::Header(h) => h.as_str(),
+            Self::Impossible => "",
         }
     }
 
@@ -49,13 +57,14 @@ impl HeaderLookup {
         match self {
             Self::Pseudo(p) => head.get(p).map(Cow::Borrowed),
             Self::Header(name) => joined(&head.headers, name),
+            Self::Impossible => None,
         }
     }
 
     /// The value in a header map, several joined by commas.
     pub fn of_map<'h>(&self, headers: &'h HeaderMap) -> Option<Cow<'h, [u8]>> {
         match self {
-            Self::Pseudo(_) => None,
+            Self::Pseudo(_) | Self::Impossible => None,
             Self::Header(name) => joined(headers, name),
         }
     }
@@ -65,6 +74,7 @@ impl HeaderLookup {
         match self {
             Self::Pseudo(p) => head.get(p).map(Cow::Borrowed),
             Self::Header(name) => joined(&head.headers, name),
+            Self::Impossible => None,
         }
     }
 
@@ -73,6 +83,7 @@ impl HeaderLookup {
         match self {
             Self::Pseudo(p) => head.get(p),
             Self::Header(name) => head.headers.get(name).map(HeaderValue::as_bytes),
+            Self::Impossible => None,
         }
     }
 }
@@ -132,8 +143,7 @@ impl HeaderMatcher {
             Some(S::StringMatch(s)) => Rule::Text(cx.field("string_match", |cx| StringMatcher::build(s, cx))?),
         };
         Ok(Self {
-            name: HeaderLookup::parse(&name)
-                .ok_or_else(|| cx.error_at("name", format!("invalid header name '{name}'")))?,
+            name: HeaderLookup::of(&name),
             rule,
             invert: invert_match,
             missing_is_empty: treat_missing_header_as_empty,
@@ -150,6 +160,7 @@ impl HeaderMatcher {
         match &self.name {
             HeaderLookup::Pseudo(name) => self.matches_value(head.get(name)),
             HeaderLookup::Header(_) => self.matches_map(&head.headers),
+            HeaderLookup::Impossible => self.matches_value(None),
         }
     }
 
@@ -158,6 +169,7 @@ impl HeaderMatcher {
         match &self.name {
             HeaderLookup::Pseudo(name) => self.matches_value(head.get(name)),
             HeaderLookup::Header(_) => self.matches_map(&head.headers),
+            HeaderLookup::Impossible => self.matches_value(None),
         }
     }
 

@@ -5,6 +5,7 @@ pub mod address;
 pub mod cel;
 mod header;
 mod query;
+mod re2;
 mod regex;
 mod string;
 pub mod tree;
@@ -13,7 +14,7 @@ mod value;
 pub use address::AddressMatcher;
 pub use header::{CookieMatcher, HeaderLookup, HeaderMatcher, cookie};
 pub use query::{QueryParameterMatcher, query_parameter};
-pub use regex::{RegexMatcher, RegexSubstitution};
+pub use regex::{RegexMatcher, RegexSubstitution, full_match};
 pub use string::StringMatcher;
 pub use value::{FilterStateMatcher, MetadataMatcher, ValueMatcher, struct_path};
 

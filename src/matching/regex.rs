@@ -1,5 +1,5 @@
 //! `RegexMatcher` and `RegexMatchAndSubstitute`: RE2's syntax and meaning on the `regex` crate, which
-//! shares RE2's promise of linear time.
+//! shares RE2's promise of linear time. As in Envoy, every byte of a text is a character.
 
 use std::borrow::Cow;
 
@@ -8,6 +8,7 @@ use xds_protos::envoy::r#type::matcher::v3::{
     RegexMatchAndSubstitute as ProtoSubstitution, RegexMatcher as ProtoRegex, regex_matcher as proto,
 };
 
+use super::re2::translate;
 use crate::config::{BuildCx, ConfigResult};
 
 /// A regular expression that must match the whole text, as `RE2::FullMatch`.
@@ -18,11 +19,7 @@ impl RegexMatcher {
     /// Compiles `RegexMatcher.regex`.
     pub fn build(proto: ProtoRegex, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let pattern = pattern(proto, cx)?;
-        let translated = translate(&pattern);
-        if pattern.contains(')') {
-            // What closes a group that it did not open must not close ours.
-            compile(&translated, &pattern, cx)?;
-        }
+        let translated = translated(&pattern, cx)?;
         Ok(Self(compile(&format!(r"\A(?:{translated})\z"), &pattern, cx)?))
     }
 
@@ -45,7 +42,7 @@ impl RegexSubstitution {
         coverage!(cx, proto => ProtoSubstitution { supported { pattern, substitution } });
         let regex = cx.required("pattern", pattern, |p, cx| {
             let text = self::pattern(p, cx)?;
-            compile(&translate(&text), &text, cx)
+            compile(&translated(&text, cx)?, &text, cx)
         })?;
         Ok(Self {
             regex,
@@ -80,6 +77,12 @@ impl RegexSubstitution {
     }
 }
 
+/// A pattern that has to match a whole text; none when RE2 would not take it.
+pub fn full_match(pattern: &str) -> Option<Regex> {
+    let pattern = format!(r"\A(?:{})\z", translate(pattern).ok()?);
+    builder(&pattern).build().ok()
+}
+
 fn pattern(proto: ProtoRegex, cx: &mut BuildCx<'_>) -> ConfigResult<String> {
     coverage!(cx, proto => ProtoRegex { supported { regex, engine_type } });
     if let Some(proto::EngineType::GoogleRe2(re2)) = engine_type {
@@ -92,110 +95,19 @@ fn pattern(proto: ProtoRegex, cx: &mut BuildCx<'_>) -> ConfigResult<String> {
 }
 
 fn compile(translated: &str, pattern: &str, cx: &BuildCx<'_>) -> ConfigResult<Regex> {
-    RegexBuilder::new(translated)
+    builder(translated)
         .build()
-        .map_err(|e| cx.error_at("regex", re2_error(&e.to_string(), pattern)))
+        .map_err(|e| cx.error_at("regex", format!("invalid regex '{pattern}': {e}")))
 }
 
-/// What is wrong with a pattern, in RE2's words.
-fn re2_error(error: &str, pattern: &str) -> String {
-    let from = |c: char| pattern.rfind(c).map_or(pattern, |at| &pattern[at..]);
-    // The last line of a syntax error says what it is.
-    match error.lines().last().unwrap_or_default().trim_start_matches("error: ") {
-        "unclosed group" => format!("missing ): {pattern}"),
-        "unopened group" => format!("unexpected ): {pattern}"),
-        "unclosed character class" => format!("missing ]: {}", from('[')),
-        "repetition operator missing expression" => format!("no argument for repetition operator: {pattern}"),
-        "invalid character class range, the start must be <= the end" => {
-            format!("invalid character class range: {}", from('['))
-        }
-        other => format!("invalid regex '{pattern}': {other}"),
-    }
+fn builder(translated: &str) -> RegexBuilder {
+    /// RE2's own limit.
+    const MAX_NESTING: u32 = 1000;
+    let mut builder = RegexBuilder::new(translated);
+    builder.unicode(false).nest_limit(MAX_NESTING);
+    builder
 }
 
-/// Rewrites what RE2 and the `regex` crate read differently: ASCII-only classes and word boundaries, literal
-/// braces, `\Q..\E`, and the set operators and nested classes that RE2 does not have.
-fn translate(pattern: &str) -> Cow<'_, str> {
-    if !pattern.contains(['\\', '[', '{']) {
-        return Cow::Borrowed(pattern);
-    }
-    let mut out = String::with_capacity(pattern.len() + 16);
-    let mut rest = pattern;
-    let mut class_start: Option<usize> = None;
-    while let Some(c) = rest.chars().next() {
-        let in_class = class_start.is_some();
-        if let Some(escaped) = rest.strip_prefix('\\') {
-            let Some(e) = escaped.chars().next() else {
-                out.push('\\');
-                break;
-            };
-            rest = &escaped[e.len_utf8()..];
-            match e {
-                'd' => out.push_str("[0-9]"),
-                'D' => out.push_str("[^0-9]"),
-                'w' => out.push_str("[0-9A-Za-z_]"),
-                'W' => out.push_str("[^0-9A-Za-z_]"),
-                's' => out.push_str(r"[\t\n\x0C\r ]"),
-                'S' => out.push_str(r"[^\t\n\x0C\r ]"),
-                'b' if !in_class => out.push_str(r"(?-u:\b)"),
-                'B' if !in_class => out.push_str(r"(?-u:\B)"),
-                'Q' if !in_class => {
-                    let (literal, after) = rest.split_once(r"\E").unwrap_or((rest, ""));
-                    out.push_str(&regex::escape(literal));
-                    rest = after;
-                }
-                _ => {
-                    out.push('\\');
-                    out.push(e);
-                }
-            }
-            continue;
-        }
-        rest = &rest[c.len_utf8()..];
-        match (c, class_start) {
-            ('[', None) => {
-                out.push('[');
-                if let Some(after) = rest.strip_prefix('^') {
-                    out.push('^');
-                    rest = after;
-                }
-                // A bracket in the first place is a literal.
-                if let Some(after) = rest.strip_prefix(']') {
-                    out.push_str(r"\]");
-                    rest = after;
-                }
-                class_start = Some(out.len());
-            }
-            ('[', Some(_)) => match rest.split_once(":]").filter(|_| rest.starts_with(':')) {
-                Some((name, after)) => {
-                    out.push('[');
-                    out.push_str(name);
-                    out.push_str(":]");
-                    rest = after;
-                }
-                None => out.push_str(r"\["),
-            },
-            (']', Some(_)) => {
-                out.push(']');
-                class_start = None;
-            }
-            ('&' | '~', Some(_)) => {
-                out.push('\\');
-                out.push(c);
-            }
-            ('-', Some(_)) if rest.starts_with('-') => out.push_str(r"\-"),
-            ('{', None) if !is_repetition(rest) => out.push_str(r"\{"),
-            _ => out.push(c),
-        }
-    }
-    Cow::Owned(out)
-}
-
-/// Whether what follows a brace makes it a repetition: `3}`, `3,}`, `3,5}`.
-fn is_repetition(rest: &str) -> bool {
-    let Some((inside, _)) = rest.split_once('}') else {
-        return false;
-    };
-    let (low, high) = inside.split_once(',').unwrap_or((inside, ""));
-    !low.is_empty() && low.bytes().chain(high.bytes()).all(|b| b.is_ascii_digit())
+fn translated(pattern: &str, cx: &BuildCx<'_>) -> ConfigResult<String> {
+    translate(pattern).map_err(|e| cx.error_at("regex", e.to_string()))
 }

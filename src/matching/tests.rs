@@ -146,7 +146,10 @@ fn values() {
     }));
     assert!(value("{list_match: {one_of: {string_match: {exact: 'x'}}}}").matches(Some(&list)));
     assert!(!value("{list_match: {one_of: {string_match: {exact: 'z'}}}}").matches(Some(&list)));
-    assert!(value("{present_match: false}").matches(None));
+    assert!(value("{present_match: true}").matches(Some(&list)));
+    // As in Envoy, where it matches neither way.
+    assert!(!value("{present_match: false}").matches(None));
+    assert!(!value("{present_match: false}").matches(Some(&list)));
     assert!(
         value("{or_match: {value_matchers: [{bool_match: true}, {double_match: {exact: 2}}]}}")
             .matches(Some(&of(Kind::NumberValue(2.0))))

@@ -12,7 +12,7 @@ use xds_protos::{
 use super::{AddressMatcher, StringMatcher};
 use crate::{
     config::{BuildCx, ConfigResult},
-    http::StreamInfo,
+    http::{StreamInfo, stream_info::FilterStateObject},
 };
 
 /// The value at a path of keys below `root`; none as soon as a key is missing or a step is no struct.
@@ -46,7 +46,7 @@ pub enum ValueMatcher {
     Text(StringMatcher),
     /// Exactly this boolean.
     Bool(bool),
-    /// Whether there is a value at all.
+    /// Whether there is a value; `false` matches nothing, as in Envoy.
     Present(bool),
     /// A list in which one value matches.
     OneOf(Box<ValueMatcher>),
@@ -79,7 +79,7 @@ impl ValueMatcher {
     pub fn matches(&self, value: Option<&Value>) -> bool {
         let kind = value.and_then(|v| v.kind.as_ref());
         match (self, kind) {
-            (Self::Present(present), _) => value.is_some() == *present,
+            (Self::Present(present), _) => *present && value.is_some(),
             (Self::Or(any), _) => any.iter().any(|m| m.matches(value)),
             (Self::Null, Some(Kind::NullValue(_))) => true,
             (Self::Range { start, end }, Some(Kind::NumberValue(n))) => start <= n && n < end,
@@ -181,21 +181,18 @@ impl FilterStateMatcher {
     /// Whether the stream's (or its connection's) filter state matches; a missing object never does.
     pub fn matches(&self, info: &StreamInfo) -> bool {
         if let Some(object) = info.filter_state.get(&self.key) {
-            return self.matches_text(object.as_text().as_deref());
+            return self.matches_object(object);
         }
         let connection = info.connection.filter_state.borrow();
         connection
             .get(&self.key)
-            .is_some_and(|object| self.matches_text(object.as_text().as_deref()))
+            .is_some_and(|object| self.matches_object(object))
     }
 
-    fn matches_text(&self, text: Option<&str>) -> bool {
-        let Some(text) = text else {
-            return false;
-        };
+    fn matches_object(&self, object: &dyn FilterStateObject) -> bool {
         match &self.rule {
-            FilterStateRule::Text(m) => m.matches(text.as_bytes()),
-            FilterStateRule::Address(m) => m.matches(text.parse().ok()),
+            FilterStateRule::Text(m) => object.as_text().is_some_and(|text| m.matches(text.as_bytes())),
+            FilterStateRule::Address(m) => object.ip().is_some_and(|ip| m.matches(Some(ip))),
         }
     }
 }

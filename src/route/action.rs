@@ -8,8 +8,8 @@ use xds_protos::envoy::config::{
     route::v3::{
         InternalRedirectPolicy as ProtoInternalRedirect, RouteAction as Proto,
         route_action::{
-            ClusterNotFoundResponseCode, InternalRedirectAction, MaxStreamDuration as ProtoMaxStreamDuration,
-            UpgradeConfig, upgrade_config::ConnectConfig as ProtoConnect,
+            ClusterNotFoundResponseCode, ClusterSpecifier as ProtoSpecifier, InternalRedirectAction,
+            MaxStreamDuration as ProtoMaxStreamDuration, UpgradeConfig, upgrade_config::ConnectConfig as ProtoConnect,
         },
     },
 };
@@ -23,9 +23,10 @@ use super::{
     rate_limit::RateLimitPolicy,
     retry,
     rewrite::{HostRewrite, PathRewrite},
+    route_entry::RouteCx,
 };
 use crate::{
-    config::{BuildCx, ConfigResult, duration},
+    config::{AnyExt, BuildCx, ConfigResult, positive},
     formatter::Format,
     matching::RegexSubstitution,
 };
@@ -97,9 +98,10 @@ impl RouteAction {
         proto: Proto,
         route: &str,
         path: &PathMatch,
-        from: &Inherited,
+        with: &RouteCx<'_>,
         cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Self> {
+        let from = with.inherited;
         let cluster_not_found = match proto.cluster_not_found_response_code() {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
@@ -120,13 +122,12 @@ impl RouteAction {
             }
             ignored {
                 early_data_policy: "early data is not accepted",
-            }
-            rejected {
-                retry_policy_typed_config: "Envoy does not implement it either",
+                retry_policy_typed_config: "Envoy does not read it either",
             }
         });
         // Enums were read by their accessors.
         let _ = (cluster_not_found_response_code, internal_redirect_action, priority);
+        cx.opt("early_data_policy", early_data_policy, check_early_data)?;
         let metadata_match = metadata_match.and_then(lb_metadata).map(Arc::new);
         let hedge = match cx.opt("hedge_policy", hedge_policy, retry::hedge_policy)? {
             Some(own) => own,
@@ -147,16 +148,16 @@ impl RouteAction {
             None => None,
         };
         Ok(Self {
-            cluster: ClusterSpecifier::build(cluster_specifier, metadata_match.as_ref(), route, cx)?,
+            cluster: ClusterSpecifier::build(cluster_specifier, metadata_match.as_ref(), route, with.plugins, cx)?,
             cluster_not_found,
             metadata_match,
-            cors: cx.opt("cors", cors, CorsPolicy::build)?.map(Arc::new),
+            cors: cx.opt("cors", cors, CorsPolicy::build_deprecated)?.map(Arc::new),
             timeouts: Timeouts {
-                global: timeout.as_ref().map_or(DEFAULT_TIMEOUT, duration),
-                idle: idle_timeout.as_ref().map(duration),
-                flush: flush_timeout.as_ref().map(duration),
-                max_grpc: max_grpc_timeout.as_ref().map(duration),
-                grpc_offset: grpc_timeout_offset.as_ref().map(duration),
+                global: cx.opt("timeout", timeout, positive)?.unwrap_or(DEFAULT_TIMEOUT),
+                idle: cx.opt("idle_timeout", idle_timeout, positive)?,
+                flush: cx.opt("flush_timeout", flush_timeout, positive)?,
+                max_grpc: cx.opt("max_grpc_timeout", max_grpc_timeout, positive)?,
+                grpc_offset: cx.opt("grpc_timeout_offset", grpc_timeout_offset, positive)?,
                 max_stream_duration: cx.opt("max_stream_duration", max_stream_duration, MaxStreamDuration::build)?,
             },
             retry_policy: match cx.opt("retry_policy", retry_policy, RetryPolicy::build)? {
@@ -185,6 +186,15 @@ impl RouteAction {
             )?,
             host_rewrite,
         })
+    }
+
+    /// The action of a route whose answer is left to a filter: no cluster has an empty name.
+    pub(super) fn non_forwarding(with: &RouteCx<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let proto = Proto {
+            cluster_specifier: Some(ProtoSpecifier::Cluster(String::new())),
+            ..Proto::default()
+        };
+        Self::build(proto, "", &PathMatch::Prefix(String::new()), with, cx)
     }
 
     /// Whether this upgrade type is enabled or disabled on the route; none when the route does not say.
@@ -301,6 +311,18 @@ fn path_rewrite_of(
     })
 }
 
+/// Early data is never taken, but a policy has to be one that Envoy knows.
+fn check_early_data(proto: TypedExtensionConfig, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
+    let any = proto.typed_config.unwrap_or_default();
+    match any.type_name() {
+        "envoy.extensions.early_data.v3.DefaultEarlyDataPolicy" => Ok(()),
+        kind => Err(cx.error(format!(
+            "Didn't find a registered implementation for '{}' with type URL: '{kind}'",
+            proto.name
+        ))),
+    }
+}
+
 type Upgrades = (Vec<(String, bool)>, Option<ConnectConfig>);
 
 fn upgrades(protos: Vec<UpgradeConfig>, cx: &mut BuildCx<'_>) -> ConfigResult<Upgrades> {
@@ -327,14 +349,14 @@ fn upgrades(protos: Vec<UpgradeConfig>, cx: &mut BuildCx<'_>) -> ConfigResult<Up
 }
 
 impl MaxStreamDuration {
-    fn build(proto: ProtoMaxStreamDuration, _cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        coverage!(_cx, proto => ProtoMaxStreamDuration {
+    fn build(proto: ProtoMaxStreamDuration, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => ProtoMaxStreamDuration {
             supported { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset }
         });
         Ok(Self {
-            max: max_stream_duration.as_ref().map(duration),
-            grpc_max: grpc_timeout_header_max.as_ref().map(duration),
-            grpc_offset: grpc_timeout_header_offset.as_ref().map(duration),
+            max: cx.opt("max_stream_duration", max_stream_duration, positive)?,
+            grpc_max: cx.opt("grpc_timeout_header_max", grpc_timeout_header_max, positive)?,
+            grpc_offset: cx.opt("grpc_timeout_header_offset", grpc_timeout_header_offset, positive)?,
         })
     }
 }

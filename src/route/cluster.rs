@@ -7,7 +7,7 @@ use xds_protos::{
     envoy::config::{
         core::v3::Metadata,
         route::v3::{
-            ClusterSpecifierPlugin, WeightedCluster as Proto,
+            WeightedCluster as Proto,
             route_action::ClusterSpecifier as ProtoSpecifier,
             weighted_cluster::{
                 ClusterWeight as ProtoWeight, RandomValueSpecifier, cluster_weight::HostRewriteSpecifier,
@@ -17,7 +17,11 @@ use xds_protos::{
     google::protobuf::Value,
 };
 
-use super::{HeaderMutations, PerFilterConfigs, mutation::header_name};
+use super::{
+    ClusterMatcher, HeaderMutations, PerFilterConfigs,
+    cluster_plugin::{self, Plugins},
+    mutation::header_name,
+};
 use crate::{
     config::{BuildCx, ConfigResult},
     http::RequestHead,
@@ -37,6 +41,10 @@ pub enum ClusterSpecifier {
     Header(HeaderLookup),
     /// One of several.
     Weighted(WeightedClusters),
+    /// What a tree of a cluster specifier plug-in leads to.
+    Matcher(Arc<ClusterMatcher>),
+    /// An optional plug-in that is not known: the route matches no request.
+    Never,
 }
 
 /// `WeightedCluster`
@@ -78,49 +86,41 @@ impl ClusterSpecifier {
         proto: Option<ProtoSpecifier>,
         parent: Option<&Arc<MetadataMatch>>,
         route: &str,
+        plugins: &Plugins,
         cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Self> {
         match proto {
             Some(ProtoSpecifier::Cluster(name)) => Ok(Self::Cluster(name.into())),
-            Some(ProtoSpecifier::ClusterHeader(name)) => {
-                Ok(Self::Header(cx.field("cluster_header", |cx| lookup(&name, cx))?))
-            }
+            Some(ProtoSpecifier::ClusterHeader(name)) => Ok(Self::Header(HeaderLookup::of(&name))),
             Some(ProtoSpecifier::WeightedClusters(w)) => cx
                 .field("weighted_clusters", |cx| WeightedClusters::build(w, parent, route, cx))
                 .map(Self::Weighted),
-            Some(ProtoSpecifier::ClusterSpecifierPlugin(name)) => Err(cx.error_at(
-                "cluster_specifier_plugin",
-                format!("Unknown cluster specifier plugin name: {name} is used in the route"),
-            )),
-            Some(ProtoSpecifier::InlineClusterSpecifierPlugin(plugin)) => {
-                cx.field("inline_cluster_specifier_plugin", |cx| plugin_error(plugin, cx))
-            }
+            Some(ProtoSpecifier::ClusterSpecifierPlugin(name)) => plugins.get(&name).cloned().ok_or_else(|| {
+                cx.error_at(
+                    "cluster_specifier_plugin",
+                    format!("Unknown cluster specifier plugin name: {name} is used in the route"),
+                )
+            }),
+            Some(ProtoSpecifier::InlineClusterSpecifierPlugin(plugin)) => cx
+                .field("inline_cluster_specifier_plugin", |cx| {
+                    cluster_plugin::build(plugin, cx)
+                }),
             None => Err(cx.error_at("cluster_specifier", "value is required")),
         }
     }
 
-    /// Every cluster named in configuration.
-    pub fn names(&self) -> Vec<&Arc<str>> {
+    /// Every cluster named in configuration, and whether it is one of several.
+    pub fn names(&self) -> Vec<(&Arc<str>, bool)> {
         match self {
-            Self::Cluster(name) => vec![name],
-            Self::Header(_) => Vec::new(),
-            Self::Weighted(w) => w.clusters.iter().flat_map(|c| c.cluster.names()).collect(),
+            Self::Cluster(name) if name.is_empty() => Vec::new(),
+            Self::Cluster(name) => vec![(name, false)],
+            Self::Header(_) | Self::Matcher(_) | Self::Never => Vec::new(),
+            Self::Weighted(w) => {
+                let named = w.clusters.iter().flat_map(|c| c.cluster.names());
+                named.map(|(name, _)| (name, true)).collect()
+            }
         }
     }
-}
-
-/// The error for a cluster specifier plug-in; an optional one that is not known matches no cluster.
-fn plugin_error(proto: ClusterSpecifierPlugin, cx: &mut BuildCx<'_>) -> ConfigResult<ClusterSpecifier> {
-    coverage!(cx, proto => ClusterSpecifierPlugin { supported { extension, is_optional } });
-    if is_optional {
-        return Ok(ClusterSpecifier::Cluster("".into()));
-    }
-    let extension = extension.unwrap_or_default();
-    Err(cx.error(format!(
-        "Didn't find a registered implementation for '{}' with type URL: '{}'",
-        extension.name,
-        extension.typed_config.map(|a| a.type_url).unwrap_or_default()
-    )))
 }
 
 impl WeightedClusters {
@@ -218,7 +218,7 @@ impl ClusterWeight {
             (true, true) => return Err(cx.error("At least one of name or cluster_header need to be specified")),
             (false, false) => return Err(cx.error("Only one of name or cluster_header can be specified")),
             (false, true) => ClusterSpecifier::Cluster(name.into()),
-            (true, false) => ClusterSpecifier::Header(cx.field("cluster_header", |cx| lookup(&cluster_header, cx))?),
+            (true, false) => ClusterSpecifier::Header(HeaderLookup::of(&cluster_header)),
         };
         let own = metadata_match.and_then(lb_metadata);
         let metadata_match = match (parent, own) {
@@ -234,7 +234,10 @@ impl ClusterWeight {
         let response_fields = ("response_headers_to_add", "response_headers_to_remove");
         Ok(Self {
             cluster,
-            weight: cx.required("weight", weight, |w, _| Ok(u64::from(w.value)))?,
+            weight: match weight {
+                Some(weight) => u64::from(weight.value),
+                None => return Err(cx.error("Field 'weight' is missing in: ClusterWeight")),
+            },
             weight_key,
             metadata_match,
             request: HeaderMutations::build(request_fields, request_headers_to_add, request_headers_to_remove, cx)?,
@@ -259,9 +262,4 @@ pub(super) fn lb_metadata(proto: Metadata) -> Option<MetadataMatch> {
 /// A host from configuration as a header value.
 pub(super) fn host_value(host: &str, field: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderValue> {
     HeaderValue::from_str(host).map_err(|_| cx.error_at(field, "invalid host"))
-}
-
-/// A header to look up by name.
-pub(super) fn lookup(name: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderLookup> {
-    HeaderLookup::parse(name).ok_or_else(|| cx.error(format!("invalid header name '{name}'")))
 }

@@ -1,7 +1,10 @@
 //! What a route says about cross-origin requests: read by the CORS filter, from its per-filter configuration or from
 //! the deprecated `cors` fields of routes and virtual hosts.
 
-use xds_protos::envoy::config::route::v3::{CorsPolicy as Proto, cors_policy::EnabledSpecifier};
+use xds_protos::envoy::{
+    config::route::v3::{CorsPolicy as Deprecated, cors_policy::EnabledSpecifier},
+    extensions::filters::http::cors::v3::CorsPolicy as Proto,
+};
 
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent},
@@ -35,15 +38,14 @@ pub struct CorsPolicy {
 }
 
 impl CorsPolicy {
-    /// Builds a deprecated policy.
-    pub(super) fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    /// Builds a policy.
+    pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto {
             supported {
                 allow_origin_string_match, allow_methods, allow_headers, expose_headers, max_age, allow_credentials,
-                enabled_specifier, shadow_enabled, allow_private_network_access, forward_not_matching_preflights
+                filter_enabled, shadow_enabled, allow_private_network_access, forward_not_matching_preflights
             }
         });
-        let filter_enabled = enabled_specifier.map(|EnabledSpecifier::FilterEnabled(share)| share);
         Ok(Self {
             allow_origins: cx.each(
                 "allow_origin_string_match",
@@ -60,5 +62,28 @@ impl CorsPolicy {
             enabled: RuntimeFractionalPercent::build_or(filter_enabled, FractionalPercent::FULL, cx)?,
             shadow: RuntimeFractionalPercent::build_or(shadow_enabled, FractionalPercent::ZERO, cx)?,
         })
+    }
+
+    /// Builds a deprecated policy: the same one, but for where it says whether it is enabled.
+    pub(super) fn build_deprecated(proto: Deprecated, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => Deprecated {
+            supported {
+                allow_origin_string_match, allow_methods, allow_headers, expose_headers, max_age, allow_credentials,
+                enabled_specifier, shadow_enabled, allow_private_network_access, forward_not_matching_preflights
+            }
+        });
+        let policy = Proto {
+            allow_origin_string_match,
+            allow_methods,
+            allow_headers,
+            expose_headers,
+            max_age,
+            allow_credentials,
+            filter_enabled: enabled_specifier.map(|EnabledSpecifier::FilterEnabled(share)| share),
+            shadow_enabled,
+            allow_private_network_access,
+            forward_not_matching_preflights,
+        };
+        Self::build(policy, cx)
     }
 }

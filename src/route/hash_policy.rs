@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use smallvec::SmallVec;
 use twox_hash::XxHash64;
 use xds_protos::envoy::config::route::v3::route_action::{
@@ -13,11 +13,10 @@ use xds_protos::envoy::config::route::v3::route_action::{
     },
 };
 
-use super::mutation::header_name;
 use crate::{
     config::{BuildCx, ConfigResult},
     http::{RequestHead, StreamInfo},
-    matching::{RegexSubstitution, cookie, query_parameter},
+    matching::{HeaderLookup, RegexSubstitution, cookie, query_parameter},
 };
 
 /// All hash policies of a route, in order.
@@ -32,7 +31,7 @@ struct Policy {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Header(HeaderName, Option<RegexSubstitution>),
+    Header(HeaderLookup, Option<RegexSubstitution>),
     Cookie(Cookie),
     ClientIp,
     Query(String),
@@ -93,7 +92,7 @@ impl Policy {
             Some(PolicySpecifier::Header(h)) => cx.field("header", |cx| {
                 coverage!(cx, h => ProtoHeader { supported { header_name, regex_rewrite } });
                 let rewrite = cx.opt("regex_rewrite", regex_rewrite, RegexSubstitution::build)?;
-                Ok(Source::Header(self::header_name(&header_name, cx)?, rewrite))
+                Ok(Source::Header(HeaderLookup::of(&header_name), rewrite))
             })?,
             Some(PolicySpecifier::Cookie(c)) => cx.field("cookie", |cx| Cookie::build(c, cx).map(Source::Cookie))?,
             Some(PolicySpecifier::ConnectionProperties(c)) => {
@@ -138,19 +137,18 @@ impl Source {
 
 /// Several values are hashed in sorted order, each seeded with the hash before it, so that their order on the wire
 /// does not matter.
-fn hash_header(head: &RequestHead, name: &HeaderName, rewrite: Option<&RegexSubstitution>) -> Option<u64> {
-    if name == http::header::HOST {
-        return head.authority.as_ref().map(|v| xx_hash(v.as_bytes()));
-    }
-    let mut values: SmallVec<[_; 2]> = head
-        .headers
-        .get_all(name)
-        .iter()
-        .map(|v| match rewrite {
-            Some(r) => r.replace_all(v.as_bytes()),
-            None => v.as_bytes().into(),
-        })
-        .collect();
+fn hash_header(head: &RequestHead, name: &HeaderLookup, rewrite: Option<&RegexSubstitution>) -> Option<u64> {
+    let rewritten = |value| match rewrite {
+        Some(r) => r.replace_all(value),
+        None => value.into(),
+    };
+    let mut values: SmallVec<[_; 2]> = match name {
+        HeaderLookup::Header(name) => {
+            let values = head.headers.get_all(name).iter();
+            values.map(|v| rewritten(v.as_bytes())).collect()
+        }
+        other => other.first(head).map(rewritten).into_iter().collect(),
+    };
     values.sort();
     let hash = |seed, value: &std::borrow::Cow<'_, [u8]>| XxHash64::oneshot(seed, value);
     (!values.is_empty()).then(|| values.iter().fold(0, hash))

@@ -23,7 +23,7 @@ pub struct RouteMatch {
     route: u32,
     /// Index in the weighted clusters; `NOT_WEIGHTED` without.
     weighted: u32,
-    /// The cluster a header named; none when configuration names it.
+    /// The cluster that a header or a plug-in named; none when configuration names it.
     named: Option<Arc<str>>,
 }
 
@@ -64,10 +64,14 @@ impl RouteMatch {
                     .flatten();
                 this.weighted = w.pick(head, hash.unwrap_or(random));
             }
-            if let Some(ClusterSpecifier::Header(name)) = this.specifier() {
-                let value = name.first(head).and_then(|v| std::str::from_utf8(v).ok());
-                this.named = Some(value.unwrap_or_default().into());
-            }
+            this.named = match this.specifier() {
+                Some(ClusterSpecifier::Header(name)) => {
+                    let value = name.first(head).and_then(|v| std::str::from_utf8(v).ok());
+                    Some(value.unwrap_or_default().into())
+                }
+                Some(ClusterSpecifier::Matcher(matcher)) => Some(matcher.find(head, info)),
+                _ => None,
+            };
         }
         this
     }
@@ -161,6 +165,10 @@ impl RouteMatch {
 
     /// Mutations of the response of all levels.
     pub fn finalize_response_headers(&self, head: &mut ResponseHead, request: Option<&RequestHead>, info: &StreamInfo) {
+        // The redirect of `require_tls` is no route of the configuration.
+        if self.route == REQUIRE_TLS {
+            return;
+        }
         if let Some(weighted) = self.weighted_cluster() {
             mutate_response(&weighted.response, head, request, info);
         }
@@ -238,8 +246,8 @@ impl RouteMatch {
     }
 
     /// How much of the path the route matched; filters may have changed the path since.
-    fn matched_len(&self, head: &RequestHead) -> usize {
-        self.matcher.path.matched_len(head).min(head.path().len())
+    fn matched_len(&self, head: &RequestHead) -> Option<usize> {
+        self.matcher.path.matched_len(head, self.matcher.case_sensitive)
     }
 }
 
@@ -248,7 +256,10 @@ impl Deref for RouteMatch {
 
     fn deref(&self) -> &Route {
         let vhost = self.virtual_host();
-        vhost.routes().get(self.route as usize).unwrap_or(&vhost.tls_redirect)
+        vhost
+            .routes()
+            .get(self.route as usize)
+            .unwrap_or(&self.table.tls_redirect)
     }
 }
 

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use xds_protos::envoy::config::route::v3::route_action::RequestMirrorPolicy as Proto;
 
-use super::{
-    HeaderMutations,
-    cluster::{host_value, lookup},
-};
+use super::{HeaderMutations, cluster::host_value};
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent},
     matching::HeaderLookup,
@@ -61,7 +58,7 @@ impl MirrorPolicy {
             cluster: cluster.into(),
             cluster_header: match cluster_header.as_str() {
                 "" => None,
-                name => Some(cx.field("cluster_header", |cx| lookup(name, cx))?),
+                name => Some(HeaderLookup::of(name)),
             },
             fraction,
             trace_sampled: trace_sampled.map(|b| b.value),

@@ -5,10 +5,12 @@
 
 mod action;
 mod cluster;
+mod cluster_plugin;
 mod cors;
 mod entry_stats;
 mod filter_config;
 mod hash_policy;
+mod index;
 mod matched;
 mod mirror;
 mod mutation;
@@ -24,10 +26,12 @@ mod route_entry;
 mod routes;
 mod scope;
 mod table;
+mod template;
 mod virtual_host;
 
 pub use action::{ConnectConfig, InternalRedirectPolicy, MaxStreamDuration, Priority, RouteAction, Timeouts};
 pub use cluster::{ClusterSpecifier, ClusterWeight, MetadataMatch, WeightedClusters};
+pub use cluster_plugin::ClusterMatcher;
 pub use cors::CorsPolicy;
 pub use entry_stats::{EntryStats, RequestStats};
 pub use filter_config::PerFilterConfigs;

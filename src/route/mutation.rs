@@ -44,7 +44,11 @@ impl HeaderMutations {
     ) -> ConfigResult<Self> {
         Ok(Self {
             add: cx.each(fields.0, add, Addition::build)?.into(),
-            remove: cx.each(fields.1, remove, |name, cx| removable(&name, cx))?.into(),
+            remove: cx
+                .each(fields.1, remove, |name, cx| removable(&name, cx))?
+                .into_iter()
+                .flatten()
+                .collect(),
         })
     }
 
@@ -56,7 +60,7 @@ impl HeaderMutations {
                 coverage!(cx, proto => HeaderMutation { supported { action } });
                 match action {
                     Some(header_mutation::Action::Append(a)) => add.push(Addition::build(a, cx)?),
-                    Some(header_mutation::Action::Remove(name)) => remove.push(removable(&name, cx)?),
+                    Some(header_mutation::Action::Remove(name)) => remove.extend(removable(&name, cx)?),
                     Some(header_mutation::Action::RemoveOnMatch(_)) => {
                         return Err(cx.error_at("remove_on_match", "not supported here"));
                     }
@@ -148,16 +152,14 @@ impl Addition {
             }
         }
         let (name, value) = cx.required("header", header, |proto, cx| {
-            coverage!(cx, proto => ProtoHeader { supported { key, value, raw_value } });
+            coverage!(cx, proto => ProtoHeader {
+                supported { key, value }
+                ignored { raw_value: "Envoy does not read it here either" }
+            });
             if key.starts_with(':') || key.eq_ignore_ascii_case("host") {
                 return Err(cx.error_at("key", ":-prefixed or host headers may not be modified"));
             }
             let name = header_name(&key, cx)?;
-            if !raw_value.is_empty() {
-                let raw = HeaderValue::from_bytes(&raw_value)
-                    .map_err(|_| cx.error_at("raw_value", "invalid header value"))?;
-                return Ok((name, Value::Literal(raw)));
-            }
             let format = cx.field("value", |cx| Format::parse_omit_empty(&modern(&value), cx))?;
             let literal = format.as_literal().map(HeaderValue::try_from);
             Ok((
@@ -190,11 +192,12 @@ impl Addition {
     }
 }
 
-pub(super) fn removable(name: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderName> {
+/// A header that may be removed; none for a name that no header can have.
+pub(super) fn removable(name: &str, cx: &BuildCx<'_>) -> ConfigResult<Option<HeaderName>> {
     if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
         return Err(cx.error(":-prefixed or host headers may not be removed"));
     }
-    header_name(name, cx)
+    Ok(HeaderName::try_from(name.to_ascii_lowercase()).ok())
 }
 
 /// A header's name in lower case.

@@ -25,7 +25,7 @@ pub struct HeaderMutationList(Box<[Mutation]>);
 #[derive(Debug, Clone)]
 enum Mutation {
     Append(Addition),
-    Remove(HeaderName),
+    Remove(Option<HeaderName>),
     RemoveOnMatch(StringMatcher),
 }
 
@@ -125,7 +125,9 @@ impl Mutation {
                 }
             }
             Self::Remove(name) => {
-                headers.remove(name);
+                if let Some(name) = name {
+                    headers.remove(name);
+                }
             }
             Self::RemoveOnMatch(matcher) => {
                 let matched: Vec<_> = headers

@@ -95,7 +95,12 @@ impl RedirectAction {
     }
 
     /// The `location`; `matched` is how much of the path the route matched.
-    pub(super) fn location(&self, head: &RequestHead, info: &StreamInfo, matched: usize) -> Option<HeaderValue> {
+    pub(super) fn location(
+        &self,
+        head: &RequestHead,
+        info: &StreamInfo,
+        matched: Option<usize>,
+    ) -> Option<HeaderValue> {
         let scheme = self.scheme.as_deref().unwrap_or(head.scheme.as_str());
         let host = match (&self.path, self.host.as_str()) {
             (RedirectPath::RequireTls, _) => head.host(),
@@ -113,7 +118,7 @@ impl RedirectAction {
     }
 
     /// The new path, and whether its query is the configuration's own.
-    fn path<'h>(&'h self, head: &'h RequestHead, info: &StreamInfo, matched: usize) -> (Cow<'h, str>, bool) {
+    fn path<'h>(&'h self, head: &'h RequestHead, info: &StreamInfo, matched: Option<usize>) -> (Cow<'h, str>, bool) {
         match &self.path {
             RedirectPath::Replace(path) if path.contains('?') => (path.into(), true),
             RedirectPath::Replace(path) => match head.query() {

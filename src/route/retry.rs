@@ -3,17 +3,14 @@
 use std::{ops::BitOr, time::Duration};
 
 use http::HeaderName;
-use xds_protos::{
-    envoy::config::{
-        core::v3::TypedExtensionConfig,
-        route::v3::{HedgePolicy as ProtoHedge, RetryPolicy as ProtoRetry, retry_policy as proto},
-    },
-    google::protobuf::Duration as ProtoDuration,
+use xds_protos::envoy::config::{
+    core::v3::TypedExtensionConfig,
+    route::v3::{HedgePolicy as ProtoHedge, RetryPolicy as ProtoRetry, retry_policy as proto},
 };
 
 use super::plugins::{self, HostPredicate, PreviousPriorities};
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult, duration, plain},
+    config::{AnyExt, BuildCx, ConfigResult, duration, plain, positive},
     http::{RequestHead, ResponseHead},
     matching::HeaderMatcher,
 };
@@ -205,8 +202,12 @@ impl RetryPolicy {
         Ok(Self {
             retry_on: RetryOn::parse_http(&retry_on).0 | RetryOn::parse_grpc(&retry_on).0,
             num_retries: num_retries.map_or(1, |n| n.value),
-            per_try_timeout: non_zero(per_try_timeout),
-            per_try_idle_timeout: non_zero(per_try_idle_timeout),
+            per_try_timeout: cx
+                .opt("per_try_timeout", per_try_timeout, positive)?
+                .filter(|d| !d.is_zero()),
+            per_try_idle_timeout: cx
+                .opt("per_try_idle_timeout", per_try_idle_timeout, positive)?
+                .filter(|d| !d.is_zero()),
             host_selection_attempts: u32::try_from(host_selection_retry_max_attempts).unwrap_or(0).max(1),
             retriable_status_codes: retriable_status_codes
                 .into_iter()
@@ -242,10 +243,6 @@ impl RetryPolicy {
 
 const RESET_MAX_INTERVAL: Duration = Duration::from_secs(300);
 const SHORTEST: Duration = Duration::from_millis(1);
-
-fn non_zero(d: Option<ProtoDuration>) -> Option<Duration> {
-    d.as_ref().map(duration).filter(|d| !d.is_zero())
-}
 
 fn build_back_off(
     proto: proto::RetryBackOff,

@@ -3,10 +3,7 @@
 use http::{HeaderName, HeaderValue};
 use xds_protos::envoy::config::route::v3::route_action::HostRewriteSpecifier;
 
-use super::{
-    cluster::{host_value, lookup},
-    path_template::TemplateRewrite,
-};
+use super::{cluster::host_value, path_template::TemplateRewrite};
 use crate::{
     config::{BuildCx, ConfigResult},
     formatter::{Format, FormatCx},
@@ -35,7 +32,7 @@ pub(super) enum PathRewrite {
 
 impl PathRewrite {
     /// The path after the rewrite; none when there is nothing to rewrite or what comes out is no path.
-    pub(super) fn apply(&self, head: &RequestHead, info: &StreamInfo, matched: usize) -> Option<Path> {
+    pub(super) fn apply(&self, head: &RequestHead, info: &StreamInfo, matched: Option<usize>) -> Option<Path> {
         let path = head.path();
         let just_path = head.path_only();
         let query = path.get(just_path.len()..).unwrap_or_default().as_bytes();
@@ -46,13 +43,16 @@ impl PathRewrite {
                 return template.apply(just_path, path.get(just_path.len()..).unwrap_or_default());
             }
             Self::Prefix(prefix) => {
-                let rest = path.as_bytes().get(matched..).unwrap_or_default();
+                let rest = path.as_bytes().get(matched?..).unwrap_or_default();
                 new = Vec::with_capacity(prefix.len() + rest.len());
                 new.extend_from_slice(prefix.as_bytes());
                 new.extend_from_slice(rest);
             }
             Self::Regex(regex) => {
                 new = regex.replace_all(just_path.as_bytes()).into_owned();
+                if new.is_empty() {
+                    return None;
+                }
                 new.extend_from_slice(query);
             }
             Self::Format(format) => {
@@ -64,17 +64,8 @@ impl PathRewrite {
                 new.extend_from_slice(query);
             }
         }
-        path_of(new)
+        Path::new(new)
     }
-}
-
-/// A path of these bytes; none when they cannot be one. Envoy would send a path without its first slash, which no
-/// server takes, so the slash is added.
-pub(super) fn path_of(mut bytes: Vec<u8>) -> Option<Path> {
-    if bytes.first() != Some(&b'/') {
-        bytes.insert(0, b'/');
-    }
-    Path::new(bytes)
 }
 
 fn request_cx<'a>(head: &'a RequestHead, info: &'a StreamInfo) -> FormatCx<'a> {
@@ -103,16 +94,23 @@ impl HostRewrite {
             Some(HostRewriteSpecifier::HostRewriteLiteral(h)) if !h.is_empty() => {
                 (Self::Literal(host_value(&h, "host_rewrite_literal", cx)?), false)
             }
-            Some(HostRewriteSpecifier::HostRewriteHeader(h)) if !h.is_empty() => (
-                Self::Header(cx.field("host_rewrite_header", |cx| lookup(&h, cx))?),
-                false,
-            ),
+            Some(HostRewriteSpecifier::HostRewriteHeader(h)) if !h.is_empty() => {
+                (Self::Header(HeaderLookup::of(&h)), false)
+            }
             Some(HostRewriteSpecifier::HostRewritePathRegex(r)) => {
                 let regex = cx.field("host_rewrite_path_regex", |cx| RegexSubstitution::build(r, cx))?;
                 (Self::PathRegex(regex), false)
             }
             Some(HostRewriteSpecifier::HostRewrite(f)) if !f.is_empty() => (
-                Self::Format(cx.field("host_rewrite", |cx| Format::parse_omit_empty(&f, cx))?),
+                Self::Format(cx.field("host_rewrite", |cx| {
+                    let format = Format::parse(&f, cx);
+                    format.map_err(|e| {
+                        cx.error(format!(
+                            "Failed to create host rewrite formatter: INVALID_ARGUMENT: {}",
+                            e.reason()
+                        ))
+                    })
+                })?),
                 false,
             ),
             Some(HostRewriteSpecifier::AutoHostRewrite(b)) => (Self::None, b.value),
@@ -160,16 +158,14 @@ pub(super) fn set_host(head: &mut RequestHead, host: HeaderValue, append_forward
 }
 
 fn append_forwarded_host(head: &mut RequestHead, old: &HeaderValue) {
-    let value = match head.headers.get(FORWARDED_HOST) {
+    let list = HeaderLookup::Header(FORWARDED_HOST).get(head);
+    let value = match list.as_deref() {
         None => old.clone(),
-        Some(list) if list.as_bytes().rsplit(|b| *b == b',').find(|h| !h.is_empty()) == Some(old.as_bytes()) => return,
-        Some(list) => {
-            let joined = [list.as_bytes(), b",", old.as_bytes()].concat();
-            match HeaderValue::from_bytes(&joined) {
-                Ok(joined) => joined,
-                Err(_) => return,
-            }
-        }
+        Some(list) if list.rsplit(|b| *b == b',').find(|h| !h.is_empty()) == Some(old.as_bytes()) => return,
+        Some(list) => match HeaderValue::from_bytes(&[list, b",", old.as_bytes()].concat()) {
+            Ok(joined) => joined,
+            Err(_) => return,
+        },
     };
     head.headers.insert(FORWARDED_HOST, value);
 }

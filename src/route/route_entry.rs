@@ -17,7 +17,10 @@ use xds_protos::envoy::{
 };
 
 use super::{
-    EntryStats, HeaderMutations, PerFilterConfigs, RedirectAction, RouteAction, action::Inherited, path::PathMatch,
+    ClusterSpecifier, EntryStats, HeaderMutations, PerFilterConfigs, RedirectAction, RouteAction,
+    action::Inherited,
+    cluster_plugin::Plugins,
+    path::{PathMatch, PathView},
     path_template::PathTemplate,
 };
 use crate::{
@@ -60,14 +63,13 @@ pub struct Route {
 /// What a route does.
 #[derive(Debug)]
 pub enum Action {
-    /// Forwards to a cluster.
+    /// Forwards to a cluster; `NonForwardingAction` and `FilterAction` to one without a name, which is not found: a
+    /// filter has to answer.
     Forward(Box<RouteAction>),
     /// Redirects; [`RouteMatch::redirect_location`](super::RouteMatch::redirect_location) has the target.
     Redirect(Box<RedirectAction>),
     /// Answers.
     DirectResponse(Box<DirectResponse>),
-    /// Matches, and leaves the answer to a filter (`NonForwardingAction`, `FilterAction`).
-    NonForwarding,
 }
 
 /// `DirectResponseAction`
@@ -112,6 +114,8 @@ pub struct RouteTracing {
 pub struct Matcher {
     pub(super) path: PathMatch,
     pub(super) case_sensitive: bool,
+    /// The route's cluster specifier is one that is not known, and need not be.
+    never: bool,
     fraction: Option<RuntimeFractionalPercent>,
     grpc: bool,
     headers: Box<[HeaderMatcher]>,
@@ -125,6 +129,7 @@ pub struct Matcher {
 /// Limits and inheritance a route is built with.
 pub(super) struct RouteCx<'a> {
     pub(super) inherited: &'a Inherited,
+    pub(super) plugins: &'a Plugins,
     pub(super) virtual_host: &'a str,
     pub(super) max_body: usize,
 }
@@ -164,23 +169,28 @@ impl Route {
             }
             rejected { route_specifiers: "no route specifier extension is built in" }
         });
-        let matcher = match r#match {
+        let mut matcher = match r#match {
             Some(m) => cx.field("match", |cx| Matcher::build(m, cx))?,
             None => return Err(cx.error_at("match", "value is required")),
         };
         let action = match action {
-            Some(route::Action::Route(a)) => Action::Forward(Box::new(cx.field("route", |cx| {
-                RouteAction::build(a, &name, &matcher.path, with.inherited, cx)
-            })?)),
+            Some(route::Action::Route(a)) => Action::Forward(Box::new(
+                cx.field("route", |cx| RouteAction::build(a, &name, &matcher.path, with, cx))?,
+            )),
             Some(route::Action::Redirect(a)) => {
                 Action::Redirect(Box::new(cx.field("redirect", |cx| RedirectAction::build(a, cx))?))
             }
             Some(route::Action::DirectResponse(a)) => Action::DirectResponse(Box::new(
                 cx.field("direct_response", |cx| DirectResponse::build(a, with.max_body, cx))?,
             )),
-            Some(route::Action::NonForwardingAction(_) | route::Action::FilterAction(_)) => Action::NonForwarding,
+            Some(route::Action::NonForwardingAction(_) | route::Action::FilterAction(_)) => {
+                Action::Forward(Box::new(RouteAction::non_forwarding(with, cx)?))
+            }
             None => return Err(cx.error_at("action", "value is required")),
         };
+        if let Action::Forward(forward) = &action {
+            matcher.never = matches!(forward.cluster, ClusterSpecifier::Never);
+        }
         let request_fields = ("request_headers_to_add", "request_headers_to_remove");
         let response_fields = ("response_headers_to_add", "response_headers_to_remove");
         Ok(Self {
@@ -213,6 +223,7 @@ impl Matcher {
         Self {
             path: PathMatch::Prefix(String::new()),
             case_sensitive: true,
+            never: false,
             fraction: None,
             grpc: false,
             headers: Box::default(),
@@ -248,6 +259,7 @@ impl Matcher {
         Ok(Self {
             path,
             case_sensitive: case_sensitive.is_none_or(|b| b.value),
+            never: false,
             fraction: cx.opt("runtime_fraction", runtime_fraction, RuntimeFractionalPercent::build)?,
             grpc: grpc.is_some(),
             headers: cx.each("headers", headers, HeaderMatcher::build)?.into(),
@@ -268,7 +280,12 @@ impl Matcher {
 
     /// Whether a request matches. The path comes first because it decides most often.
     pub fn matches(&self, head: &RequestHead, info: &StreamInfo, random: u64, ignore_parameters: bool) -> bool {
-        self.path.matches(head, self.case_sensitive, ignore_parameters) && self.matches_rest(head, info, random)
+        self.matches_path(&PathView::new(head, ignore_parameters), head, info, random)
+    }
+
+    /// The same for a path that was looked at already.
+    pub(super) fn matches_path(&self, path: &PathView<'_>, head: &RequestHead, info: &StreamInfo, random: u64) -> bool {
+        !self.never && self.path.matches(path, head, self.case_sensitive) && self.matches_rest(head, info, random)
     }
 
     fn matches_rest(&self, head: &RequestHead, info: &StreamInfo, random: u64) -> bool {

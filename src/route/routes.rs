@@ -1,8 +1,7 @@
 //! The routes of one virtual host: first match wins, found without looking at every route.
 
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
-use smallvec::SmallVec;
 use xds_protos::{
     envoy::config::route::v3::{Route as RouteProto, RouteList},
     google::protobuf::Any,
@@ -10,7 +9,7 @@ use xds_protos::{
     xds::r#type::matcher::v3::Matcher as MatcherProto,
 };
 
-use super::{Route, path::PathMatch, route_entry::RouteCx};
+use super::{Route, index::Index, path::PathView, route_entry::RouteCx};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
     http::{RequestHead, StreamInfo},
@@ -20,7 +19,7 @@ use crate::{
 /// Below this many routes a plain loop is faster than an index.
 const INDEX_FROM: usize = 16;
 
-/// Routes in order, with an index over those that match by a case-sensitive path or prefix.
+/// Routes in order, with an index over what they match.
 #[derive(Debug)]
 pub(super) struct Routes {
     routes: Vec<Route>,
@@ -29,21 +28,12 @@ pub(super) struct Routes {
     tree: Option<Matcher<Range<u32>>>,
 }
 
-type ByText = HashMap<Box<str>, Vec<u32>>;
-
-/// Which routes may match a path, by what they begin with. Every list is in route order.
-#[derive(Debug, Default)]
-struct Index {
-    exact: ByText,
-    /// Prefixes by length.
-    prefixes: Vec<(usize, ByText)>,
-    /// What can only be found by trying.
-    others: Vec<u32>,
-}
-
 impl Routes {
     pub(super) fn new(routes: Vec<Route>) -> Self {
-        let index = (routes.len() >= INDEX_FROM).then(|| Index::new(&routes));
+        let index = (routes.len() >= INDEX_FROM).then(|| {
+            let matches = routes.iter().map(|r| (&r.matcher.path, r.matcher.case_sensitive));
+            Index::new(matches)
+        });
         Self {
             routes,
             index,
@@ -77,9 +67,10 @@ impl Routes {
         random: u64,
         ignore_parameters: bool,
     ) -> Option<u32> {
+        let path = PathView::new(head, ignore_parameters);
         let matches = |i: u32| {
             let route = self.routes.get(i as usize);
-            route.is_some_and(|r| r.matcher.matches(head, info, random, ignore_parameters))
+            route.is_some_and(|r| r.matcher.matches_path(&path, head, info, random))
         };
         if let Some(tree) = &self.tree {
             let mut chosen = tree.find(&MatchCx::request(info, head))?.clone();
@@ -87,10 +78,7 @@ impl Routes {
         }
         match &self.index {
             None => (0..self.routes.len() as u32).find(|i| matches(*i)),
-            Some(index) => index
-                .candidates(head, ignore_parameters)
-                .into_iter()
-                .find(|i| matches(*i)),
+            Some(index) => index.find(path.for_match(), matches),
         }
     }
 }
@@ -130,56 +118,5 @@ impl MatchTarget for Target<'_> {
         let built = cx.each("routes", routes, |r, cx| Route::build(r, self.with, cx))?;
         self.routes.extend(built);
         Ok(first..self.routes.len() as u32)
-    }
-}
-
-impl Index {
-    fn new(routes: &[Route]) -> Self {
-        let mut index = Self::default();
-        for (i, route) in routes.iter().enumerate() {
-            let i = i as u32;
-            let matcher = &route.matcher;
-            let list = match &matcher.path {
-                _ if !matcher.case_sensitive => &mut index.others,
-                PathMatch::Exact(path) => index.exact.entry(path.as_str().into()).or_default(),
-                PathMatch::Prefix(path) | PathMatch::Separated(path) => {
-                    let at = match index.prefixes.binary_search_by_key(&path.len(), |(len, _)| *len) {
-                        Ok(at) => at,
-                        Err(at) => {
-                            index.prefixes.insert(at, (path.len(), HashMap::new()));
-                            at
-                        }
-                    };
-                    index.prefixes[at].1.entry(path.as_str().into()).or_default()
-                }
-                PathMatch::Regex(_) | PathMatch::Template(_) | PathMatch::Connect => &mut index.others,
-            };
-            list.push(i);
-        }
-        index
-    }
-
-    /// All routes that may match, in order.
-    fn candidates(&self, head: &RequestHead, ignore_parameters: bool) -> SmallVec<[u32; 32]> {
-        let mut path = head.path_only();
-        if ignore_parameters {
-            path = path.split(';').next().unwrap_or(path);
-        }
-        let mut found: SmallVec<[u32; 32]> = SmallVec::from_slice(&self.others);
-        if head.path.is_some() {
-            found.extend_from_slice(self.exact.get(path).map_or(&[], Vec::as_slice));
-            for (len, prefixes) in &self.prefixes {
-                let Some(start) = path.get(..*len) else {
-                    // Longer than the path; a length inside a character matches no prefix either.
-                    if *len > path.len() {
-                        break;
-                    }
-                    continue;
-                };
-                found.extend_from_slice(prefixes.get(start).map_or(&[], Vec::as_slice));
-            }
-        }
-        found.sort_unstable();
-        found
     }
 }

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use xds_protos::envoy::config::{
-    core::v3::{ConfigSource, Metadata},
+    core::v3::{ConfigSource, Metadata, api_config_source::ApiType, config_source::ConfigSourceSpecifier},
     route::v3::{RouteConfiguration, Vhds},
 };
 
 use super::{
-    HeaderMutations, MirrorPolicy, PerFilterConfigs, RouteMatch, VirtualHost,
-    cluster::lookup,
-    mutation::header_name,
+    HeaderMutations, MirrorPolicy, PerFilterConfigs, Route, RouteMatch, VirtualHost, cluster_plugin,
     virtual_host::{Domains, without_port},
 };
 use crate::{
@@ -58,6 +56,8 @@ pub struct RouteTable {
     pub(super) request: HeaderMutations,
     pub(super) response: HeaderMutations,
     pub(super) filters: PerFilterConfigs,
+    /// The route of requests that `require_tls` sends to https.
+    pub(super) tls_redirect: Route,
     domains: Domains,
     vhost_header: Option<HeaderLookup>,
     ignore_port: bool,
@@ -70,16 +70,19 @@ const MAX_DIRECT_RESPONSE_BODY: u32 = 4096;
 impl RouteTable {
     /// Builds the table of a resource from a control plane. Errors are in Envoy's words where Envoy has some.
     pub fn build(proto: RouteConfiguration, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<Self>> {
-        Self::build_with(proto, None, cx)
+        let server = cx.server;
+        Self::build_with(proto, false, &|name| server.clusters.contains(name), cx)
     }
 
-    /// Builds the table; `has_cluster` is what `validate_clusters` asks, given where it defaults to true (an
-    /// inline `route_config`).
+    /// Builds the table. `validate_clusters` is the default of the field of this name: true for an inline
+    /// `route_config`. `has_cluster` is what is asked then.
     pub fn build_with(
         proto: RouteConfiguration,
-        has_cluster: Option<&dyn Fn(&str) -> bool>,
+        validate_clusters: bool,
+        has_cluster: &dyn Fn(&str) -> bool,
         cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Arc<Self>> {
+        let validate = proto.validate_clusters.map_or(validate_clusters, |v| v.value);
         coverage!(cx, proto => RouteConfiguration {
             supported {
                 name, virtual_hosts, vhds, internal_only_headers, response_headers_to_add, response_headers_to_remove,
@@ -90,21 +93,11 @@ impl RouteTable {
             }
             rejected { route_specifiers: "no route specifier extension is built in" }
         });
-        if let Some(plugin) = cluster_specifier_plugins.into_iter().find(|p| !p.is_optional) {
-            let extension = plugin.extension.unwrap_or_default();
-            return Err(cx.error_at(
-                "cluster_specifier_plugins",
-                format!(
-                    "Didn't find a registered implementation for '{}' with type URL: '{}'",
-                    extension.name,
-                    extension.typed_config.map(|a| a.type_url).unwrap_or_default()
-                ),
-            ));
-        }
         let max_body = max_direct_response_body_size_bytes.map_or(MAX_DIRECT_RESPONSE_BODY, |v| v.value) as usize;
         let mirrors: Arc<[MirrorPolicy]> = cx
             .each("request_mirror_policies", request_mirror_policies, MirrorPolicy::build)?
             .into();
+        let plugins = cluster_plugin::build_named(cluster_specifier_plugins, cx)?;
         let mut domains = Domains::default();
         let mut vhosts = Vec::with_capacity(virtual_hosts.len());
         for (i, proto) in virtual_hosts.into_iter().enumerate() {
@@ -113,37 +106,52 @@ impl RouteTable {
                     let added = domains.add(domain, i as u32, &name);
                     cx.item("domains", d, |cx| added.map_err(|e| cx.error(e)))?;
                 }
-                VirtualHost::build(proto, &mirrors, max_body, cx)
+                VirtualHost::build(proto, &mirrors, &plugins, max_body, cx)
             })?);
         }
         let request_fields = ("request_headers_to_add", "request_headers_to_remove");
         let response_fields = ("response_headers_to_add", "response_headers_to_remove");
         let table = Self {
             name: name.into(),
-            internal_only_headers: cx.each("internal_only_headers", internal_only_headers, |n, cx| {
-                header_name(&n, cx)
-            })?,
+            // A name that no header can have does not matter.
+            internal_only_headers: internal_only_headers
+                .iter()
+                .filter_map(|name| HeaderName::try_from(name.to_ascii_lowercase()).ok())
+                .collect(),
             most_specific_header_mutations_wins,
             metadata: metadata.map(Arc::new),
             vhds: cx.opt("vhds", vhds, |proto, cx| {
                 coverage!(cx, proto => Vhds { supported { config_source } });
-                config_source.ok_or_else(|| cx.error_at("config_source", "value is required"))
+                let source = config_source.ok_or_else(|| cx.error_at("config_source", "value is required"))?;
+                let delta = match &source.config_source_specifier {
+                    Some(ConfigSourceSpecifier::Ads(_)) => true,
+                    Some(ConfigSourceSpecifier::ApiConfigSource(api)) => api.api_type() == ApiType::DeltaGrpc,
+                    _ => false,
+                };
+                if delta {
+                    Ok(source)
+                } else {
+                    Err(cx.error(
+                        "vhds: only 'DELTA_GRPC' or 'ADS' (which uses Delta xDS) is supported as a config source.",
+                    ))
+                }
             })?,
             vhosts,
             request: HeaderMutations::build(request_fields, request_headers_to_add, request_headers_to_remove, cx)?,
             response: HeaderMutations::build(response_fields, response_headers_to_add, response_headers_to_remove, cx)?,
             filters: PerFilterConfigs::build(typed_per_filter_config, cx)?,
+            tls_redirect: Route::require_tls(),
             domains,
             vhost_header: match vhost_header.as_str() {
                 "" => None,
-                header => Some(cx.field("vhost_header", |cx| lookup(header, cx))?),
+                header => Some(HeaderLookup::of(header)),
             },
             ignore_port: ignore_port_in_host_matching,
             ignore_path_parameters: ignore_path_parameters_in_path_matching,
         };
-        if let Some(has_cluster) = has_cluster
-            && validate_clusters.is_none_or(|b| b.value)
-        {
+        // Read above.
+        let _ = validate_clusters;
+        if validate {
             table.check_clusters(has_cluster).map_err(|e| cx.error(e))?;
         }
         Ok(Arc::new(table))
@@ -152,9 +160,10 @@ impl RouteTable {
     /// `validate_clusters`: every cluster named in a route must be known.
     fn check_clusters(&self, has_cluster: &dyn Fn(&str) -> bool) -> Result<(), String> {
         for action in self.vhosts.iter().flat_map(|v| v.routes()).filter_map(|r| r.forward()) {
-            for name in action.cluster.names() {
+            for (name, weighted) in action.cluster.names() {
                 if !has_cluster(name) {
-                    return Err(format!("route: unknown cluster '{name}'"));
+                    let kind = if weighted { "weighted cluster" } else { "cluster" };
+                    return Err(format!("route: unknown {kind} '{name}'"));
                 }
             }
             for mirror in action.mirrors.iter().filter(|m| !m.cluster.is_empty()) {
@@ -171,6 +180,14 @@ impl RouteTable {
         let Some((at, vhost)) = self.find_virtual_host(head) else {
             return RouteOutcome::NoVirtualHost;
         };
+        // As Envoy: a request that cannot say what the client spoke has no route.
+        if head
+            .headers
+            .get("x-forwarded-proto")
+            .is_some_and(|proto| proto.is_empty())
+        {
+            return RouteOutcome::NoRoute;
+        }
         if vhost.redirects_to_tls(head) {
             return RouteOutcome::Match(RouteMatch::require_tls(self.clone(), at));
         }
@@ -182,14 +199,11 @@ impl RouteTable {
 
     fn find_virtual_host(&self, head: &RequestHead) -> Option<(u32, &VirtualHost)> {
         let mut host = match &self.vhost_header {
-            None => head.host(),
-            Some(header) => header
-                .first(head)
-                .and_then(|v| std::str::from_utf8(v).ok())
-                .unwrap_or_default(),
+            None => head.authority.as_ref().map(|_| head.host()),
+            Some(header) => header.first(head).map(|v| std::str::from_utf8(v).unwrap_or_default()),
         };
         if self.ignore_port {
-            host = without_port(host);
+            host = host.map(without_port);
         }
         let at = self.domains.find(host)?;
         Some((at, self.vhosts.get(at as usize)?))

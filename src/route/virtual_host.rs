@@ -10,6 +10,7 @@ use xds_protos::envoy::config::{
 use super::{
     CorsPolicy, EntryStats, HeaderMutations, MirrorPolicy, PerFilterConfigs, RetryPolicy, Route,
     action::Inherited,
+    cluster_plugin::Plugins,
     rate_limit::RateLimitPolicy,
     retry,
     route_entry::{RouteCx, buffer_limit},
@@ -49,8 +50,6 @@ pub struct VirtualHost {
     /// Per-filter configuration on this level.
     pub filters: PerFilterConfigs,
     pub(super) routes: Routes,
-    /// The route of requests that `require_tls` sends to https.
-    pub(super) tls_redirect: Route,
     require_tls: RequireTls,
 }
 
@@ -73,6 +72,7 @@ impl VirtualHost {
     pub(super) fn build(
         proto: Proto,
         table_mirrors: &Arc<[MirrorPolicy]>,
+        plugins: &Plugins,
         max_body: usize,
         cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Self> {
@@ -89,8 +89,10 @@ impl VirtualHost {
                 retry_policy, hedge_policy, include_is_timeout_retry_header, per_request_buffer_limit_bytes,
                 request_body_buffer_limit, request_mirror_policies, metadata, cors, matcher,
             }
+            ignored {
+                retry_policy_typed_config: "Envoy does not read it either",
+            }
             rejected {
-                retry_policy_typed_config: "Envoy does not implement it either",
                 route_specifiers: "no route specifier extension is built in",
             }
         });
@@ -112,6 +114,7 @@ impl VirtualHost {
         };
         let with = RouteCx {
             inherited: &inherited,
+            plugins,
             virtual_host: &name,
             max_body,
         };
@@ -123,7 +126,7 @@ impl VirtualHost {
             include_attempt_count_in_response,
             include_is_timeout_retry_header,
             metadata: metadata.map(Arc::new),
-            cors: cx.opt("cors", cors, CorsPolicy::build)?.map(Arc::new),
+            cors: cx.opt("cors", cors, CorsPolicy::build_deprecated)?.map(Arc::new),
             rate_limits: RateLimitPolicy::build(rate_limits, cx)?,
             other_virtual_cluster: (!virtual_clusters.is_empty())
                 .then(|| EntryStats::new(&name, "vcluster", "other", cx)),
@@ -140,7 +143,6 @@ impl VirtualHost {
                 }
                 Some(matcher) => cx.field("matcher", |cx| Routes::of_tree(matcher, &with, cx))?,
             },
-            tls_redirect: Route::require_tls(),
             require_tls: require_tls_of,
         })
     }
@@ -224,11 +226,12 @@ impl Domains {
         self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty()
     }
 
-    /// The virtual host of this host.
-    pub(super) fn find(&self, host: &str) -> Option<u32> {
-        if self.only_any() || host.is_empty() {
-            return if self.only_any() { self.any } else { None };
+    /// The virtual host of this host; a request that names none is only in one for `*`, and only if that is all.
+    pub(super) fn find(&self, host: Option<&str>) -> Option<u32> {
+        if self.only_any() {
+            return self.any;
         }
+        let host = host?;
         let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
             Cow::Owned(host.to_ascii_lowercase())
         } else {

@@ -88,12 +88,6 @@ pub async fn run(
             stats.rq_direct_response.inc();
             Err(Box::new(direct_response(&route, direct, head, cx)))
         }
-        Action::NonForwarding => {
-            stats.no_route.inc();
-            Err(Box::new(
-                LocalReply::new(StatusCode::NOT_FOUND, "", "route_not_found").flag(Flag::NoRouteFound),
-            ))
-        }
         Action::Forward(action) => forward::forward(config, cx, head, body, upgrade, &route, action).await,
     }
 }

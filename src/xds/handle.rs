@@ -19,7 +19,7 @@ use super::{
     handler::ResourceHandler,
     inventory::Inventory,
     mux,
-    resources::{ecds::ExtensionConfigs, rds::RouteConfigs},
+    resources::{ecds::ExtensionConfigs, rds::RouteConfigs, srds::Scopes},
     single::{Change, Single},
     source::{self, GrpcSource, Source},
     transport::{
@@ -49,6 +49,8 @@ pub enum Names {
 pub struct Handle {
     /// The route configurations that listeners share, by name and source.
     pub routes: RouteConfigs,
+    /// The scopes of connection managers with `scoped_routes`, for `/config_dump`.
+    pub scopes: Scopes,
     /// The filters whose configuration is discovered.
     pub extensions: ExtensionConfigs,
     /// Versions, times and refusals of all resources, for `/config_dump`.

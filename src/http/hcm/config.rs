@@ -452,7 +452,7 @@ fn routes(specifier: Option<RouteSpecifier>, stat_prefix: &str, cx: &mut BuildCx
             let server = cx.server;
             let has_cluster = |name: &str| server.clusters.contains(name);
             cx.field("route_config", |cx| {
-                let table = RouteTable::build_with(config.clone(), Some(&has_cluster), cx)?;
+                let table = RouteTable::build_with(config.clone(), true, &has_cluster, cx)?;
                 server.xds.routes.add_inline(&config, &table);
                 Ok(Routes::Inline(table))
             })

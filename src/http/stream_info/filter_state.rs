@@ -1,6 +1,6 @@
 //! Filter state: named objects that filters leave for one another (`envoy.type` FilterState).
 
-use std::{any::Any, borrow::Cow, fmt, rc::Rc, sync::Arc};
+use std::{any::Any, borrow::Cow, fmt, net::IpAddr, rc::Rc, sync::Arc};
 
 /// Whether an object goes along to the upstream connection, and how far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +28,10 @@ pub trait FilterStateObject: fmt::Debug {
     }
     /// The hash that makes it part of an upstream pool's key; none for objects that are not hashable.
     fn hash(&self) -> Option<u64> {
+        None
+    }
+    /// The address, of an object that is one; a text that reads like one is none.
+    fn ip(&self) -> Option<IpAddr> {
         None
     }
     /// For the filter that knows the object's type.

@@ -5,6 +5,7 @@ use twox_hash::XxHash64;
 use xds_protos::{
     envoy::extensions::matching::input_matchers::{
         consistent_hashing::v3::ConsistentHashing, ip::v3::Ip, metadata::v3::Metadata,
+        runtime_fraction::v3::RuntimeFraction,
     },
     google::api::expr::v1alpha1,
     xds::{
@@ -24,6 +25,7 @@ use crate::{
         cel::{CelExpression, CelOptions},
     },
     net::cidr_range,
+    runtime::RuntimeFractionalPercent,
 };
 
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(super) enum CustomMatch {
     Metadata { value: ValueMatcher, invert: bool },
     /// `envoy.matching.matchers.cel_matcher`
     Cel(Box<CelExpression>),
+    /// `envoy.matching.matchers.runtime_fraction`: a share of the values.
+    Fraction { share: RuntimeFractionalPercent, seed: u64 },
     /// `envoy.matching.matchers.consistent_hashing`
     Hash { threshold: u64, modulo: u64, seed: u64 },
 }
@@ -68,6 +72,14 @@ impl CustomMatch {
                     seed,
                 })
             }
+            "envoy.extensions.matching.input_matchers.runtime_fraction.v3.RuntimeFraction" => {
+                let proto = unpack::<RuntimeFraction>(&any, cx)?;
+                coverage!(cx, proto => RuntimeFraction { supported { runtime_fraction, seed } });
+                Ok(Self::Fraction {
+                    share: cx.required("runtime_fraction", runtime_fraction, RuntimeFractionalPercent::build)?,
+                    seed,
+                })
+            }
             "xds.type.matcher.v3.CelMatcher" => {
                 let proto = unpack::<CelMatcher>(&any, cx)?;
                 coverage!(cx, proto => CelMatcher {
@@ -89,6 +101,9 @@ impl CustomMatch {
                 _ => false,
             },
             Self::Cel(expr) => *data == Data::Attributes && expr.matches(cx),
+            Self::Fraction { share, seed } => data
+                .text()
+                .is_some_and(|text| share.hit(XxHash64::oneshot(*seed, &text))),
             Self::Hash {
                 threshold,
                 modulo,

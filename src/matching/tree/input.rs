@@ -115,12 +115,12 @@ impl DataInput {
             "envoy.type.matcher.v3.HttpRequestHeaderMatchInput" => {
                 let proto = unpack::<HttpRequestHeaderMatchInput>(&any, cx)?;
                 coverage!(cx, proto => HttpRequestHeaderMatchInput { supported { header_name } });
-                Self::RequestHeader(header(&header_name, cx)?)
+                Self::RequestHeader(HeaderLookup::of(&header_name))
             }
             "envoy.type.matcher.v3.HttpResponseHeaderMatchInput" => {
                 let proto = unpack::<HttpResponseHeaderMatchInput>(&any, cx)?;
                 coverage!(cx, proto => HttpResponseHeaderMatchInput { supported { header_name } });
-                Self::ResponseHeader(header(&header_name, cx)?)
+                Self::ResponseHeader(HeaderLookup::of(&header_name))
             }
             "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput" => {
                 let proto = unpack::<HttpRequestQueryParamMatchInput>(&any, cx)?;
@@ -222,10 +222,6 @@ impl DataInput {
             Self::Attributes => Data::Attributes,
         }
     }
-}
-
-fn header(name: &str, cx: &BuildCx<'_>) -> ConfigResult<HeaderLookup> {
-    HeaderLookup::parse(name).ok_or_else(|| cx.error_at("header_name", format!("invalid header name '{name}'")))
 }
 
 fn remote<'a>(cx: &MatchCx<'a>) -> &'a Address {

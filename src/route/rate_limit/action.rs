@@ -16,12 +16,11 @@ use xds_protos::{
     google::protobuf::{Struct, Value, value::Kind},
 };
 
-use super::DescriptorCx;
+use super::{DescriptorCx, expression::Expression};
 use crate::{
     config::{BuildCx, ConfigResult},
     http::StreamInfo,
     matching::{AddressMatcher, HeaderLookup, HeaderMatcher, QueryParameterMatcher, query_parameter},
-    route::cluster::lookup,
 };
 
 #[derive(Debug, Clone)]
@@ -77,6 +76,7 @@ pub(super) enum Action {
         source: MetadataSource,
         skip: bool,
     },
+    Extension(Expression),
 }
 
 /// What one action does to its descriptor.
@@ -139,7 +139,7 @@ impl Action {
             Some(ActionSpecifier::RequestHeaders(a)) => cx.field("request_headers", |cx| {
                 coverage!(cx, a => action::RequestHeaders { supported { header_name, descriptor_key, skip_if_absent } });
                 Ok(Self::RequestHeader {
-                    header: cx.field("header_name", |cx| lookup(&header_name, cx))?,
+                    header: HeaderLookup::of(&header_name),
                     key: descriptor_key,
                     skip: skip_if_absent,
                 })
@@ -232,9 +232,7 @@ impl Action {
                     skip: skip_if_absent,
                 })
             })?,
-            Some(ActionSpecifier::Extension(e)) => {
-                return Err(cx.error_at("extension", format!("Rate limit descriptor extension not found: {}", e.name)));
-            }
+            Some(ActionSpecifier::Extension(e)) => Self::Extension(cx.field("extension", |cx| Expression::build(e, cx))?),
             None => return Err(cx.error_at("action_specifier", "value is required")),
         })
     }
@@ -263,6 +261,11 @@ impl Action {
             Self::Query { parameter, key, skip } => match cx.head.query().and_then(|q| query_parameter(q, parameter)) {
                 Some(value) => Entry::Add(key.clone(), value.to_owned()),
                 None => absent(*skip),
+            },
+            Self::Extension(expression) => match expression.value(cx) {
+                Some(Some(value)) => Entry::Add(expression.key.clone(), value),
+                Some(None) => Entry::Skip,
+                None => Entry::Stop,
             },
             Self::RemoteAddress => match remote {
                 Some(ip) => Entry::Add("remote_address".into(), ip.to_string()),

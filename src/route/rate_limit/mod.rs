@@ -1,6 +1,7 @@
 //! `RateLimit`: the descriptors of a request, for the two rate limit filters.
 
 mod action;
+mod expression;
 
 use xds_protos::{
     envoy::{

@@ -125,11 +125,7 @@ fn unknown_clusters_are_refused_where_they_are_checked() {
     let with = |yaml: &str, check: bool| {
         let proto: RouteConfiguration = typed(yaml, Syntax::Yaml, &LoadOptions::default()).unwrap();
         let has = |name: &str| name == "here";
-        RouteTable::build_with(
-            proto,
-            check.then_some(&has as &dyn Fn(&str) -> bool),
-            &mut BuildCx::new(&server),
-        )
+        RouteTable::build_with(proto, check, &has, &mut BuildCx::new(&server))
     };
     assert_eq!(with(yaml, true).unwrap_err().reason(), "route: unknown cluster 'gone'");
     assert!(with(yaml, false).is_ok());

@@ -67,7 +67,14 @@ fn path_parameters_may_be_ignored() {
         "name: t\nignore_path_parameters_in_path_matching: true\nvirtual_hosts: [{name: v, domains: ['*'], routes: [{name: r, match: {path: /a}, non_forwarding_action: {}}]}]",
     )
     .unwrap();
-    assert_eq!(route_name(&table, &request("h", "/a;p=1?q", &[])), "r");
+    for (path, expected) in [
+        ("/a;p=1?q", "r"),
+        ("/a;", "r"),
+        ("/;x/a", "no route"),
+        ("/a;x/", "no route"),
+    ] {
+        assert_eq!(route_name(&table, &request("h", path, &[])), expected, "{path}");
+    }
 }
 
 /// Some route's match, as YAML, over a small alphabet so that routes overlap.
@@ -78,6 +85,8 @@ fn matches() -> impl Strategy<Value = String> {
         path.prop_map(|p| format!("prefix: {p}")),
         "(/[ab]{1,2}){1,2}".prop_map(|p| format!("path_separated_prefix: {p}")),
         path.prop_map(|p| format!("path: {p}, case_sensitive: false")),
+        path.prop_map(|p| format!("prefix: {p}, case_sensitive: false")),
+        Just("prefix: ''".to_owned()),
         path.prop_map(|p| format!("safe_regex: {{regex: '{p}.*'}}")),
         path.prop_map(|p| format!("prefix: {p}, headers: [{{name: x, present_match: true}}]")),
     ]

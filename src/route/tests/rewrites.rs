@@ -56,7 +56,7 @@ fn path_rewrites() {
         (
             "- {match: {prefix: /}, route: {cluster: c, prefix_rewrite: 'v2'}}",
             "/any",
-            "/v2any",
+            "v2any",
         ),
     ] {
         assert_eq!(path_after(route, path), expected);

@@ -197,7 +197,7 @@ impl RouteSlot {
             let source = proto.vhds.as_ref().map(|v| v.config_source.clone().unwrap_or_default());
             if let Some(source) = &source {
                 let mut cx = BuildCx::new(server);
-                cx.field("vhds.config_source", |cx| vhds::check(source, cx))?;
+                cx.field("vhds.config_source", |cx| server.xds.check(source, cx))?;
             }
             let hosts = self.virtual_hosts();
             self.rebuild(&proto, &hosts, server)?;

@@ -2,19 +2,23 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use xds_protos::envoy::{
-    config::{
-        core::v3::ConfigSource,
-        route::v3::{ScopedRouteConfiguration, scoped_route_configuration::key::fragment::Type as FragmentType},
+use xds_protos::{
+    envoy::{
+        config::{
+            core::v3::ConfigSource,
+            route::v3::{ScopedRouteConfiguration, scoped_route_configuration::key::fragment::Type as FragmentType},
+        },
+        extensions::filters::network::http_connection_manager::v3::{
+            ScopedRds, ScopedRouteConfigurationsList, ScopedRoutes, scoped_routes::ConfigSpecifier,
+        },
     },
-    extensions::filters::network::http_connection_manager::v3::{
-        ScopedRds, ScopedRouteConfigurationsList, ScopedRoutes, scoped_routes::ConfigSpecifier,
-    },
+    google::protobuf::Any,
 };
 
 use super::rds::{RouteConfigs, RouteSlot};
@@ -43,6 +47,40 @@ stats_block! {
 pub struct ScopeSlot {
     scopes: ArcSwap<HashMap<ScopeKey, ScopeRoutes>>,
     subscription: OnceLock<(WatchGuard, InitTarget)>,
+    shown: Mutex<ShownScopes>,
+}
+
+/// Scopes as `/config_dump` shows them.
+#[derive(Debug, Clone)]
+pub struct ShownScopes {
+    /// `scoped_routes.name`
+    pub name: String,
+    /// `version_info`; none of scopes that are written into the connection manager.
+    pub version: Option<String>,
+    /// Each scope's name and what it came as.
+    pub scopes: Vec<(String, Any)>,
+    /// When they changed last.
+    pub last_updated: SystemTime,
+}
+
+/// The scopes of all connection managers, in the order they came.
+#[derive(Default)]
+pub struct Scopes(Mutex<Vec<Weak<ScopeSlot>>>);
+
+impl Scopes {
+    fn add(&self, slot: &Arc<ScopeSlot>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|slot| slot.strong_count() > 0);
+        all.push(Arc::downgrade(slot));
+    }
+
+    /// All of them; scopes that are discovered only once there was an answer.
+    pub fn shown(&self) -> Vec<ShownScopes> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = all.iter().filter_map(Weak::upgrade);
+        let shown = alive.map(|slot| slot.shown.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        shown.filter(|s| s.version.as_deref() != Some("")).collect()
+    }
 }
 
 /// The routes of a scope.
@@ -71,23 +109,43 @@ impl ScopeSlot {
     }
 
     /// Scopes written into the connection manager (`scoped_route_configurations_list`).
-    pub fn fixed(
-        scopes: Vec<ScopedRouteConfiguration>,
-        rds: &ConfigSource,
-        stat_prefix: &str,
-        cx: &mut BuildCx<'_>,
-    ) -> ConfigResult<Arc<Self>> {
+    fn fixed(name: &str, scopes: Vec<ScopedRouteConfiguration>, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<Self>> {
+        let server = cx.server;
         let mut map = HashMap::new();
+        let mut shown = Vec::with_capacity(scopes.len());
         for (i, scope) in scopes.into_iter().enumerate() {
+            if !scope.route_configuration_name.is_empty() {
+                return Err(cx.error(
+                    "Fetching routes via RDS (route_configuration_name) is not supported with inline scoped routes.",
+                ));
+            }
+            if scope.route_configuration.is_none() {
+                return Err(cx.error("You must specify a route_configuration with inline scoped routes."));
+            }
+            shown.push((scope.name.clone(), xds_protos::any::pack(&scope)));
             let built = cx.item("scoped_route_configurations", i, |cx| {
-                build(scope, rds, stat_prefix, cx)
+                build(scope, &ConfigSource::default(), "", cx)
             })?;
+            // Of two scopes with one key the later one is in use.
             map.insert(built.key, built.routes);
         }
-        Ok(Arc::new(Self {
-            scopes: ArcSwap::from_pointee(map),
+        let slot = Arc::new(Self::new(name, None, shown));
+        slot.scopes.store(Arc::new(map));
+        server.xds.scopes.add(&slot);
+        Ok(slot)
+    }
+
+    fn new(name: &str, version: Option<String>, scopes: Vec<(String, Any)>) -> Self {
+        Self {
+            scopes: ArcSwap::default(),
             subscription: OnceLock::new(),
-        }))
+            shown: Mutex::new(ShownScopes {
+                name: name.to_owned(),
+                version,
+                scopes,
+                last_updated: SystemTime::now(),
+            }),
+        }
     }
 
     /// The scopes of a connection manager's `scoped_routes`, and how a request's key is made.
@@ -109,7 +167,7 @@ impl ScopeSlot {
             Some(ConfigSpecifier::ScopedRouteConfigurationsList(ScopedRouteConfigurationsList {
                 scoped_route_configurations,
             })) => cx.field("scoped_route_configurations_list", |cx| {
-                Self::fixed(scoped_route_configurations, &rds, stat_prefix, cx)
+                Self::fixed(&name, scoped_route_configurations, cx)
             })?,
             None => return Err(cx.error_at("config_specifier", "value is required")),
         };
@@ -135,10 +193,8 @@ impl ScopeSlot {
             return Err(cx.error_at("scoped_rds_config_source", "value is required"));
         };
         server.xds.check(&source, cx)?;
-        let slot = Arc::new(Self {
-            scopes: ArcSwap::default(),
-            subscription: OnceLock::new(),
-        });
+        let slot = Arc::new(Self::new(name, Some(String::new()), Vec::new()));
+        server.xds.scopes.add(&slot);
         let (ready, receiver) = watch::channel(false);
         let prefix = format!("{stat_prefix}scoped_rds.{name}.");
         let handler = Srds {
@@ -167,6 +223,7 @@ impl ScopeSlot {
 struct Scope {
     key: ScopeKey,
     routes: ScopeRoutes,
+    resource: Any,
 }
 
 struct Srds {
@@ -191,18 +248,31 @@ impl ResourceHandler for Srds {
         if update.added.is_empty() && update.removed.is_empty() {
             self.stats.local().update_empty.inc();
         }
+        let mut rejected = Vec::new();
+        let mut opened = Vec::with_capacity(update.added.len());
+        for resource in update.added {
+            match open::<ScopedRouteConfiguration>(&resource.any, &BuildCx::new(server)) {
+                Ok(proto) => opened.push((resource, proto)),
+                Err(error) => rejected.push(Rejected::new(resource.name, &error)),
+            }
+        }
+        // Two scopes of one key: as in Envoy the whole update is refused, and nothing changes.
+        if let Err(reason) = self.check_keys(&update.removed, &opened) {
+            let error = ConfigError::new("", reason);
+            rejected.extend(opened.into_iter().map(|(r, _)| Rejected::new(r.name, &error)));
+            return rejected;
+        }
         for name in &update.removed {
             self.scopes.remove(name);
         }
-        let mut rejected = Vec::new();
         let mut waits = Vec::new();
-        for resource in update.added {
+        for (resource, proto) in opened {
             let name = resource.name.clone();
-            if let Err(error) = self.add(resource, &mut waits, server) {
+            if let Err(error) = self.add(resource, proto, &mut waits, server) {
                 rejected.push(Rejected::new(name, &error));
             }
         }
-        self.publish();
+        self.publish(&update.version);
         if let Some(ready) = self.ready.take() {
             tokio::task::spawn_local(async move {
                 for mut target in waits {
@@ -225,32 +295,39 @@ impl ResourceHandler for Srds {
 }
 
 impl Srds {
+    /// Whether every scope would have a key of its own.
+    fn check_keys(&self, removed: &[String], added: &[(Resource, ScopedRouteConfiguration)]) -> Result<(), String> {
+        let replaced = |name: &String| removed.contains(name) || added.iter().any(|(r, _)| r.name == *name);
+        let kept = self.scopes.iter().filter(|(name, _)| !replaced(name));
+        let mut by_key: HashMap<ScopeKey, &str> =
+            kept.map(|(name, scope)| (scope.key.clone(), name.as_str())).collect();
+        for (resource, proto) in added {
+            if let Some(first) = by_key.insert(key_of(proto), &resource.name) {
+                return Err(format!(
+                    "scope key conflict found, first scope is {first}, second scope is {}",
+                    resource.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn add(
         &mut self,
         resource: Resource,
+        proto: ScopedRouteConfiguration,
         waits: &mut Vec<InitTarget>,
         server: &Arc<ServerContext>,
     ) -> ConfigResult<()> {
         let mut cx = BuildCx::new(server);
-        let proto: ScopedRouteConfiguration = open(&resource.any, &cx)?;
-        let scope = build(proto, &self.rds, &self.routes_prefix, &mut cx)?;
-        let conflict = self
-            .scopes
-            .iter()
-            .find(|(name, other)| **name != resource.name && other.key == scope.key);
-        if let Some((other, _)) = conflict {
-            let reason = format!(
-                "scope key conflict found, first scope is {other}, second scope is {}",
-                resource.name
-            );
-            return Err(ConfigError::new("", reason));
-        }
+        let mut scope = build(proto, &self.rds, &self.routes_prefix, &mut cx)?;
+        scope.resource = resource.any;
         waits.append(&mut cx.init);
         self.scopes.insert(resource.name, scope);
         Ok(())
     }
 
-    fn publish(&self) {
+    fn publish(&self, version: &str) {
         let map: HashMap<_, _> = self
             .scopes
             .values()
@@ -259,6 +336,14 @@ impl Srds {
         let count = map.len() as u64;
         if let Some(slot) = self.slot.upgrade() {
             slot.scopes.store(Arc::new(map));
+            let mut shown = slot.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.version = Some(version.to_owned());
+            shown.scopes = self
+                .scopes
+                .iter()
+                .map(|(name, scope)| (name.clone(), scope.resource.clone()))
+                .collect();
+            shown.last_updated = SystemTime::now();
         }
         let stats = self.stats.local();
         stats.config_reload.inc();
@@ -268,23 +353,27 @@ impl Srds {
     }
 }
 
+fn key_of(proto: &ScopedRouteConfiguration) -> ScopeKey {
+    let fragments = proto.key.iter().flat_map(|key| &key.fragments);
+    fragments
+        .filter_map(|fragment| fragment.r#type.as_ref())
+        .map(|FragmentType::StringKey(value)| value.clone())
+        .collect()
+}
+
 fn build(
     proto: ScopedRouteConfiguration,
     rds: &ConfigSource,
     stat_prefix: &str,
     cx: &mut BuildCx<'_>,
 ) -> ConfigResult<Scope> {
+    let values = key_of(&proto);
     coverage!(cx, proto => ScopedRouteConfiguration {
         supported { name, route_configuration_name, route_configuration, key }
         ignored { on_demand: "the routes are subscribed at once" }
     });
-    let mut values = ScopeKey::new();
-    for fragment in key.unwrap_or_default().fragments {
-        match fragment.r#type {
-            Some(FragmentType::StringKey(value)) => values.push(value),
-            None => return Err(cx.error_at("key.fragments", "value is required")),
-        }
-    }
+    // Read above.
+    let _ = key;
     let routes = match route_configuration {
         Some(inline) => ScopeRoutes::Inline(cx.field("route_configuration", |cx| RouteTable::build(inline, cx))?),
         None if route_configuration_name.is_empty() => {
@@ -297,5 +386,9 @@ fn build(
             cx,
         )?),
     };
-    Ok(Scope { key: values, routes })
+    Ok(Scope {
+        key: values,
+        routes,
+        resource: Any::default(),
+    })
 }

@@ -5,14 +5,11 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use xds_protos::envoy::config::{
-    core::v3::{ConfigSource, api_config_source::ApiType, config_source::ConfigSourceSpecifier},
-    route::v3::VirtualHost,
-};
+use xds_protos::envoy::config::{core::v3::ConfigSource, route::v3::VirtualHost};
 
 use super::rds::RouteSlot;
 use crate::{
-    config::{BuildCx, ConfigResult},
+    config::BuildCx,
     server::ServerContext,
     stats::Stats,
     stats_block,
@@ -29,16 +26,6 @@ stats_block! {
 
 /// The virtual hosts that came, by resource name.
 pub(super) type VirtualHosts = BTreeMap<String, VirtualHost>;
-
-/// Whether virtual hosts can come from there: Envoy takes delta only.
-pub(super) fn check(source: &ConfigSource, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
-    if let Some(ConfigSourceSpecifier::ApiConfigSource(api)) = &source.config_source_specifier
-        && api.api_type() != ApiType::DeltaGrpc
-    {
-        return Err(cx.error("vhds: only 'DELTA_GRPC' is supported as an api_type."));
-    }
-    cx.server.xds.check(source, cx)
-}
 
 /// Subscribes to the virtual hosts of `slot`.
 pub(super) fn subscribe(

@@ -1,6 +1,12 @@
 //! `envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue`: formatted texts that become filter state.
 
-use std::{any::Any, borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    any::Any,
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use twox_hash::XxHash64;
 use xds_protos::envoy::extensions::filters::common::set_filter_state::v3::{
@@ -81,6 +87,7 @@ impl Made {
 struct Text {
     text: Arc<str>,
     hashable: bool,
+    ip: Option<IpAddr>,
 }
 
 impl FilterStateObject for Text {
@@ -90,6 +97,10 @@ impl FilterStateObject for Text {
 
     fn hash(&self) -> Option<u64> {
         self.hashable.then(|| XxHash64::oneshot(0, self.text.as_bytes()))
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        self.ip
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -154,7 +165,7 @@ impl FilterStateValue {
             Kind::Text | Kind::Hashable => true,
             Kind::Number => text.parse::<u64>().is_ok(),
             Kind::Bool => matches!(&*text, "true" | "false"),
-            Kind::Ip => text.parse::<std::net::IpAddr>().is_ok(),
+            Kind::Ip => text.parse::<IpAddr>().is_ok(),
             Kind::Address => text.parse::<SocketAddr>().is_ok(),
         };
         if !valid || (text.is_empty() && self.skip_if_empty) {
@@ -163,6 +174,7 @@ impl FilterStateValue {
         Some(Made {
             name: self.name.clone(),
             object: Text {
+                ip: text.parse().ok().filter(|_| self.kind == Kind::Ip),
                 text: text.into(),
                 hashable: self.kind == Kind::Hashable,
             },

@@ -8,11 +8,9 @@ use std::sync::Arc;
 use xds_protos::envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy as PolicyProto};
 
 use crate::{
-    config::{BuildCx, ConfigResult, FractionalPercent},
+    config::{BuildCx, ConfigResult},
     http::filter::{HttpFilterConfig, HttpFilterFactory, RouteConfig},
-    matching::StringMatcher,
     route::CorsPolicy,
-    runtime::RuntimeFractionalPercent,
 };
 
 /// The extension.
@@ -30,27 +28,6 @@ impl HttpFilterFactory for Factory {
     }
 
     fn build_route(&self, proto: PolicyProto, cx: &mut BuildCx<'_>) -> ConfigResult<RouteConfig> {
-        coverage!(cx, proto => PolicyProto {
-            supported {
-                allow_origin_string_match, allow_methods, allow_headers, expose_headers, max_age, allow_credentials,
-                filter_enabled, shadow_enabled, allow_private_network_access, forward_not_matching_preflights
-            }
-        });
-        Ok(Arc::new(CorsPolicy {
-            allow_origins: cx.each(
-                "allow_origin_string_match",
-                allow_origin_string_match,
-                StringMatcher::build,
-            )?,
-            allow_methods,
-            allow_headers,
-            expose_headers,
-            max_age,
-            allow_credentials: allow_credentials.map(|v| v.value),
-            allow_private_network: allow_private_network_access.map(|v| v.value),
-            forward_not_matching_preflights: forward_not_matching_preflights.map(|v| v.value),
-            enabled: RuntimeFractionalPercent::build_or(filter_enabled, FractionalPercent::FULL, cx)?,
-            shadow: RuntimeFractionalPercent::build_or(shadow_enabled, FractionalPercent::ZERO, cx)?,
-        }))
+        Ok(Arc::new(CorsPolicy::build(proto, cx)?))
     }
 }

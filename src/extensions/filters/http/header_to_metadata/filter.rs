@@ -53,6 +53,7 @@ impl HttpFilter for Filter {
             let value = match &rule.source {
                 Source::Header(HeaderLookup::Header(name)) => joined(&head.headers, name.as_str()),
                 Source::Header(HeaderLookup::Pseudo(name)) => head.get(name).map(<[u8]>::to_vec),
+                Source::Header(HeaderLookup::Impossible) => None,
                 Source::Cookie(name) => of_cookie(&head.headers, name),
             };
             apply(rule, value, &mut head.headers, &mut cx.info);
