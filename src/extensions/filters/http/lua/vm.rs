@@ -85,14 +85,8 @@ impl Vm {
         // Without an allocator of its own a machine has no limit; there the process's is all.
         let _ = lua.set_memory_limit(MOST_MEMORY);
         let deadline: Rc<Cell<Option<Instant>>> = Rc::default();
-        let due = deadline.clone();
         lua.load("jit.off()").exec()?;
-        lua.set_global_hook(HookTriggers::new().every_nth_instruction(PACE), move |_, _| {
-            match due.get() {
-                Some(due) if due < Instant::now() => Err(mlua::Error::runtime("script has run for too long")),
-                _ => Ok(VmState::Continue),
-            }
-        })?;
+        watch(&lua, PACE, deadline.clone())?;
         let yielding: Function = lua.globals().get::<Table>("coroutine")?.get("yield")?;
         let functions: Table = lua.load(PRELUDE).call((handle::waiting(&lua)?, yielding))?;
         lua.set_named_registry_value(FUNCTIONS, functions)?;
@@ -140,9 +134,28 @@ impl Vm {
     fn limited<T>(&self, run: impl FnOnce() -> mlua::Result<T>) -> mlua::Result<T> {
         self.deadline.set(Some(Instant::now() + LONGEST_RUN));
         let result = run();
-        self.deadline.set(None);
+        if self.deadline.take().is_some_and(|due| due < Instant::now()) {
+            // It was watched at every step.
+            watch(&self.lua, PACE, self.deadline.clone())?;
+        }
         result
     }
+}
+
+/// Looks at the clock every `pace` instructions. A script that has run for too long fails at every step from there on:
+/// it cannot catch that and go on.
+fn watch(lua: &Lua, pace: u32, deadline: Rc<Cell<Option<Instant>>>) -> mlua::Result<()> {
+    lua.set_global_hook(HookTriggers::new().every_nth_instruction(pace), move |lua, _| {
+        match deadline.get() {
+            Some(due) if due < Instant::now() => {
+                if pace > 1 {
+                    watch(lua, 1, deadline.clone())?;
+                }
+                Err(mlua::Error::runtime("script has run for too long"))
+            }
+            _ => Ok(VmState::Continue),
+        }
+    })
 }
 
 /// What went wrong, without the trace.
