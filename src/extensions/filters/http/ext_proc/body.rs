@@ -79,12 +79,18 @@ pub(super) struct Side {
 impl Side {
     /// `inner` as the service changes it, part by part (`STREAMED`); with `parts` false only its trailers.
     pub fn streamed(self, inner: Body, parts: bool) -> Body {
-        body_of(|frames| async move { self.stream(inner, parts, &frames).await }, Vec::new())
+        body_of(
+            |frames| async move { self.stream(inner, parts, &frames).await },
+            Vec::new(),
+        )
     }
 
     /// What the service makes of the body that `uploader` sends it (`FULL_DUPLEX_STREAMED`).
     pub fn duplex(self, uploader: Task, kept: Kept) -> Body {
-        body_of(|frames| async move { self.download(&kept, &frames).await }, vec![uploader])
+        body_of(
+            |frames| async move { self.download(&kept, &frames).await },
+            vec![uploader],
+        )
     }
 
     async fn stream(mut self, mut inner: Body, parts: bool, frames: &Frames) {
@@ -103,7 +109,9 @@ impl Side {
             let result = match frame.into_data() {
                 Ok(data) if parts => {
                     ended = inner.is_end_stream() || data.is_empty();
-                    self.part(data.clone(), ended).await.map_or_else(|stop| Err((stop, Frame::data(data))), |b| Ok(Frame::data(b)))
+                    self.part(data.clone(), ended)
+                        .await
+                        .map_or_else(|stop| Err((stop, Frame::data(data))), |b| Ok(Frame::data(b)))
                 }
                 Ok(data) => Ok(Frame::data(data)),
                 Err(frame) => {
@@ -111,7 +119,10 @@ impl Side {
                     match frame.into_trailers() {
                         Ok(trailers) => {
                             let original = trailers.clone();
-                            self.last(trailers).await.map_or_else(|stop| Err((stop, Frame::trailers(original))), |t| Ok(Frame::trailers(t)))
+                            self.last(trailers).await.map_or_else(
+                                |stop| Err((stop, Frame::trailers(original))),
+                                |t| Ok(Frame::trailers(t)),
+                            )
                         }
                         Err(_) => continue,
                     }
@@ -144,7 +155,9 @@ impl Side {
     async fn part(&mut self, data: Bytes, end: bool) -> Result<Bytes, Stop> {
         let session = self.session.clone();
         let request = message::body(&data, self.request, end);
-        let answer = session.exchange(&mut self.lane, message::message(&session, &self.mode, request)).await?;
+        let answer = session
+            .exchange(&mut self.lane, message::message(&session, &self.mode, request))
+            .await?;
         if session.config.observability {
             return Ok(data);
         }
@@ -159,7 +172,9 @@ impl Side {
         }
         let session = self.session.clone();
         let request = message::trailers(&mut trailers, self.request, &session.config.forward);
-        let answer = session.exchange(&mut self.lane, message::message(&session, &self.mode, request)).await?;
+        let answer = session
+            .exchange(&mut self.lane, message::message(&session, &self.mode, request))
+            .await?;
         if !session.config.observability {
             change_trailers(&session, self.request, answer, &mut trailers)?;
         }
@@ -209,7 +224,9 @@ impl Side {
                 session.counted();
                 Ok((Frame::data(part.body.into()), part.end_of_stream))
             }
-            _ => Err(session.spurious("spurious message: Normal body mutation response is received while body_mode_ is FULL_DUPLEX_STREAMED")),
+            _ => Err(session.spurious(
+                "spurious message: Normal body mutation response is received while body_mode_ is FULL_DUPLEX_STREAMED",
+            )),
         }
     }
 
@@ -248,7 +265,9 @@ pub(super) async fn upload(session: Rc<Session>, mode: ProcessingMode, request: 
                     message::body(&data, request, ended)
                 }
                 Err(frame) => {
-                    let Ok(mut trailers) = frame.into_trailers() else { continue };
+                    let Ok(mut trailers) = frame.into_trailers() else {
+                        continue;
+                    };
                     ended = true;
                     let part = message::trailers(&mut trailers, request, &session.config.forward);
                     *kept.borrow_mut() = Some(trailers);
@@ -302,8 +321,15 @@ pub(super) fn change_trailers(
     };
     if let Some(mutation) = mutation {
         let rejected = || session.config.stats.local().rejected_header_mutations.inc();
-        mutation::headers(&mutation, View::trailers(trailers), &session.config.rules, false, false, rejected)
-            .map_err(|why| session.invalid(&why))?;
+        mutation::headers(
+            &mutation,
+            View::trailers(trailers),
+            &session.config.rules,
+            false,
+            false,
+            rejected,
+        )
+        .map_err(|why| session.invalid(&why))?;
     }
     session.counted();
     Ok(())

@@ -14,10 +14,7 @@ use xds_protos::envoy::{
         ProcessingMode, ext_proc_per_route::Override, external_processor::RouteCacheAction,
         metadata_options::MetadataNamespaces,
     },
-    r#type::{
-        matcher::v3::ListStringMatcher,
-        v3::HttpStatus,
-    },
+    r#type::{matcher::v3::ListStringMatcher, v3::HttpStatus},
 };
 
 use super::mutation::Rules;
@@ -168,7 +165,9 @@ impl Config {
         cx.field("processing_mode", |cx| check_mode(&mode, cx))?;
         Ok(Self {
             settings: Arc::new(Settings {
-                service: cx.field("grpc_service", |cx| Service::build(service, cx)).map(Arc::new)?,
+                service: cx
+                    .field("grpc_service", |cx| Service::build(service, cx))
+                    .map(Arc::new)?,
                 mode,
                 failure_mode_allow,
                 request_attributes: attributes("request_attributes", request_attributes, cx)?.into(),
@@ -181,8 +180,12 @@ impl Config {
             }),
             message_timeout: message_timeout.as_ref().map_or(TIMEOUT, duration),
             max_message_timeout: max_message_timeout.as_ref().map_or(Duration::ZERO, duration),
-            rules: cx.opt("mutation_rules", mutation_rules, Rules::build)?.unwrap_or_default(),
-            forward: cx.opt("forward_rules", forward_rules, Forward::build)?.unwrap_or_default(),
+            rules: cx
+                .opt("mutation_rules", mutation_rules, Rules::build)?
+                .unwrap_or_default(),
+            forward: cx
+                .opt("forward_rules", forward_rules, Forward::build)?
+                .unwrap_or_default(),
             allow_mode_override,
             allowed_modes: allowed_override_modes,
             disable_immediate_response,
@@ -217,7 +220,10 @@ fn check_mode(mode: &ProcessingMode, cx: &BuildCx<'_>) -> ConfigResult<()> {
     ];
     for (body, trailers, side) in sides {
         if body == BodySendMode::Grpc {
-            return Err(cx.error_at(&format!("{side}_body_mode"), "not supported: GRPC is not implemented in Envoy either"));
+            return Err(cx.error_at(
+                &format!("{side}_body_mode"),
+                "not supported: GRPC is not implemented in Envoy either",
+            ));
         }
         if body == BodySendMode::FullDuplexStreamed && trailers != HeaderSendMode::Send {
             return Err(cx.error(format!(
@@ -266,7 +272,9 @@ impl Forward {
         };
         Ok(Self {
             allowed: cx.opt("allowed_headers", allowed_headers, list)?,
-            disallowed: cx.opt("disallowed_headers", disallowed_headers, list)?.unwrap_or_default(),
+            disallowed: cx
+                .opt("disallowed_headers", disallowed_headers, list)?
+                .unwrap_or_default(),
         })
     }
 
@@ -313,7 +321,11 @@ impl Service {
 
 fn metadata(proto: HeaderValue, cx: &mut BuildCx<'_>) -> ConfigResult<(AsciiMetadataKey, AsciiMetadataValue)> {
     coverage!(cx, proto => HeaderValue { supported { key, value, raw_value } });
-    let bytes = if value.is_empty() { raw_value } else { value.into_bytes() };
+    let bytes = if value.is_empty() {
+        raw_value
+    } else {
+        value.into_bytes()
+    };
     let name = AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes())
         .map_err(|_| cx.error_at("key", "invalid metadata key"))?;
     let value =
@@ -358,7 +370,9 @@ impl Overrides {
             failure_mode_allow: failure_mode_allow.map(|v| v.value),
             request_attributes: some(attributes("request_attributes", request_attributes, cx)?),
             response_attributes: some(attributes("response_attributes", response_attributes, cx)?),
-            metadata: cx.opt("metadata_options", metadata_options, Namespaces::build)?.map(Arc::new),
+            metadata: cx
+                .opt("metadata_options", metadata_options, Namespaces::build)?
+                .map(Arc::new),
             initial_metadata: cx.each("grpc_initial_metadata", grpc_initial_metadata, metadata)?,
         })
     }

@@ -200,7 +200,13 @@ impl Filter {
                 true => {
                     session.send(sent).await;
                     let inner = mem::take(body);
-                    uploader = Some(Task::spawn(upload(session.clone(), self.mode, request, inner, kept.clone())));
+                    uploader = Some(Task::spawn(upload(
+                        session.clone(),
+                        self.mode,
+                        request,
+                        inner,
+                        kept.clone(),
+                    )));
                     session.receive(&mut lane).await?
                 }
                 false => session.exchange(&mut lane, sent).await?,
@@ -308,8 +314,15 @@ impl Filter {
             return Ok(());
         };
         let rejected = || self.config.stats.local().rejected_header_mutations.inc();
-        mutation::headers(change, head.view(), &self.config.rules, replacing, without_length, rejected)
-            .map_err(|why| session.invalid(&why))
+        mutation::headers(
+            change,
+            head.view(),
+            &self.config.rules,
+            replacing,
+            without_length,
+            rejected,
+        )
+        .map_err(|why| session.invalid(&why))
     }
 
     fn route_cache(&self, cx: &mut FilterCx, request: bool, common: &CommonResponse) {
@@ -329,13 +342,22 @@ impl Filter {
 
     /// `mode_override`: for what comes after the headers.
     fn override_mode(&mut self, asked: &ProcessingMode) {
-        let duplex = [self.config.settings.mode.request_body_mode(), self.config.settings.mode.response_body_mode()]
-            .contains(&BodySendMode::FullDuplexStreamed);
+        let duplex = [
+            self.config.settings.mode.request_body_mode(),
+            self.config.settings.mode.response_body_mode(),
+        ]
+        .contains(&BodySendMode::FullDuplexStreamed);
         if !self.config.allow_mode_override || duplex {
             return;
         }
         let base = &self.config.settings.mode;
-        let or = |asked: i32, base: i32| if asked == HeaderSendMode::Default as i32 { base } else { asked };
+        let or = |asked: i32, base: i32| {
+            if asked == HeaderSendMode::Default as i32 {
+                base
+            } else {
+                asked
+            }
+        };
         let mode = ProcessingMode {
             request_header_mode: base.request_header_mode,
             response_header_mode: or(asked.response_header_mode, base.response_header_mode),
@@ -344,10 +366,12 @@ impl Filter {
             request_trailer_mode: or(asked.request_trailer_mode, base.request_trailer_mode),
             response_trailer_mode: or(asked.response_trailer_mode, base.response_trailer_mode),
         };
-        let same = |allowed: &ProcessingMode| ProcessingMode {
-            request_header_mode: mode.request_header_mode,
-            ..*allowed
-        } == mode;
+        let same = |allowed: &ProcessingMode| {
+            ProcessingMode {
+                request_header_mode: mode.request_header_mode,
+                ..*allowed
+            } == mode
+        };
         if self.config.allowed_modes.is_empty() || self.config.allowed_modes.iter().any(same) {
             self.mode = mode;
         }
@@ -372,7 +396,9 @@ impl Filter {
         let end = trailers.is_none() && rest.is_none();
         let result = async {
             let sent = message::body(&bytes, request, end);
-            let answer = session.exchange(lane, message::message(session, &self.mode, sent)).await?;
+            let answer = session
+                .exchange(lane, message::message(session, &self.mode, sent))
+                .await?;
             let common = body_answer(session, request, answer)?;
             // Headers that the service was not shown are not its to change.
             if wants.headers {
@@ -389,7 +415,9 @@ impl Filter {
             session.counted();
             if let (Some(trailers), true) = (&mut trailers, wants.trailers) {
                 let sent = message::trailers(trailers, request, &session.config.forward);
-                let answer = session.exchange(lane, message::message(session, &self.mode, sent)).await?;
+                let answer = session
+                    .exchange(lane, message::message(session, &self.mode, sent))
+                    .await?;
                 change_trailers(session, request, answer, trailers)?;
             }
             Ok(())
@@ -439,7 +467,11 @@ struct Wants {
 impl Wants {
     fn of(mode: &ProcessingMode, request: bool) -> Self {
         let (headers, body, trailers) = match request {
-            true => (mode.request_header_mode(), mode.request_body_mode(), mode.request_trailer_mode()),
+            true => (
+                mode.request_header_mode(),
+                mode.request_body_mode(),
+                mode.request_trailer_mode(),
+            ),
             false => (
                 mode.response_header_mode(),
                 mode.response_body_mode(),

@@ -2,10 +2,7 @@
 
 use http::{HeaderName, HeaderValue, header};
 use xds_protos::envoy::{
-    config::{
-        common::mutation_rules::v3::HeaderMutationRules,
-        core::v3::HeaderValueOption,
-    },
+    config::{common::mutation_rules::v3::HeaderMutationRules, core::v3::HeaderValueOption},
     service::ext_proc::v3::{BodyMutation, HeaderMutation, body_mutation::Mutation},
 };
 

@@ -55,7 +55,15 @@ fn headers_are_removed_then_set_and_what_is_not_allowed_is_counted() {
     let mut head = request("h", "/", &[("x-a", "1"), ("x-b", "2")]);
     let mutation = mutation("{remove_headers: [x-a, host], set_headers: [{header: {key: X-A, raw_value: Mg==}}]}");
     let mut rejected = 0;
-    headers(&mutation, View::request(&mut head), &Rules::default(), false, false, || rejected += 1).unwrap();
+    headers(
+        &mutation,
+        View::request(&mut head),
+        &Rules::default(),
+        false,
+        false,
+        || rejected += 1,
+    )
+    .unwrap();
     assert_eq!((head.headers.get("x-a").unwrap(), rejected), (&"2".parse().unwrap(), 1));
     assert_eq!(head.host(), "h");
 }
@@ -68,6 +76,13 @@ fn a_value_that_no_header_can_have_is_an_error() {
     let header = option.header.get_or_insert_default();
     (header.key, header.raw_value) = ("x-a".into(), b"a\nb".to_vec());
     mutation.set_headers.push(option);
-    let error = headers(&mutation, View::trailers(&mut trailers), &Rules::default(), false, false, || {});
+    let error = headers(
+        &mutation,
+        View::trailers(&mut trailers),
+        &Rules::default(),
+        false,
+        false,
+        || {},
+    );
     assert_eq!(error, Err("header_mutation_set_contains_invalid_character".to_owned()));
 }

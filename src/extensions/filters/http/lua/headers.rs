@@ -105,7 +105,9 @@ impl UserData for Headers {
         methods.add_method("replace", |_, this, (name, value): (String, mlua::String)| {
             this.change(|mut view| view.set(&name, &value.as_bytes()))
         });
-        methods.add_method("remove", |_, this, name: String| this.change(|mut view| view.remove(&name)));
+        methods.add_method("remove", |_, this, name: String| {
+            this.change(|mut view| view.remove(&name))
+        });
         methods.add_method("setHttp1ReasonPhrase", |_, this, _: String| {
             match this.stream.request || this.trailers {
                 true => Err(mlua::Error::runtime("setHttp1ReasonPhrase only for response headers")),

@@ -145,8 +145,9 @@ impl Vm {
 /// Looks at the clock every `pace` instructions. A script that has run for too long fails at every step from there on:
 /// it cannot catch that and go on.
 fn watch(lua: &Lua, pace: u32, deadline: Rc<Cell<Option<Instant>>>) -> mlua::Result<()> {
-    lua.set_global_hook(HookTriggers::new().every_nth_instruction(pace), move |lua, _| {
-        match deadline.get() {
+    lua.set_global_hook(
+        HookTriggers::new().every_nth_instruction(pace),
+        move |lua, _| match deadline.get() {
             Some(due) if due < Instant::now() => {
                 if pace > 1 {
                     watch(lua, 1, deadline.clone())?;
@@ -154,8 +155,8 @@ fn watch(lua: &Lua, pace: u32, deadline: Rc<Cell<Option<Instant>>>) -> mlua::Res
                 Err(mlua::Error::runtime("script has run for too long"))
             }
             _ => Ok(VmState::Continue),
-        }
-    })
+        },
+    )
 }
 
 /// What went wrong, without the trace.
