@@ -401,3 +401,6 @@ impl<H: Handler> Drop for Counted<'_, H> {
         self.1.count_bytes(read, written);
     }
 }
+
+#[cfg(test)]
+mod tests;
