@@ -243,8 +243,11 @@ impl StreamGuard {
         let head = head_of(parts);
         let large = http2::size(&head.headers) > http.max_response_headers_kb as usize * 1024;
         if large || head.headers.len() > http.max_headers_count as usize {
-            let failure = UpstreamFailure::ProtocolError("the response's headers are too large".into());
-            return Err(self.fail(failure).into());
+            // Envoy's codec resets the stream, and tells it as the upstream's reset.
+            if let Some(outgoing) = &self.outgoing {
+                outgoing.stream.borrow_mut().send_reset(h2::Reason::INTERNAL_ERROR);
+            }
+            return Err(self.fail(UpstreamFailure::RemoteReset).into());
         }
         let body = match incoming.is_end_stream() {
             true => {

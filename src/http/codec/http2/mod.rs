@@ -208,6 +208,7 @@ impl<H: Handler + 'static> Server<'_, H> {
                 self.library_resets();
                 if std::mem::take(&mut self.violated) && !std::mem::replace(self.broken, true) {
                     connection.abrupt_shutdown(Reason::PROTOCOL_ERROR);
+                    cx.waker().wake_by_ref();
                 }
                 match next {
                     Poll::Ready(None) => return Poll::Ready(Ended::Over),
