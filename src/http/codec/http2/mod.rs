@@ -319,7 +319,7 @@ impl<H: Handler + 'static> Server<'_, H> {
             dropped_headers: 0,
             handle: StreamHandle::http2(state.clone()),
         };
-        let patience = self.options.stream_idle_timeout;
+        let patience = self.options.flush_timeout;
         Some(stream::run(
             state,
             request,
