@@ -1,8 +1,14 @@
 //! Informational responses (1xx) of an upstream on their way to the client.
 
-use http::{HeaderName, HeaderValue, header};
+use std::sync::Arc;
 
-use super::{ResponseHead, codec::StreamHandle};
+use http::{HeaderMap, HeaderName, StatusCode, header};
+
+use super::{
+    ResponseHead,
+    codec::StreamHandle,
+    hcm::{HcmConfig, count_response},
+};
 
 const HOP_BY_HOP: [HeaderName; 5] = [
     header::CONNECTION,
@@ -16,29 +22,42 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 #[derive(Clone, Default)]
 pub struct Informational {
     handle: StreamHandle,
-    /// `proxy_100_continue`: without it none goes on, as in Envoy.
-    proxied: bool,
-    /// `via`
-    via: Option<HeaderValue>,
+    /// None: nobody listens.
+    config: Option<Arc<HcmConfig>>,
 }
 
 impl Informational {
     /// For a stream of this handle.
-    pub fn new(handle: StreamHandle, proxied: bool, via: Option<HeaderValue>) -> Self {
-        Self { handle, proxied, via }
+    pub fn new(handle: StreamHandle, config: Arc<HcmConfig>) -> Self {
+        Self {
+            handle,
+            config: Some(config),
+        }
     }
 
-    /// Hands one on to the client, as the connection manager changes it.
+    /// The 100 of the connection manager itself.
+    pub fn go_on(&self) {
+        self.inform(StatusCode::CONTINUE, &HeaderMap::new());
+    }
+
+    /// Hands one on to the client, as the connection manager changes it; only with `proxy_100_continue`, as in Envoy.
     pub fn send(&self, mut head: ResponseHead) {
-        if !self.proxied {
+        let Some(config) = self.config.as_ref().filter(|c| c.proxy_100_continue) else {
             return;
-        }
+        };
         for name in HOP_BY_HOP {
             head.headers.remove(name);
         }
-        if let Some(via) = &self.via {
+        if let Some(via) = &config.via {
             head.headers.append(header::VIA, via.clone());
         }
-        self.handle.inform(head.status, &head.headers);
+        self.inform(head.status, &head.headers);
+    }
+
+    fn inform(&self, status: StatusCode, headers: &HeaderMap) {
+        if let Some(config) = &self.config {
+            count_response(config.stats.local(), config.listener_stats.local(), status.as_u16());
+        }
+        self.handle.inform(status, headers);
     }
 }

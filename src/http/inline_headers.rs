@@ -31,12 +31,12 @@ fn join_all(headers: &mut HeaderMap, is_inline: fn(&str) -> bool) {
 }
 
 /// Whether one more header of this name will be joined to what is there.
-pub(super) fn joins_request(headers: &HeaderMap, name: &HeaderName) -> bool {
+pub(crate) fn joins_request(headers: &HeaderMap, name: &HeaderName) -> bool {
     is_inline_in_requests(name.as_str()) && headers.contains_key(name)
 }
 
 /// How many headers of a request there are once they are joined.
-pub(super) fn count_in_request(headers: &HeaderMap) -> usize {
+pub(crate) fn count_in_request(headers: &HeaderMap) -> usize {
     let several = headers.len() - headers.keys_len();
     let joined = headers
         .keys()
@@ -46,16 +46,18 @@ pub(super) fn count_in_request(headers: &HeaderMap) -> usize {
 }
 
 /// Several headers of one name become one.
-pub(super) fn join(headers: &mut HeaderMap, name: &HeaderName, delimiter: &[u8]) {
-    let mut values = headers.get_all(name).iter();
-    let (Some(first), Some(second)) = (values.next(), values.next()) else {
+pub(crate) fn join(headers: &mut HeaderMap, name: &HeaderName, delimiter: &[u8]) {
+    let values = headers.get_all(name);
+    if values.iter().nth(1).is_none() {
         return;
-    };
-    let mut joined = [first.as_bytes(), delimiter, second.as_bytes()].concat();
-    for value in values {
-        joined.extend_from_slice(delimiter);
-        joined.extend_from_slice(value.as_bytes());
     }
+    // Empty ones leave no trace.
+    let values: Vec<&[u8]> = values
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .filter(|v| !v.is_empty())
+        .collect();
+    let joined = values.join(delimiter);
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
         headers.insert(name, joined);
     }

@@ -14,7 +14,7 @@ use http::{HeaderMap, Method, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
-use super::connection::HcmConnection;
+use super::{connection::HcmConnection, request_id::Reason};
 use crate::{
     access_log::LogCx,
     http::{
@@ -46,6 +46,8 @@ pub(super) struct Active {
     pub(super) headless: bool,
     /// The port that the host of a CONNECT has lost.
     pub(super) connect_port: Option<u32>,
+    /// Why it is traced, or not.
+    pub(super) trace_reason: Reason,
     /// The response was ended by one of our timers.
     pub(super) cut_short: bool,
     /// When `max_stream_duration` has passed.
@@ -73,11 +75,7 @@ impl Active {
                 override_host: None,
                 worker,
                 filter_name: hcm.info.filter_chain.clone(),
-                informational: Informational::new(
-                    handle.clone(),
-                    hcm.config.proxy_100_continue,
-                    hcm.config.via.clone(),
-                ),
+                informational: Informational::new(handle.clone(), hcm.config.clone()),
             },
             head_request: head.method == Method::HEAD,
             head,
@@ -90,6 +88,7 @@ impl Active {
             handle,
             headless: false,
             connect_port: None,
+            trace_reason: Reason::NotTraceable,
             cut_short: false,
             ends_at: None,
             late_flag: None,
@@ -190,6 +189,10 @@ impl Active {
             .downstream_rq_time
             .record(u64::try_from(now.duration_since(self.cx.info.start).as_millis()).unwrap_or(u64::MAX));
         self.log("DownstreamEnd");
+        let config = &self.hcm.config;
+        if config.sampling.is_some() && !self.cx.info.health_check {
+            self.trace_reason.count(config.tracing_stats.local());
+        }
         self.hcm.stream_ended();
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{Method, StatusCode, Version, header};
 
 use super::{
     HcmConfig,
@@ -16,7 +16,7 @@ use super::{
     complete::{Active, CountedBody},
     connection::HcmConnection,
     host,
-    mutate::{self, Given},
+    mutate::{self, Given, X_FORWARDED_PROTO},
     request_id::X_REQUEST_ID,
     whole,
 };
@@ -103,7 +103,10 @@ async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, scheme
     let table = match admit(active, scheme_given, first) {
         Ok(table) => table,
         // What is left of the request is read and dropped by the codec, or ends the connection.
-        Err(reply) => return ControlFlow::Break(Outcome::Reply(reply)),
+        Err(reply) => {
+            early_route(active);
+            return ControlFlow::Break(Outcome::Reply(reply));
+        }
     };
     // A route may replace the timers.
     active.cx.choose_route(&active.head, table.as_ref());
@@ -141,13 +144,21 @@ async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, scheme
     })
 }
 
+/// As in Envoy, a request that is refused early has the route that it would have had, if its client has said by
+/// `x-forwarded-proto` what routes ask for.
+fn early_route(active: &mut Active) {
+    if active.head.headers.contains_key(X_FORWARDED_PROTO) {
+        let table = active.hcm.config.routes.load(&active.head);
+        active.cx.choose_route(&active.head, table.as_ref());
+    }
+}
+
 /// Decides whether the request is traced; its id may tell.
 fn decide_tracing(active: &mut Active) {
     let config = &active.hcm.config;
     let Some(sampling) = &config.sampling else { return };
     let of_route = active.cx.route.as_ref().and_then(|r| r.tracing.as_ref());
-    let reason = config.request_ids.decide(&mut active.head.headers, sampling, of_route);
-    reason.count(config.tracing_stats.local());
+    active.trace_reason = config.request_ids.decide(&mut active.head.headers, sampling, of_route);
     active.cx.info.request_id = active.head.headers.get(X_REQUEST_ID).cloned();
 }
 
@@ -243,7 +254,7 @@ fn continue_at_once(active: &mut Active) {
         && one.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         head.headers.remove(header::EXPECT);
-        active.handle.inform(StatusCode::CONTINUE, &HeaderMap::new());
+        active.cx.informational.go_on();
     }
 }
 

@@ -33,7 +33,10 @@ impl Active {
                     && routed.head.status.as_u16() < 400
                     && self.upgrade.as_deref() == Some("websocket") =>
             {
-                let reply = LocalReply::new(routed.head.status, "", "websocket_handshake_unsuccessful");
+                let mut reply = LocalReply::new(routed.head.status, "", "websocket_handshake_unsuccessful");
+                reply.headers = routed.head.headers;
+                reply.headers.remove(header::CONTENT_LENGTH);
+                reply.headers.remove("x-envoy-upstream-service-time");
                 let (head, body) = self.local_reply(reply);
                 (head, body, None)
             }
@@ -185,6 +188,8 @@ impl Active {
             head.headers.remove(KEEP_ALIVE);
             head.headers.remove(PROXY_CONNECTION);
         }
+        // Routes and filters may have added to what is kept once.
+        inline_headers::join_response(&mut head.headers);
         match config.server_header {
             ServerHeader::Overwrite => {
                 head.headers.insert(header::SERVER, config.server_name.clone());
@@ -197,7 +202,7 @@ impl Active {
             ServerHeader::PassThrough => {}
         }
         if (config.always_set_request_id || self.head.headers.contains_key("x-envoy-force-trace"))
-            && let Some(id) = &self.cx.info.request_id
+            && let Some(id) = self.head.headers.get(X_REQUEST_ID)
         {
             head.headers.insert(X_REQUEST_ID, id.clone());
         }
