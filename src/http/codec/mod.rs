@@ -80,6 +80,8 @@ pub struct H1Options {
     pub accept_http_10: bool,
     /// `allow_absolute_url`; default true. Off, an absolute target is taken for a path.
     pub absolute_urls: bool,
+    /// Whether clients come without a proxy in front, so that an `https` target over plain text is a lie.
+    pub checks_scheme: bool,
     /// `allow_custom_methods`
     pub custom_methods: bool,
     /// `enable_trailers`: off, they are read and dropped.
@@ -98,6 +100,7 @@ impl Default for H1Options {
             underscores: Underscores::Allow,
             accept_http_10: false,
             absolute_urls: true,
+            checks_scheme: false,
             custom_methods: false,
             enable_trailers: false,
             case: HeaderCase::Lower,

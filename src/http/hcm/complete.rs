@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -46,6 +46,8 @@ pub(super) struct Active {
     pub(super) headless: bool,
     /// The port that the host of a CONNECT has lost.
     pub(super) connect_port: Option<u32>,
+    /// `x-envoy-decorator-operation` of the response.
+    pub(super) operation: Option<HeaderValue>,
     /// Why it is traced, or not.
     pub(super) trace_reason: Reason,
     /// The response was ended by one of our timers.
@@ -88,6 +90,7 @@ impl Active {
             handle,
             headless: false,
             connect_port: None,
+            operation: None,
             trace_reason: Reason::NotTraceable,
             cut_short: false,
             ends_at: None,

@@ -346,6 +346,7 @@ impl HcmConfig {
                     },
                     accept_http_10: http1.accept_http_10,
                     absolute_urls: http1.absolute_urls,
+                    checks_scheme: flag(use_remote_address, false) && xff_num_trusted_hops == 0,
                     custom_methods: http1.custom_methods,
                     enable_trailers: http1.enable_trailers,
                     case: http1.case,

@@ -25,7 +25,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Headers that only an internal caller may send: they steer the router.
-const INTERNAL_ONLY: [HeaderName; 14] = [
+const INTERNAL_ONLY: [HeaderName; 15] = [
+    HeaderName::from_static("x-envoy-upstream-stream-duration-ms"),
     HeaderName::from_static("x-envoy-retriable-status-codes"),
     HeaderName::from_static("x-envoy-retriable-header-names"),
     HeaderName::from_static("x-envoy-retry-on"),

@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use xds_protos::envoy::config::core::v3::TrafficDirection;
 
 use super::{
     HcmConfig,
@@ -17,7 +18,7 @@ use super::{
     connection::HcmConnection,
     host,
     mutate::{self, Given, X_FORWARDED_PROTO},
-    request_id::X_REQUEST_ID,
+    request_id::{DECORATOR_OPERATION, X_REQUEST_ID},
     whole,
 };
 use crate::{
@@ -158,6 +159,18 @@ fn decide_tracing(active: &mut Active) {
     let config = &active.hcm.config;
     let Some(sampling) = &config.sampling else { return };
     let of_route = active.cx.route.as_ref().and_then(|r| r.tracing.as_ref());
+    // The operation's name is for the span, at the end of its way; or for the next hop, on the way out.
+    let decorator = active.cx.route.as_ref().and_then(|r| r.decorator.as_ref());
+    let name = decorator.filter(|d| d.propagate && !d.operation.is_empty());
+    let name = name.and_then(|d| HeaderValue::from_str(&d.operation).ok());
+    if active.hcm.info.direction == TrafficDirection::Outbound {
+        if let Some(name) = name {
+            active.head.headers.insert(DECORATOR_OPERATION, name);
+        }
+    } else {
+        let given = active.head.headers.remove(DECORATOR_OPERATION);
+        active.operation = name.filter(|_| given.is_none_or(|v| v.is_empty()));
+    }
     active.trace_reason = config.request_ids.decide(&mut active.head.headers, sampling, of_route);
     active.cx.info.request_id = active.head.headers.get(X_REQUEST_ID).cloned();
 }

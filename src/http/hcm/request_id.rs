@@ -19,6 +19,9 @@ use crate::{
 /// `x-request-id`
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// `x-envoy-decorator-operation`
+pub(super) const DECORATOR_OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
+
 /// Where a UUID tells why its request is traced: its version's digit.
 const REASON: usize = 14;
 

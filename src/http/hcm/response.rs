@@ -4,13 +4,16 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::ServerHeaderTransformation as ServerHeader;
+use xds_protos::envoy::{
+    config::core::v3::TrafficDirection,
+    extensions::filters::network::http_connection_manager::v3::http_connection_manager::ServerHeaderTransformation as ServerHeader,
+};
 
 use super::{
     complete::{Active, EdgeBody},
     mutate,
     request::Outcome,
-    request_id::X_REQUEST_ID,
+    request_id::{DECORATOR_OPERATION, X_REQUEST_ID},
     stats::count_response,
     whole,
 };
@@ -205,6 +208,11 @@ impl Active {
             && let Some(id) = self.head.headers.get(X_REQUEST_ID)
         {
             head.headers.insert(X_REQUEST_ID, id.clone());
+        }
+        if let Some(operation) = self.operation.take() {
+            head.headers.insert(DECORATOR_OPERATION, operation);
+        } else if config.sampling.is_some() && self.hcm.info.direction == TrafficDirection::Outbound {
+            head.headers.remove(DECORATOR_OPERATION);
         }
         if let Some(via) = &config.via {
             mutate::append(&mut head.headers, header::VIA, b", ", via);

@@ -35,6 +35,8 @@ errors! {
     InvalidUrl BAD_REQUEST "http1.invalid_url";
     /// An absolute target that is neither `http` nor `https`.
     InvalidScheme BAD_REQUEST "http1.invalid_scheme";
+    /// An `https` target at the edge, where there is no TLS.
+    HttpsWithoutTls FORBIDDEN "http1.https_url_on_plaintext_connection";
     /// A `host` that is none.
     InvalidAuthority BAD_REQUEST "http.invalid_authority";
     /// `connection` names headers that it must not name, or too many.

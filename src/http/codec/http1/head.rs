@@ -129,6 +129,9 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
         nominated::sanitize(headers, &mut fields.host)?;
     }
     let target = target::parse(target, &method, options.absolute_urls)?;
+    if options.checks_scheme && target.scheme == Some(Scheme::Https) && scheme == Scheme::Http {
+        return Err(CodecError::HttpsWithoutTls);
+    }
     if version != Version::HTTP_11 && !options.accept_http_10 {
         return Err(CodecError::LowVersion);
     }

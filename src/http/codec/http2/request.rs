@@ -7,6 +7,7 @@ use super::{Reset, stats::Http2CodecStats};
 use crate::http::{
     RequestHead, Scheme,
     codec::{H1Options, Underscores},
+    inline_headers,
 };
 
 /// Why a stream is refused before it becomes a request: it is reset, as Envoy does.
@@ -158,7 +159,12 @@ fn limits(headers: &mut HeaderMap, bytes: usize, pseudo: usize, options: &H1Opti
     if bytes > options.max_header_bytes {
         return Err(Refused::TooLarge);
     }
-    if headers.len() + pseudo > options.max_headers {
+    let mut count = headers.len() + pseudo;
+    if count > options.max_headers {
+        // Those that will be joined are one.
+        count = inline_headers::count_in_request(headers) + pseudo;
+    }
+    if count > options.max_headers {
         return Err(Refused::TooMany);
     }
     match options.underscores {

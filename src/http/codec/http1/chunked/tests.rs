@@ -14,6 +14,7 @@ const DEFAULT: H1Options = H1Options {
     underscores: crate::http::codec::Underscores::Allow,
     accept_http_10: false,
     absolute_urls: true,
+    checks_scheme: false,
     custom_methods: false,
     enable_trailers: false,
     case: crate::http::codec::HeaderCase::Lower,
