@@ -83,7 +83,10 @@ pub(super) async fn run(
     progress.upstream_bytes_sent.set(0);
     let mut body = bodies.next();
     if let Some(filters) = &mut filters {
-        body = filters.request_body(body);
+        body = match filters.request_body(&mut head, body).await {
+            Ok(body) => body,
+            Err(reply) => return Ok(Box::new(upstream_filters::answer_of(*reply))),
+        };
     }
     let body = RequestTail::wrap(body, &progress);
     let sent_head = filters.is_some().then(|| head.clone());
@@ -158,7 +161,13 @@ async fn stand_still(limit: Option<Duration>, from: Instant, progress: &Progress
     };
     loop {
         let due = progress.last_upstream_tx.get().map_or(from, |at| at.max(from)) + limit;
-        if due <= Instant::now() {
+        let now = Instant::now();
+        // As Envoy, which has no such limit for an attempt whose request is not complete.
+        let due = match progress.request_complete.get() {
+            true => due,
+            false => due.max(now + limit),
+        };
+        if due <= now {
             return;
         }
         Deadline::at(due).await;

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -22,7 +23,9 @@ use super::{
     upstream_log::AttemptLog,
 };
 use crate::{
-    http::{Body, Flag, LocalReply, RequestHead, Scheme, codec::Upgrade, filter::FilterCx, grpc},
+    http::{
+        Body, Flag, LocalReply, RequestHead, Scheme, codec::Upgrade, filter::FilterCx, grpc, stream_info::Progress,
+    },
     route::{HashOutcome, Priority, RouteAction, RouteMatch},
     upstream::{
         ConnectFailure, Dropped, Host, HostResult, ResourcePriority, TransportOptions, UpstreamFailure, WorkerCluster,
@@ -180,6 +183,9 @@ async fn one_by_one(
             }
         };
         drop(held.take());
+        if let Err(Failure::Upstream(UpstreamFailure::RequestBody(_))) = &result {
+            leave(&cx.info.progress).await;
+        }
         if let Some(log) = &mut log {
             log.note(&cx.info, &result);
         }
@@ -228,6 +234,14 @@ async fn one_by_one(
             Verdict::Done | Verdict::Final => {}
         }
         return Ok(Ended { result, host, log });
+    }
+}
+
+/// The request's own body failed. When that is the client's doing, whoever serves the client gives up now, and this
+/// is not waited for any more.
+pub(super) async fn leave(progress: &Progress) {
+    if !progress.request_complete.get() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

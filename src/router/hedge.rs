@@ -16,7 +16,7 @@ use super::{
     attempt::{self, Answer},
     body::Bodies,
     failure::Failure,
-    forward::{Ended, charge_attempt, count_host, note_failure, report, start_again},
+    forward::{Ended, charge_attempt, count_host, leave, note_failure, report, start_again},
     request::Request,
     retry::{Again, Retry, Verdict},
     timeout,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     http::{Flag, LocalReply, RequestHead, filter::FilterCx},
-    upstream::{Guard, Host, HostResult},
+    upstream::{Guard, Host, HostResult, UpstreamFailure},
 };
 
 type Outcome = Result<Box<Answer>, Failure>;
@@ -70,6 +70,7 @@ pub(super) async fn run(
 ) -> Result<Ended, Box<LocalReply>> {
     let limit = request.limits.global;
     let mut expired = pin!(timeout::expire(limit, None, cx.info.progress.clone()));
+    let progress = cx.info.progress.clone();
     let (shared, head) = (RefCell::new(cx), RefCell::new(head));
     let start = |host: Arc<Host>, held: Option<Guard>| {
         let keep_original = !request.config.suppress_envoy_headers;
@@ -146,6 +147,9 @@ pub(super) async fn run(
             }
             Event::Ended(i, result) => {
                 let mut ended = running.remove(i);
+                if let Err(Failure::Upstream(UpstreamFailure::RequestBody(_))) = &result {
+                    leave(&progress).await;
+                }
                 let cx = &mut *shared.borrow_mut();
                 if let Some(log) = &mut ended.log {
                     log.note(&cx.info, &result);

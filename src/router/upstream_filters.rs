@@ -5,9 +5,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use http::HeaderValue;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 
 use super::{attempt::Answer, request::Request};
 use crate::{
@@ -76,16 +77,27 @@ impl UpstreamFilters {
         None
     }
 
-    /// Lets the filters at the request's body.
-    pub(super) fn request_body(&mut self, mut body: Body) -> Body {
+    /// Lets the filters at the request's body; those that want the whole of it have it read first.
+    pub(super) async fn request_body(
+        &mut self,
+        head: &mut RequestHead,
+        mut body: Body,
+    ) -> Result<Body, Box<LocalReply>> {
         if matches!(body, Body::Empty) {
-            return body;
+            return Ok(body);
         }
         for (name, filter) in &mut self.filters {
             self.cx.filter_name = name.clone();
+            if let Some(limit) = filter.buffer_request() {
+                let mut bytes = whole(body, limit).await?;
+                if let Some(reply) = settle(filter.request_buffered(&mut self.cx, head, &mut bytes)).await {
+                    return Err(reply);
+                }
+                body = Body::full(bytes);
+            }
             body = filter.request_body(&mut self.cx, body);
         }
-        body
+        Ok(body)
     }
 
     /// Runs the response through, in the opposite order.
@@ -113,6 +125,23 @@ impl UpstreamFilters {
             }),
         };
     }
+}
+
+/// The whole body, without its trailers.
+async fn whole(mut body: Body, limit: u64) -> Result<Bytes, Box<LocalReply>> {
+    let mut whole = BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else { break };
+        whole.extend_from_slice(&data);
+        if whole.len() as u64 > limit {
+            return Err(Box::new(LocalReply::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Payload Too Large",
+                "request_payload_too_large",
+            )));
+        }
+    }
+    Ok(whole.freeze())
 }
 
 /// A response's body, with the filters that are not done before its end.

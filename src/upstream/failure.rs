@@ -123,6 +123,9 @@ impl UpstreamFailure {
             Some(h2::Reason::REFUSED_STREAM) => Self::RemoteRefusedStream,
             // A stream above the last one of a GOAWAY was not looked at.
             _ if error.is_go_away() && error.is_remote() => Self::RemoteRefusedStream,
+            Some(h2::Reason::PROTOCOL_ERROR) if error.is_reset() && error.is_remote() => {
+                Self::ProtocolError(error.to_string().into())
+            }
             _ if error.is_reset() && error.is_remote() => Self::RemoteReset,
             Some(h2::Reason::PROTOCOL_ERROR | h2::Reason::FRAME_SIZE_ERROR | h2::Reason::COMPRESSION_ERROR) => {
                 Self::ProtocolError(error.to_string().into())

@@ -204,6 +204,8 @@ pub struct Reply {
     pub raw: Option<String>,
     /// Where the connection (HTTP/1) or stream (HTTP/2) is torn down.
     pub reset: Option<Break>,
+    /// The code of an HTTP/2 reset; default INTERNAL_ERROR.
+    pub reset_code: Option<u32>,
     /// Where the connection is closed in an orderly way.
     pub close: Option<Break>,
     /// Close after the whole answer.

@@ -94,4 +94,17 @@ pub fn http_filter_chain(field: &str, protos: Vec<Proto>, cx: &mut BuildCx<'_>) 
 }
 
 /// The filters that Envoy takes in such a chain.
-const UPSTREAM: &[&str] = &["envoy.filters.http.header_mutation"];
+const UPSTREAM: &[&str] = &[
+    "envoy.filters.http.admission_control",
+    "envoy.filters.http.aws_request_signing",
+    "envoy.filters.http.buffer",
+    "envoy.filters.http.composite",
+    "envoy.filters.http.compressor",
+    "envoy.filters.http.credential_injector",
+    "envoy.filters.http.ext_proc",
+    "envoy.filters.http.header_mutation",
+    "envoy.filters.http.lua",
+    "envoy.filters.http.match_delegate",
+    "envoy.filters.http.rbac",
+    "envoy.filters.http.wasm",
+];

@@ -56,7 +56,7 @@ async fn stream(
     }
     reply.delay.wait().await;
     if reply.reset == Some(Break::BeforeHead) {
-        respond.send_reset(Reason::INTERNAL_ERROR);
+        respond.send_reset(code(&reply));
         return None;
     }
     answer(respond, state, index, &reply).await
@@ -113,7 +113,7 @@ async fn answer(mut respond: SendResponse<Bytes>, state: &State, index: usize, r
         send.send_data(Bytes::from(bytes[..bytes.len() / 2].to_vec()), false)
             .ok()?;
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        send.send_reset(Reason::INTERNAL_ERROR);
+        send.send_reset(code(reply));
         return None;
     }
     if !bytes.is_empty() {
@@ -123,6 +123,10 @@ async fn answer(mut respond: SendResponse<Bytes>, state: &State, index: usize, r
         send.send_trailers(trailers).ok()?;
     }
     Some(())
+}
+
+fn code(reply: &Reply) -> Reason {
+    reply.reset_code.map_or(Reason::INTERNAL_ERROR, Reason::from)
 }
 
 fn map(headers: &Headers) -> HeaderMap {
