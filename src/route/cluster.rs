@@ -181,6 +181,19 @@ impl WeightedClusters {
         0
     }
 
+    /// One that is not among `tried`, by weight.
+    pub(super) fn pick_besides(&self, tried: &[u32], random: u64) -> Option<u32> {
+        let others = || (0u32..).zip(&self.clusters).filter(|(i, _)| !tried.contains(i));
+        let total: u64 = others().map(|(_, c)| c.weight()).sum();
+        let mut left = random.checked_rem(total)?;
+        others().find_map(|(i, cluster)| {
+            let weight = cluster.weight();
+            let chosen = left < weight;
+            left = left.saturating_sub(weight);
+            chosen.then_some(i)
+        })
+    }
+
     /// A header with several values, or none that is a number, does not count.
     fn random_from_header(&self, head: &RequestHead) -> Option<u64> {
         let mut values = head.headers.get_all(self.random_header.as_ref()?).iter();

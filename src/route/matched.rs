@@ -111,6 +111,30 @@ impl RouteMatch {
         }
     }
 
+    /// Chooses the weighted cluster anew (`refresh_cluster_on_retry`): one of those that are not in `tried`, which are
+    /// all of them again once each was tried. False when the route has no weighted clusters.
+    pub fn choose_untried(&mut self, tried: &mut Vec<u32>, head: &RequestHead, random: u64) -> bool {
+        let Some(ClusterSpecifier::Weighted(weighted)) = self.forward().map(|action| &action.cluster) else {
+            return false;
+        };
+        tried.push(self.weighted);
+        let chosen = weighted.pick_besides(tried, random).or_else(|| {
+            tried.clear();
+            weighted.pick_besides(tried, random)
+        });
+        let Some(chosen) = chosen else { return false };
+        let named = match weighted.clusters.get(chosen as usize).map(|w| &w.cluster) {
+            Some(ClusterSpecifier::Header(name)) => {
+                let value = name.first(head).and_then(|v| std::str::from_utf8(v).ok());
+                Some(value.unwrap_or_default().into())
+            }
+            _ => None,
+        };
+        self.weighted = chosen;
+        self.named = named;
+        true
+    }
+
     /// `metadata_match` of the weighted cluster, or else of the route.
     pub fn metadata_match(&self) -> Option<&Arc<MetadataMatch>> {
         match self.weighted_cluster() {

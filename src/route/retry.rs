@@ -142,6 +142,8 @@ pub struct RetryPolicy {
     pub reset_max_interval: Duration,
     /// Host predicates in order.
     pub host_predicates: Vec<HostPredicate>,
+    /// `refresh_cluster_on_retry`: a retry chooses its cluster anew, where the route has several.
+    pub refresh_cluster: bool,
     /// Which priorities a retry avoids.
     pub priority: Option<PreviousPriorities>,
 }
@@ -179,8 +181,8 @@ impl RetryPolicy {
                 retry_on, num_retries, per_try_timeout, per_try_idle_timeout, retry_priority, retry_host_predicate,
                 host_selection_retry_max_attempts, retriable_status_codes, retry_back_off,
                 rate_limited_retry_back_off, retriable_headers, retriable_request_headers, retry_options_predicates,
+                refresh_cluster_on_retry,
             }
-            ignored { refresh_cluster_on_retry: "a retry stays with the cluster of the first attempt" }
         });
         cx.each("retry_options_predicates", retry_options_predicates, |proto, cx| {
             coverage!(cx, proto => TypedExtensionConfig { supported { name, typed_config } });
@@ -219,6 +221,7 @@ impl RetryPolicy {
                 retriable_request_headers,
                 HeaderMatcher::build,
             )?,
+            refresh_cluster: refresh_cluster_on_retry,
             base_interval,
             max_interval,
             reset_headers,

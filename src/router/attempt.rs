@@ -1,7 +1,6 @@
 //! One attempt: a connection, the request over it, the head of its response.
 
 use std::{
-    borrow::Cow,
     cell::{Cell, RefCell},
     pin::pin,
     sync::Arc,
@@ -19,7 +18,7 @@ use super::{
     upstream_log::AttemptLog,
 };
 use crate::{
-    http::{Body, RequestHead, ResponseHead, filter::FilterCx, stream_info::Progress},
+    http::{Body, LocalReply, RequestHead, ResponseHead, filter::FilterCx, stream_info::Progress},
     net::{Deadline, Stream},
     upstream::{Host, HostResult, PoolOptions, UpstreamConnInfo},
 };
@@ -31,8 +30,8 @@ pub(super) struct Answer {
     pub(super) upgrade: Option<LocalBoxFuture<'static, Option<Stream>>>,
     /// When the attempt had its connection: its own limits run from here.
     pub(super) ready: Instant,
-    /// `%RESPONSE_CODE_DETAILS%`, when a filter of the upstream's gave the answer.
-    pub(super) local: Option<Cow<'static, str>>,
+    /// What a filter of the upstream's answered instead; the rest says the same then.
+    pub(super) local: Option<Box<LocalReply>>,
 }
 
 /// Sends the request to `host` and waits for the response's head. `cx` is borrowed for moments only: attempts may
@@ -52,7 +51,7 @@ pub(super) async fn run(
         // As in Envoy, what they change stays changed for the attempts after this one.
         **shared_head.borrow_mut() = head.clone();
         if let Some(reply) = reply {
-            return Ok(Box::new(upstream_filters::answer_of(*reply)));
+            return Ok(Box::new(upstream_filters::answer_of(reply)));
         }
     }
     let (options, progress, informational) = {
@@ -85,7 +84,7 @@ pub(super) async fn run(
     if let Some(filters) = &mut filters {
         body = match filters.request_body(&mut head, body).await {
             Ok(body) => body,
-            Err(reply) => return Ok(Box::new(upstream_filters::answer_of(*reply))),
+            Err(reply) => return Ok(Box::new(upstream_filters::answer_of(reply))),
         };
     }
     let body = RequestTail::wrap(body, &progress);

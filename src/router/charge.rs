@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What shapes the statistics of a request's responses.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Charging {
     /// The request came from inside (`x-envoy-internal`).
     pub(super) internal: bool,

@@ -17,7 +17,7 @@ use super::{
     failure::Failure,
     headers, hedge, mirror, redirect,
     request::{ATTEMPT_COUNT, Request},
-    retry::{Retry, Verdict},
+    retry::{Again, Retry, Verdict},
     timeout::{self, Limits},
     transport,
     upstream_log::AttemptLog,
@@ -28,7 +28,8 @@ use crate::{
     },
     route::{HashOutcome, Priority, RouteAction, RouteMatch},
     upstream::{
-        ConnectFailure, Dropped, Host, HostResult, ResourcePriority, TransportOptions, UpstreamFailure, WorkerCluster,
+        ConnectFailure, Dropped, Guard, Host, HostResult, ResourcePriority, TransportOptions, UpstreamFailure,
+        WorkerCluster,
     },
 };
 
@@ -53,9 +54,7 @@ pub(super) async fn forward(
     };
     let virtual_cluster = route.virtual_cluster(head);
     cx.info.virtual_cluster = virtual_cluster.map(|c| c.name.clone());
-    cx.info.upstream.cluster = Some(cluster.info.name.clone());
-    cx.info.upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
-    cx.info.upstream.cluster_metadata = Some(cluster.info.metadata.clone());
+    note_cluster(cx, &cluster);
     headers::strict_check(head, config)?;
 
     let mut request = Request {
@@ -116,13 +115,55 @@ pub(super) async fn forward(
     let keep = retry.possible() || action.internal_redirect.is_some();
     let bodies = Bodies::new(body, keep, buffer_limit, cluster.info.stats.clone());
 
-    let ended = match limits.hedge {
-        true => hedge::run(&request, cx, head, host, &bodies, &mut retry).await?,
-        false => one_by_one(&request, cx, head, host, &bodies, &mut retry).await?,
+    let mut given = Given {
+        bodies: &bodies,
+        buffer_limit,
+        retry: &mut retry,
+        upgrade,
+        clusters: Vec::new(),
+    };
+    attempts(&request, cx, head, host, None, &mut given).await
+}
+
+/// What goes from one cluster to the next with a request.
+struct Given<'g, 'r> {
+    bodies: &'g Bodies,
+    buffer_limit: u64,
+    retry: &'g mut Retry<'r>,
+    upgrade: Option<Upgrade>,
+    /// The weighted clusters that were tried.
+    clusters: Vec<u32>,
+}
+
+/// All attempts, and what the client gets of them.
+async fn attempts(
+    request: &Request<'_>,
+    cx: &mut FilterCx,
+    head: &mut RequestHead,
+    host: Arc<Host>,
+    held: Option<Guard>,
+    given: &mut Given<'_, '_>,
+) -> Result<Outcome, Box<LocalReply>> {
+    let (bodies, buffer_limit) = (given.bodies, given.buffer_limit);
+    let next = match request.limits.hedge {
+        true => Next::Ended(hedge::run(request, cx, head, host, bodies, given.retry).await?),
+        false => one_by_one(request, cx, head, host, held, bodies, given.retry).await?,
+    };
+    let ended = match next {
+        Next::Ended(ended) => ended,
+        Next::Elsewhere(again, timed_out) => {
+            // Boxed, for it is rare and would double the size of every request.
+            return Box::pin(elsewhere(request, cx, head, again, timed_out, given)).await;
+        }
     };
     match ended.result {
-        Ok(answer) => {
-            if let Some(outcome) = redirect::follow(&request, &answer.head, head, &bodies, cx) {
+        Ok(mut answer) => {
+            if let Some(reply) = answer.local.take() {
+                request.charge(reply.status, None, Some(&ended.host));
+                count_host(&ended.host, reply.status);
+                return Err(reply);
+            }
+            if let Some(outcome) = redirect::follow(request, &answer.head, head, bodies, cx) {
                 return Ok(Outcome::Redirect(outcome));
             }
             Ok(Outcome::Response(Box::new(request.finish(
@@ -130,7 +171,7 @@ pub(super) async fn forward(
                 head,
                 cx,
                 &ended.host,
-                upgrade,
+                given.upgrade.take(),
                 ended.log,
             ))))
         }
@@ -147,6 +188,44 @@ pub(super) async fn forward(
     }
 }
 
+/// Goes on with another of the route's clusters (`refresh_cluster_on_retry`).
+async fn elsewhere(
+    request: &Request<'_>,
+    cx: &mut FilterCx,
+    head: &mut RequestHead,
+    again: Again,
+    timed_out: bool,
+    given: &mut Given<'_, '_>,
+) -> Result<Outcome, Box<LocalReply>> {
+    let mut route = request.route.clone();
+    route.choose_untried(&mut given.clusters, head, fastrand::u64(..));
+    let Some(cluster) = cx.worker.clusters.get(route.cluster_name()) else {
+        request.config.stats.local().no_cluster.inc();
+        return Err(Box::new(
+            LocalReply::new(request.action.cluster_not_found, "", "cluster_not_found").flag(Flag::NoClusterFound),
+        ));
+    };
+    note_cluster(cx, &cluster);
+    let moved = request.moved(&route, &cluster);
+    moved.count_retry(&again);
+    let host = start_again(&moved, cx, head, timed_out)?;
+    attempts(&moved, cx, head, host, Some(again.guard), given).await
+}
+
+fn note_cluster(cx: &mut FilterCx, cluster: &WorkerCluster) {
+    let upstream = &mut cx.info.upstream;
+    upstream.cluster = Some(cluster.info.name.clone());
+    upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
+    upstream.cluster_metadata = Some(cluster.info.metadata.clone());
+}
+
+/// How a row of attempts ended.
+enum Next {
+    Ended(Ended),
+    /// The next one goes to another cluster; whether the last one ran out of time.
+    Elsewhere(Again, bool),
+}
+
 /// What all attempts came to.
 pub(super) struct Ended {
     pub(super) result: Result<Box<Answer>, Failure>,
@@ -160,12 +239,12 @@ async fn one_by_one(
     cx: &mut FilterCx,
     head: &mut RequestHead,
     mut host: Arc<Host>,
+    mut held: Option<Guard>,
     bodies: &Bodies,
     retry: &mut Retry<'_>,
-) -> Result<Ended, Box<LocalReply>> {
+) -> Result<Next, Box<LocalReply>> {
     let (config, cluster) = (request.config, request.cluster);
     let mut expired = pin!(timeout::expire(request.limits.global, None, cx.info.progress.clone()));
-    let mut held = None;
     loop {
         let attempts = cx.info.upstream.attempts;
         request
@@ -224,6 +303,9 @@ async fn one_by_one(
                     () = expired.as_mut() => return Err(Box::new(request.reply(&Failure::Timeout, cx))),
                     () = bodies.outgrown() => return Err(request.outgrown(cx)),
                 }
+                if retry.refreshes_cluster() && request.route.weighted_cluster().is_some() {
+                    return Ok(Next::Elsewhere(again, timed_out));
+                }
                 request.count_retry(&again);
                 held = Some(again.guard);
                 host = start_again(request, cx, head, timed_out)?;
@@ -233,7 +315,7 @@ async fn one_by_one(
             Verdict::Overflow => cx.info.flags.set(Flag::UpstreamOverflow),
             Verdict::Done | Verdict::Final => {}
         }
-        return Ok(Ended { result, host, log });
+        return Ok(Next::Ended(Ended { result, host, log }));
     }
 }
 

@@ -63,6 +63,31 @@ pub(super) struct Request<'a> {
     pub(super) override_host: Option<OverrideHost>,
 }
 
+impl<'a> Request<'a> {
+    /// The same request on its way to another cluster.
+    pub(super) fn moved<'b>(&self, route: &'b RouteMatch, cluster: &'b Rc<WorkerCluster>) -> Request<'b>
+    where
+        'a: 'b,
+    {
+        Request {
+            config: self.config,
+            route,
+            action: self.action,
+            cluster,
+            priority: self.priority,
+            hash: self.hash.clone(),
+            charging: self.charging.clone(),
+            grpc: self.grpc,
+            entries: self.entries,
+            limits: self.limits,
+            transport: self.transport.clone(),
+            tried: self.tried.clone(),
+            informed: self.informed.clone(),
+            override_host: None,
+        }
+    }
+}
+
 impl Request<'_> {
     /// Counts where the virtual cluster and the route do.
     pub(super) fn count(&self, counter: impl Fn(&RequestStats) -> &CounterCell) {
@@ -256,7 +281,7 @@ impl Request<'_> {
             body,
             upgrade: upstream,
             ready,
-            local,
+            local: _,
         } = answer;
         if !cx.info.health_check {
             self.charge(response.status, Some(&response), Some(host));
@@ -283,7 +308,7 @@ impl Request<'_> {
         self.set_cookies(&mut response.headers);
         // Mutations may print both.
         cx.info.response_code = Some(response.status);
-        cx.info.response_code_details = Some(local.unwrap_or("via_upstream".into()));
+        cx.info.response_code_details = Some("via_upstream".into());
         self.route
             .finalize_response_headers(&mut response, Some(head), &cx.info);
         let tunnel = match (upgrade, upstream) {

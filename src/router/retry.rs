@@ -124,6 +124,11 @@ impl<'a> Retry<'a> {
         !self.on.is_empty()
     }
 
+    /// `refresh_cluster_on_retry`
+    pub(super) fn refreshes_cluster(&self) -> bool {
+        self.policy.as_ref().is_some_and(|p| p.refresh_cluster)
+    }
+
     /// Whether any retry may come, so that the body has to be kept.
     pub(super) fn possible(&self) -> bool {
         self.enabled() && self.left > 0

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
@@ -103,14 +103,15 @@ impl UpstreamFilters {
     /// Runs the response through, in the opposite order.
     pub(super) async fn response(mut self, request: &RequestHead, answer: &mut Answer) {
         let mut body = std::mem::take(&mut answer.body);
-        let mut replied = None;
+        let mut replied: Option<Box<LocalReply>> = None;
         for (name, filter) in self.filters.iter_mut().rev() {
             self.cx.filter_name = name.clone();
             let end = matches!(body, Body::Empty);
             let reply = settle(filter.response_headers(&mut self.cx, request, &mut answer.head, end)).await;
             if let (Some(reply), None) = (reply, &replied) {
-                (answer.head, body) = parts_of(&reply);
-                replied = Some(reply.details.clone());
+                answer.head = ResponseHead::new(reply.status);
+                body = Body::Empty;
+                replied = Some(reply);
             }
             if !matches!(body, Body::Empty) {
                 body = filter.response_body(&mut self.cx, body);
@@ -168,14 +169,13 @@ impl HttpBody for Filtered {
 }
 
 /// The answer that a filter gave instead of the upstream.
-pub(super) fn answer_of(reply: LocalReply) -> Answer {
-    let (head, body) = parts_of(&reply);
+pub(super) fn answer_of(reply: Box<LocalReply>) -> Answer {
     Answer {
-        head,
-        body,
+        head: ResponseHead::new(reply.status),
+        body: Body::Empty,
         upgrade: None,
         ready: std::time::Instant::now(),
-        local: Some(reply.details),
+        local: Some(reply),
     }
 }
 
@@ -186,20 +186,6 @@ impl Drop for UpstreamFilters {
             filter.on_complete(&mut self.cx);
         }
     }
-}
-
-/// A reply as a response.
-fn parts_of(reply: &LocalReply) -> (ResponseHead, Body) {
-    let mut head = ResponseHead::new(reply.status);
-    head.headers.clone_from(&reply.headers);
-    if reply.body.is_empty() {
-        return (head, Body::Empty);
-    }
-    let length = HeaderValue::from(reply.body.len());
-    head.headers.insert(http::header::CONTENT_LENGTH, length);
-    let text = HeaderValue::from_static("text/plain");
-    head.headers.entry(http::header::CONTENT_TYPE).or_insert(text);
-    (head, Body::full(reply.body.clone()))
 }
 
 /// What an attempt's filters know of its stream.
