@@ -159,8 +159,7 @@ async fn attempts(
     match ended.result {
         Ok(mut answer) => {
             if let Some(reply) = answer.local.take() {
-                request.charge(reply.status, None, Some(&ended.host));
-                count_host(&ended.host, reply.status);
+                // The upstream has nothing to do with it: no code is counted.
                 return Err(reply);
             }
             if let Some(outcome) = redirect::follow(request, &answer.head, head, bodies, cx) {
