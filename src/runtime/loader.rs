@@ -109,6 +109,30 @@ pub struct OutlierKeys {
     pub max_ejection_time_ms: Key,
     /// `max_ejection_percent`
     pub max_ejection_percent: Key,
+    /// `interval_ms`
+    pub interval_ms: Key,
+    /// `max_ejection_time_jitter_ms`
+    pub max_ejection_time_jitter_ms: Key,
+    /// `enforcing_success_rate`, percent
+    pub enforcing_success_rate: Key,
+    /// `enforcing_local_origin_success_rate`, percent
+    pub enforcing_local_origin_success_rate: Key,
+    /// `enforcing_failure_percentage`, percent
+    pub enforcing_failure_percentage: Key,
+    /// `enforcing_failure_percentage_local_origin`, percent
+    pub enforcing_failure_percentage_local_origin: Key,
+    /// `success_rate_minimum_hosts`
+    pub success_rate_minimum_hosts: Key,
+    /// `success_rate_request_volume`
+    pub success_rate_request_volume: Key,
+    /// `success_rate_stdev_factor`, thousandths
+    pub success_rate_stdev_factor: Key,
+    /// `failure_percentage_threshold`
+    pub failure_percentage_threshold: Key,
+    /// `failure_percentage_minimum_hosts`
+    pub failure_percentage_minimum_hosts: Key,
+    /// `failure_percentage_request_volume`
+    pub failure_percentage_request_volume: Key,
 }
 
 impl OutlierKeys {
@@ -124,6 +148,18 @@ impl OutlierKeys {
             base_ejection_time_ms: key("base_ejection_time_ms"),
             max_ejection_time_ms: key("max_ejection_time_ms"),
             max_ejection_percent: key("max_ejection_percent"),
+            interval_ms: key("interval_ms"),
+            max_ejection_time_jitter_ms: key("max_ejection_time_jitter_ms"),
+            enforcing_success_rate: key("enforcing_success_rate"),
+            enforcing_local_origin_success_rate: key("enforcing_local_origin_success_rate"),
+            enforcing_failure_percentage: key("enforcing_failure_percentage"),
+            enforcing_failure_percentage_local_origin: key("enforcing_failure_percentage_local_origin"),
+            success_rate_minimum_hosts: key("success_rate_minimum_hosts"),
+            success_rate_request_volume: key("success_rate_request_volume"),
+            success_rate_stdev_factor: key("success_rate_stdev_factor"),
+            failure_percentage_threshold: key("failure_percentage_threshold"),
+            failure_percentage_minimum_hosts: key("failure_percentage_minimum_hosts"),
+            failure_percentage_request_volume: key("failure_percentage_request_volume"),
         }
     }
 }

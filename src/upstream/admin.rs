@@ -33,6 +33,7 @@ use xds_protos::{
             },
         },
     },
+    envoy::r#type::v3::Percent,
     google::protobuf as pb,
 };
 
@@ -109,8 +110,8 @@ fn cluster_text(cluster: &Cluster, out: &mut String) -> std::fmt::Result {
         writeln!(out, "{at}::sub_zone::{sub_zone}")?;
         writeln!(out, "{at}::canary::{}", attributes.canary)?;
         writeln!(out, "{at}::priority::{}", attributes.priority)?;
-        writeln!(out, "{at}::success_rate::-1")?;
-        writeln!(out, "{at}::local_origin_success_rate::-1")?;
+        writeln!(out, "{at}::success_rate::{}", host.outlier.success_rate(false))?;
+        writeln!(out, "{at}::local_origin_success_rate::{}", host.outlier.success_rate(true))?;
     }
     Ok(())
 }
@@ -186,12 +187,20 @@ fn host_status(host: &Host) -> HostStatus {
             eds_health_status: eds_health(host) as i32,
             ..HostHealthStatus::default()
         }),
+        success_rate: rate(host, false),
+        local_origin_success_rate: rate(host, true),
         weight: host.weight(),
         hostname: host.hostname.to_string(),
         priority: attributes.priority,
         locality: Some(locality(&attributes.locality)),
         ..HostStatus::default()
     }
+}
+
+/// A rate of success, where it is known.
+fn rate(host: &Host, local: bool) -> Option<Percent> {
+    let value = host.outlier.success_rate(local);
+    (value >= 0.0).then_some(Percent { value })
 }
 
 fn eds_health(host: &Host) -> HealthStatus {

@@ -1,8 +1,11 @@
 //! One endpoint of a cluster, shared by control and workers.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -99,6 +102,12 @@ const UNHEALTHY: u32 = HealthFlag::FailedActiveHc as u32
 const EXCLUDED: u32 = HealthFlag::PendingActiveHc as u32 | HealthFlag::ExcludedViaImmediateHcFail as u32;
 const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32 | HealthFlag::DegradedEdsHealth as u32;
 
+/// Milliseconds since the first call.
+fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Counters of one host, summed over all workers; shown by `/clusters`.
 #[derive(Debug, Default)]
 pub struct HostStats {
@@ -134,6 +143,8 @@ pub struct Host {
     weight: AtomicU32,
     health: AtomicU32,
     removed: AtomicBool,
+    /// Milliseconds of [`now`]: since when it is well, or there.
+    well_since: AtomicU64,
     attributes: ArcSwap<HostAttributes>,
     /// What outlier detection counts.
     pub(super) outlier: HostOutlier,
@@ -149,9 +160,20 @@ impl Host {
             weight: AtomicU32::new(weight.max(1)),
             health: AtomicU32::new(0),
             removed: AtomicBool::new(false),
+            well_since: AtomicU64::new(now()),
             attributes: ArcSwap::from_pointee(attributes),
             outlier: HostOutlier::default(),
         }
+    }
+
+    /// A health check finds it well again: its slow start begins.
+    pub(super) fn well_from_now(&self) {
+        self.well_since.store(now(), Relaxed);
+    }
+
+    /// Milliseconds since it came or was found well again.
+    pub fn well_for(&self) -> u64 {
+        now().saturating_sub(self.well_since.load(Relaxed))
     }
 
     /// Load-balancing weight, at least 1.

@@ -216,3 +216,6 @@ fn filtered(set: &HostSet, config: &SubsetConfig, wanted: &dyn Fn(&Arc<Host>) ->
     }
     HostSet::new(localities, set.overprovisioning_factor, set.weighted_health)
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,19 @@ pub enum Discovery {
     OriginalDst(OriginalDstLbConfig),
 }
 
+impl Discovery {
+    /// The type's name, of clusters whose hosts cannot be hashed by their names.
+    pub fn without_hostnames(&self) -> Option<&'static str> {
+        match self {
+            Self::StrictDns(..) => None,
+            Self::Static(_) => Some("static"),
+            Self::Eds(_) => Some("eds"),
+            Self::LogicalDns(..) => Some("logical_dns"),
+            Self::OriginalDst(_) => Some("original_dst"),
+        }
+    }
+}
+
 /// `eds_cluster_config`
 #[derive(Debug, Clone)]
 pub struct EdsOptions {

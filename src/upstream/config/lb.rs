@@ -30,7 +30,10 @@ use xds_protos::{
     google::protobuf::Any,
 };
 
-use super::subset::{self, SubsetConfig};
+use super::{
+    SlowStart,
+    subset::{self, SubsetConfig},
+};
 use crate::config::{AnyExt, BuildCx, ConfigResult, percent, unpack};
 
 /// How localities share the load.
@@ -98,10 +101,12 @@ pub enum LbPolicy {
 }
 
 /// The policy and what is common to all policies.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct LbConfig {
     /// The policy.
     pub policy: LbPolicy,
+    /// `slow_start_config`, of round robin and least request.
+    pub slow_start: Option<SlowStart>,
     /// How localities share the load.
     pub locality: LocalityLb,
     /// `healthy_panic_threshold` in percent, 50; 0 disables panic.
@@ -112,6 +117,8 @@ pub struct LbConfig {
     pub ignore_new_hosts_until_first_hc: bool,
     /// `lb_subset_config`, or the `subset` policy: hosts are picked within subsets.
     pub subsets: Option<SubsetConfig>,
+    /// `common_lb_config` wants hosts hashed by their names, which only clusters of resolved names have.
+    pub needs_hostnames: bool,
     /// `override_host_status`: statuses of a host that may be asked for by name.
     pub override_statuses: Vec<HealthStatus>,
     /// `OriginalDstLbConfig`, for original destination clusters.
@@ -122,6 +129,8 @@ impl LbConfig {
     fn new(policy: LbPolicy) -> Self {
         Self {
             policy,
+            slow_start: None,
+            needs_hostnames: false,
             locality: LocalityLb::None,
             panic_threshold: 50.0,
             fail_traffic_on_panic: false,
@@ -160,23 +169,22 @@ pub fn build(
 fn legacy(policy: i32, config: Option<OldConfig>, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
     let policy = OldPolicy::try_from(policy).map_err(|_| cx.error_at("lb_policy", "unknown value"))?;
     let mut original_dst = OriginalDstLbConfig::default();
+    let mut slow_start = None;
     let mut choices = 2;
     let mut bias = 1.0;
     let mut ring = (1024, 8 << 20, HashFunction::XxHash);
     let mut table_size = 65537;
     match config {
         Some(OldConfig::RoundRobinLbConfig(proto)) => cx.field("round_robin_lb_config", |cx| {
-            coverage!(cx, proto => RoundRobinLbConfig {
-                supported { }
-                ignored { slow_start_config: "new hosts get their full weight at once" }
-            });
+            coverage!(cx, proto => RoundRobinLbConfig { supported { slow_start_config } });
+            slow_start = cx.opt("slow_start_config", slow_start_config, SlowStart::old)?.flatten();
             Ok(())
         })?,
         Some(OldConfig::LeastRequestLbConfig(proto)) => cx.field("least_request_lb_config", |cx| {
             coverage!(cx, proto => LeastRequestLbConfig {
-                supported { choice_count, active_request_bias }
-                ignored { slow_start_config: "new hosts get their full weight at once" }
+                supported { choice_count, active_request_bias, slow_start_config }
             });
+            slow_start = cx.opt("slow_start_config", slow_start_config, SlowStart::old)?.flatten();
             choices = choice_count.map_or(2, |v| v.value);
             bias = active_request_bias.map_or(1.0, |v| v.default_value);
             Ok(())
@@ -192,10 +200,10 @@ fn legacy(policy: i32, config: Option<OldConfig>, cx: &mut BuildCx<'_>) -> Confi
             }
             check_ring(ring.0, ring.1, cx)
         })?,
-        Some(OldConfig::MaglevLbConfig(proto)) => cx.field("maglev_lb_config", |_| {
+        Some(OldConfig::MaglevLbConfig(proto)) => cx.field("maglev_lb_config", |cx| {
             let MaglevLbConfig { table_size: size } = proto;
             table_size = size.map_or(table_size, |v| v.value);
-            Ok(())
+            check_table(table_size, cx)
         })?,
         Some(OldConfig::OriginalDstLbConfig(proto)) => original_dst = proto,
         None => {}
@@ -225,6 +233,7 @@ fn legacy(policy: i32, config: Option<OldConfig>, cx: &mut BuildCx<'_>) -> Confi
     };
     let mut config = LbConfig::new(policy);
     config.original_dst = original_dst;
+    config.slow_start = slow_start;
     Ok(config)
 }
 
@@ -235,6 +244,14 @@ fn check_ring(min: u64, max: u64, cx: &BuildCx<'_>) -> ConfigResult<()> {
         )));
     }
     Ok(())
+}
+
+fn check_table(size: u64, cx: &BuildCx<'_>) -> ConfigResult<()> {
+    let is_prime = size > 1 && (2..).take_while(|d| d * d <= size).all(|d| size % d != 0);
+    match is_prime {
+        true => Ok(()),
+        false => Err(cx.error("The table size of maglev must be prime number")),
+    }
 }
 
 /// The first policy of the list that is known here.
@@ -261,17 +278,18 @@ fn known_policy(any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Option<LbConfig
     let config = match any.type_name().rsplit('.').next().unwrap_or_default() {
         "RoundRobin" => {
             let proto: RoundRobin = unpack(any, cx)?;
-            coverage!(cx, proto => RoundRobin {
-                supported { locality_lb_config }
-                ignored { slow_start_config: "new hosts get their full weight at once" }
-            });
-            with_locality(LbPolicy::RoundRobin, locality_lb_config, cx)
+            coverage!(cx, proto => RoundRobin { supported { locality_lb_config, slow_start_config } });
+            let mut config = with_locality(LbPolicy::RoundRobin, locality_lb_config, cx);
+            config.slow_start = cx.opt("slow_start_config", slow_start_config, SlowStart::new)?.flatten();
+            config
         }
         "LeastRequest" => {
             let proto: LeastRequest = unpack(any, cx)?;
             coverage!(cx, proto => LeastRequest {
-                supported { choice_count, active_request_bias, locality_lb_config, enable_full_scan, selection_method }
-                ignored { slow_start_config: "new hosts get their full weight at once" }
+                supported {
+                    choice_count, active_request_bias, locality_lb_config, enable_full_scan, selection_method,
+                    slow_start_config
+                }
             });
             let policy = LbPolicy::LeastRequest {
                 choices: choice_count.map_or(2, |v| v.value),
@@ -279,7 +297,9 @@ fn known_policy(any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Option<LbConfig
                 full_scan: selection_method == SelectionMethod::FullScan as i32
                     || enable_full_scan.is_some_and(|v| v.value),
             };
-            with_locality(policy, locality_lb_config, cx)
+            let mut config = with_locality(policy, locality_lb_config, cx);
+            config.slow_start = cx.opt("slow_start_config", slow_start_config, SlowStart::new)?.flatten();
+            config
         }
         "Random" => {
             let proto: Random = unpack(any, cx)?;
@@ -308,11 +328,11 @@ fn known_policy(any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Option<LbConfig
 fn ring_hash(proto: RingHash, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
     coverage!(cx, proto => RingHash {
         supported {
-            hash_function, minimum_ring_size, maximum_ring_size, use_hostname_for_hashing, consistent_hashing_lb_config
+            hash_function, minimum_ring_size, maximum_ring_size, use_hostname_for_hashing, consistent_hashing_lb_config,
+            locality_weighted_lb_config
         }
         ignored {
-            hash_balance_factor: "the load of a host is not bounded",
-            locality_weighted_lb_config: "localities do not weigh in hashing"
+            hash_balance_factor: "the load of a host is not bounded"
         }
     });
     let use_hostname = hashing(consistent_hashing_lb_config, cx)?;
@@ -325,24 +345,33 @@ fn ring_hash(proto: RingHash, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
         true => HashFunction::Murmur2,
         false => HashFunction::XxHash,
     };
-    Ok(LbConfig::new(LbPolicy::RingHash {
+    let mut config = LbConfig::new(LbPolicy::RingHash {
         min,
         max,
         function,
         use_hostname: use_hostname || use_hostname_for_hashing,
-    }))
+    });
+    if locality_weighted_lb_config.is_some() {
+        config.locality = LocalityLb::Weighted;
+    }
+    Ok(config)
 }
 
 fn maglev(proto: Maglev, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
     coverage!(cx, proto => Maglev {
-        supported { table_size, consistent_hashing_lb_config }
-        ignored { locality_weighted_lb_config: "localities do not weigh in hashing" }
+        supported { table_size, consistent_hashing_lb_config, locality_weighted_lb_config }
     });
     let use_hostname = hashing(consistent_hashing_lb_config, cx)?;
-    Ok(LbConfig::new(LbPolicy::Maglev {
-        table_size: table_size.map_or(65537, |v| v.value),
+    let table_size = table_size.map_or(65537, |v| v.value);
+    check_table(table_size, cx)?;
+    let mut config = LbConfig::new(LbPolicy::Maglev {
+        table_size,
         use_hostname,
-    }))
+    });
+    if locality_weighted_lb_config.is_some() {
+        config.locality = LocalityLb::Weighted;
+    }
+    Ok(config)
 }
 
 fn hashing(proto: Option<ConsistentHashingLbConfig>, cx: &mut BuildCx<'_>) -> ConfigResult<bool> {
@@ -407,6 +436,7 @@ fn common_config(
             }
             _ => {}
         }
+        config.needs_hostnames = use_hostname_for_hashing;
     }
     match locality_config_specifier {
         // With the extension API the policy's own locality configuration counts.

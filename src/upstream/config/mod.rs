@@ -8,6 +8,7 @@ mod http_filters;
 mod lb;
 mod policies;
 mod protocol;
+mod slow_start;
 mod subset;
 
 use std::{sync::Arc, time::Duration};
@@ -33,6 +34,7 @@ pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chai
 pub use lb::{HashFunction, LbConfig, LbPolicy, LocalityLb};
 pub use policies::RequestPolicies;
 pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol};
+pub use slow_start::SlowStart;
 pub use subset::{Criteria, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector};
 
 /// What one `Cluster` message says.
@@ -124,6 +126,13 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     let discovery_type = cluster_discovery_type.unwrap_or(ClusterDiscoveryType::Type(0));
     let discovery = discovery::build(discovery_type, &name, eds_cluster_config, load_assignment, dns, &lb, cx)?;
 
+    if lb.needs_hostnames
+        && let Some(of_type) = discovery.without_hostnames()
+    {
+        return Err(cx.error(format!(
+            "Cannot use hostname for consistent hashing loadbalancing for cluster of type: 'envoy.cluster.{of_type}'"
+        )));
+    }
     let observability_name = if alt_stat_name.is_empty() {
         &name
     } else {

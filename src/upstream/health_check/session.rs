@@ -205,7 +205,7 @@ impl Session {
         if matches!(verdict, Verdict::Healthy { .. })
             && !self.host.has_flag(HealthFlag::FailedActiveHc)
             && let Some(outlier) = &cluster.info.outlier
-            && outlier.readmit(cluster, &self.host)
+            && outlier.readmit(cluster, &self.host, server)
         {
             transition = Transition::Changed;
         }
@@ -238,6 +238,7 @@ impl Session {
                 host.set_flag(HealthFlag::ActiveHcTimeout, false);
                 host.set_flag(HealthFlag::ExcludedViaImmediateHcFail, false);
                 host.set_flag(HealthFlag::FailedActiveHc, false);
+                host.well_from_now();
                 stats.healthy.inc();
                 transition = Transition::Changed;
                 let first_check = state.first;

@@ -12,10 +12,20 @@ use crate::upstream::{Host, config::HashFunction};
 pub struct Ring(Vec<(u64, usize)>);
 
 impl Ring {
-    /// A ring of `min` to `max` points, shared by weight.
-    pub fn new(hosts: &[Arc<Host>], min: u64, max: u64, function: HashFunction, use_hostname: bool) -> Self {
-        let weights = normalized(hosts);
-        let lightest = weights.iter().copied().fold(f64::INFINITY, f64::min);
+    /// A ring of `min` to `max` points, shared by `weights`, of which those of 0 get none.
+    pub fn new(
+        hosts: &[Arc<Host>],
+        weights: &[f64],
+        min: u64,
+        max: u64,
+        function: HashFunction,
+        use_hostname: bool,
+    ) -> Self {
+        let positive = weights.iter().copied().filter(|w| *w > 0.0);
+        let lightest = positive.fold(f64::INFINITY, f64::min);
+        if lightest.is_infinite() {
+            return Self(Vec::new());
+        }
         // Large enough that the lightest host gets a whole number of points, as far as `max` allows.
         let scale = ((lightest * min as f64).ceil() / lightest).min(max as f64);
         let mut points = Vec::with_capacity(scale.ceil() as usize);
@@ -52,6 +62,7 @@ impl Ring {
 pub struct Maglev(Vec<u32>);
 
 struct Entry {
+    index: u32,
     offset: u64,
     skip: u64,
     weight: f64,
@@ -62,30 +73,35 @@ struct Entry {
 const FREE: u32 = u32::MAX;
 
 impl Maglev {
-    /// A table of `size` slots (a prime), shared by weight.
-    pub fn new(hosts: &[Arc<Host>], size: u64, use_hostname: bool) -> Self {
+    /// A table of `size` slots (a prime), shared by `weights`, of which those of 0 get none.
+    pub fn new(hosts: &[Arc<Host>], weights: &[f64], size: u64, use_hostname: bool) -> Self {
         let size = size.max(2);
-        let weights = normalized(hosts);
         let heaviest = weights.iter().copied().fold(0.0, f64::max);
-        let mut entries: Vec<Entry> = hosts
+        let mut entries: Vec<(String, Entry)> = hosts
             .iter()
             .zip(weights)
-            .map(|(host, weight)| {
+            .enumerate()
+            .filter(|(_, (_, weight))| **weight > 0.0)
+            .map(|(index, (host, weight))| {
                 let key = hash_key(host, use_hostname);
-                Entry {
+                let entry = Entry {
+                    index: u32::try_from(index).unwrap_or(0),
                     offset: XxHash64::oneshot(0, key.as_bytes()) % size,
                     skip: XxHash64::oneshot(1, key.as_bytes()) % (size - 1) + 1,
-                    weight,
+                    weight: *weight,
                     target: 0.0,
                     next: 0,
-                }
+                };
+                (key, entry)
             })
             .collect();
+        // Who comes first takes the slot: the order must not depend on that of the configuration.
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
         let mut table = vec![FREE; usize::try_from(size).unwrap_or(0)];
         let mut filled = 0;
         let mut round = 1.0;
         while filled < size && !entries.is_empty() {
-            for (index, entry) in entries.iter_mut().enumerate() {
+            for (_, entry) in &mut entries {
                 // The heaviest host takes a slot in every round, others as often as their weight says.
                 if filled == size || round * entry.weight < entry.target {
                     continue;
@@ -96,7 +112,7 @@ impl Maglev {
                     entry.next += 1;
                     let slot = &mut table[usize::try_from(slot).unwrap_or(0)];
                     if *slot == FREE {
-                        *slot = u32::try_from(index).unwrap_or(0);
+                        *slot = entry.index;
                         break;
                     }
                 }
@@ -118,10 +134,19 @@ impl Maglev {
     }
 }
 
-/// Weights as shares of their sum.
-fn normalized(hosts: &[Arc<Host>]) -> Vec<f64> {
+/// Weights as shares of `whole`.
+pub fn shares(hosts: &[Arc<Host>], whole: f64) -> impl Iterator<Item = f64> {
     let sum: f64 = hosts.iter().map(|h| f64::from(h.weight())).sum();
-    hosts.iter().map(|h| f64::from(h.weight()) / sum).collect()
+    hosts.iter().map(move |h| f64::from(h.weight()) * whole / sum)
+}
+
+/// The same within localities, each of which has its share by its own weight. In the order of `hosts`, which are those
+/// of one priority.
+pub fn shares_by_locality<'s>(localities: impl Iterator<Item = (u32, &'s [Arc<Host>])> + Clone) -> Vec<f64> {
+    let sum: f64 = localities.clone().map(|(weight, _)| f64::from(weight)).sum();
+    localities
+        .flat_map(|(weight, hosts)| shares(hosts, f64::from(weight) / sum))
+        .collect()
 }
 
 /// `hash_key` of the endpoint's `envoy.lb` metadata, or its name, or its address.

@@ -21,7 +21,7 @@ use self::{
     subset::{SubsetBalancers, SubsetPick},
 };
 use super::{
-    Health, Host, HostSet, HostSets,
+    Health, Host, HostSet, HostSets, LocalityHosts,
     config::{Criteria, LbConfig, LbPolicy, LocalityLb},
 };
 
@@ -180,7 +180,8 @@ impl Balancer {
             if config.fail_traffic_on_panic {
                 return None;
             }
-            return policy::pick(&mut pickers.all, &set.hosts, &config.policy, hash, attempt, random);
+            let weights = || locality_shares(config, set, |l| &l.hosts);
+            return policy::pick(&mut pickers.all, &set.hosts, config, hash, attempt, random, &weights);
         }
         let by_hash = matches!(config.policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. });
         if config.locality == LocalityLb::Weighted
@@ -193,7 +194,11 @@ impl Balancer {
             Availability::Healthy => (&mut pickers.healthy, &set.healthy),
             Availability::Degraded => (&mut pickers.degraded, &set.degraded),
         };
-        policy::pick(picker, hosts, &config.policy, hash, attempt, random)
+        let weights = || match availability {
+            Availability::Healthy => locality_shares(config, set, |l| &l.healthy),
+            Availability::Degraded => locality_shares(config, set, |l| &l.degraded),
+        };
+        policy::pick(picker, hosts, config, hash, attempt, random, &weights)
     }
 
     fn find(&self, address: &str, config: &LbConfig) -> Option<Arc<Host>> {
@@ -232,7 +237,7 @@ impl PriorityPickers {
             Availability::Healthy => &locality.healthy,
             Availability::Degraded => &locality.degraded,
         };
-        policy::pick(pickers.get_mut(index)?, hosts, &config.policy, hash, 0, random)
+        policy::pick(pickers.get_mut(index)?, hosts, config, hash, 0, random, &|| None)
     }
 }
 
@@ -248,6 +253,13 @@ impl Localities {
             degraded_pickers: none(),
         }
     }
+}
+
+/// The shares of hosts where hashing heeds the weights of localities; none where they do not weigh.
+fn locality_shares(config: &LbConfig, set: &HostSet, of: fn(&LocalityHosts) -> &Vec<Arc<Host>>) -> Option<Vec<f64>> {
+    let weighted = config.locality == LocalityLb::Weighted && set.localities.iter().any(|l| l.weight > 0);
+    let localities = set.localities.iter().map(|l| (l.weight, of(l).as_slice()));
+    weighted.then(|| hashing::shares_by_locality(localities))
 }
 
 /// The weight of a locality, lowered as far as its hosts do not suffice for it.

@@ -4,9 +4,9 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
     edf::Edf,
-    hashing::{Maglev, Ring},
+    hashing::{Maglev, Ring, shares},
 };
-use crate::upstream::{Host, config::LbPolicy};
+use crate::upstream::{Host, config::{LbConfig, LbPolicy}};
 
 /// The hosts a policy chooses from.
 pub type Pool = Vec<Arc<Host>>;
@@ -25,29 +25,30 @@ pub enum Picker {
     Stateless,
 }
 
-/// Picks one of `hosts`, making the state at the first call.
+/// Picks one of `hosts`, making the state at the first call. `weights` are those of localities, where hashing heeds them.
 pub fn pick(
     picker: &mut Option<Picker>,
     hosts: &Pool,
-    policy: &LbPolicy,
+    config: &LbConfig,
     hash: u64,
     attempt: u32,
     random: &mut fastrand::Rng,
+    weights: &dyn Fn() -> Option<Vec<f64>>,
 ) -> Option<Arc<Host>> {
     match hosts.as_slice() {
         [] => return None,
         [only] => return Some(only.clone()),
         _ => {}
     }
-    let picker = picker.get_or_insert_with(|| make(hosts, policy, random));
-    let index = match (&mut *picker, policy) {
+    let picker = picker.get_or_insert_with(|| make(hosts, config, random, weights));
+    let index = match (&mut *picker, &config.policy) {
         (Picker::Next(next), _) => {
             let index = *next % hosts.len();
             *next = index + 1;
             index
         }
-        (Picker::Weighted(edf), LbPolicy::LeastRequest { bias, .. }) => edf.pick(|i| load_weight(&hosts[i], *bias))?,
-        (Picker::Weighted(edf), _) => edf.pick(|i| f64::from(hosts[i].weight()))?,
+        (Picker::Weighted(edf), LbPolicy::LeastRequest { bias, .. }) => edf.pick(|i| load_weight(&hosts[i], *bias) * started(&hosts[i], config))?,
+        (Picker::Weighted(edf), _) => edf.pick(|i| f64::from(hosts[i].weight()) * started(&hosts[i], config))?,
         (Picker::Ring(ring), _) => ring.choose(hash, attempt)?,
         (Picker::Maglev(table), _) => table.choose(hash, attempt)?,
         (Picker::Stateless, LbPolicy::LeastRequest { choices, full_scan, .. }) => {
@@ -58,9 +59,16 @@ pub fn pick(
     hosts.get(index).cloned()
 }
 
-fn make(hosts: &Pool, policy: &LbPolicy, random: &mut fastrand::Rng) -> Picker {
+fn make(
+    hosts: &Pool,
+    config: &LbConfig,
+    random: &mut fastrand::Rng,
+    weights: &dyn Fn() -> Option<Vec<f64>>,
+) -> Picker {
+    let by_weight = || weights().unwrap_or_else(|| shares(hosts, 1.0).collect());
     let first = hosts.first().map_or(1, |h| h.weight());
-    let equal = hosts.iter().all(|h| h.weight() == first);
+    let window = config.slow_start.as_ref().map_or(0, |s| s.window);
+    let equal = hosts.iter().all(|h| h.weight() == first && (window == 0 || h.well_for() >= window));
     let weighted = |weight: &dyn Fn(usize) -> f64, random: &mut fastrand::Rng| {
         let mut edf = Edf::new((0..hosts.len()).map(weight));
         // Workers start apart, or all of them would send their first requests to the same host.
@@ -69,22 +77,31 @@ fn make(hosts: &Pool, policy: &LbPolicy, random: &mut fastrand::Rng) -> Picker {
         }
         Picker::Weighted(edf)
     };
-    match policy {
+    match &config.policy {
         LbPolicy::RoundRobin | LbPolicy::ClusterProvided if equal => Picker::Next(random.usize(..hosts.len())),
-        LbPolicy::RoundRobin | LbPolicy::ClusterProvided => weighted(&|i| f64::from(hosts[i].weight()), random),
-        LbPolicy::LeastRequest { bias, .. } if !equal => weighted(&|i| load_weight(&hosts[i], *bias), random),
+        LbPolicy::RoundRobin | LbPolicy::ClusterProvided => {
+            weighted(&|i| f64::from(hosts[i].weight()) * started(&hosts[i], config), random)
+        },
+        LbPolicy::LeastRequest { bias, .. } if !equal => {
+            weighted(&|i| load_weight(&hosts[i], *bias) * started(&hosts[i], config), random)
+        },
         LbPolicy::RingHash {
             min,
             max,
             function,
             use_hostname,
-        } => Picker::Ring(Ring::new(hosts, *min, *max, *function, *use_hostname)),
+        } => Picker::Ring(Ring::new(hosts, &by_weight(), *min, *max, *function, *use_hostname)),
         LbPolicy::Maglev {
             table_size,
             use_hostname,
-        } => Picker::Maglev(Maglev::new(hosts, *table_size, *use_hostname)),
+        } => Picker::Maglev(Maglev::new(hosts, &by_weight(), *table_size, *use_hostname)),
         _ => Picker::Stateless,
     }
+}
+
+/// The share of its weight that a host has in its slow start.
+fn started(host: &Host, config: &LbConfig) -> f64 {
+    config.slow_start.as_ref().map_or(1.0, |s| s.factor(host.well_for()))
 }
 
 /// `weight / (active requests + 1) ^ bias`

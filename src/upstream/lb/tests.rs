@@ -41,6 +41,8 @@ fn config(policy: LbPolicy) -> LbConfig {
         panic_threshold: 50.0,
         fail_traffic_on_panic: false,
         subsets: None,
+        slow_start: None,
+        needs_hostnames: false,
         override_statuses: Vec::new(),
         original_dst: Default::default(),
     }

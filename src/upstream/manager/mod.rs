@@ -8,7 +8,7 @@ mod dns;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::SystemTime,
 };
 
@@ -20,7 +20,8 @@ use super::{
     stats::ClusterManagerStats,
 };
 use crate::{
-    config::{BuildCx, ConfigError, InitTarget},
+    access_log::{LogFile, LogFiles},
+    config::{BuildCx, ConfigError, ConfigResult, InitTarget},
     runtime::Snapshot,
     server::{ServerContext, WorkerMsg},
     stats::{Stats, Store},
@@ -70,6 +71,8 @@ pub struct ClusterManager {
     state: Mutex<State>,
     /// Ticks whenever a cluster has warmed or gone.
     settled: watch::Sender<()>,
+    /// `cluster_manager.outlier_detection.event_log_path`
+    ejection_log: OnceLock<Arc<LogFile>>,
     /// `cluster_manager.`
     pub stats: Stats<ClusterManagerStats>,
 }
@@ -81,8 +84,27 @@ impl ClusterManager {
         Self {
             state: Mutex::default(),
             settled: watch::Sender::new(()),
+            ejection_log: OnceLock::new(),
             stats,
         }
+    }
+
+    /// Opens the log of ejections that the bootstrap names.
+    pub fn open_ejection_log(&self, path: &str, files: &Arc<LogFiles>) -> ConfigResult<()> {
+        let file = files.open(path).map_err(|e| {
+            ConfigError::new(
+                "cluster_manager.outlier_detection.event_log_path",
+                format!("unable to open file '{path}': {e}"),
+            )
+        })?;
+        // There is one bootstrap, so there is one log.
+        let _ = self.ejection_log.set(file);
+        Ok(())
+    }
+
+    /// Where ejections are written.
+    pub(super) fn ejection_log(&self) -> Option<&Arc<LogFile>> {
+        self.ejection_log.get()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
