@@ -147,9 +147,15 @@ impl ServerContext {
             health_failed: AtomicBool::new(false),
             connection_ids: AtomicU64::new(0),
         });
-        let ejections = server.bootstrap.cluster_manager.as_ref().and_then(|m| m.outlier_detection.as_ref());
+        let ejections = server
+            .bootstrap
+            .cluster_manager
+            .as_ref()
+            .and_then(|m| m.outlier_detection.as_ref());
         if let Some(log) = ejections.filter(|o| !o.event_log_path.is_empty()) {
-            server.clusters.open_ejection_log(&log.event_log_path, &server.log_files)?;
+            server
+                .clusters
+                .open_ejection_log(&log.event_log_path, &server.log_files)?;
         }
         let weak = Arc::downgrade(&server);
         server.runtime.on_change(move |before, now| {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use xds_protos::{
+    envoy::r#type::v3::Percent,
     envoy::{
         admin::v3::{
             ClusterStatus, Clusters, ClustersConfigDump, EndpointsConfigDump, HostHealthStatus, HostStatus,
@@ -33,7 +34,6 @@ use xds_protos::{
             },
         },
     },
-    envoy::r#type::v3::Percent,
     google::protobuf as pb,
 };
 
@@ -111,7 +111,11 @@ fn cluster_text(cluster: &Cluster, out: &mut String) -> std::fmt::Result {
         writeln!(out, "{at}::canary::{}", attributes.canary)?;
         writeln!(out, "{at}::priority::{}", attributes.priority)?;
         writeln!(out, "{at}::success_rate::{}", host.outlier.success_rate(false))?;
-        writeln!(out, "{at}::local_origin_success_rate::{}", host.outlier.success_rate(true))?;
+        writeln!(
+            out,
+            "{at}::local_origin_success_rate::{}",
+            host.outlier.success_rate(true)
+        )?;
     }
     Ok(())
 }

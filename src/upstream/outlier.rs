@@ -295,7 +295,11 @@ impl OutlierDetector {
                 &keys.enforcing_failure_percentage_local_origin,
             ),
         };
-        (detected, enforced, key.percent_feature(percent.into(), fastrand::u64(..)))
+        (
+            detected,
+            enforced,
+            key.percent_feature(percent.into(), fastrand::u64(..)),
+        )
     }
 
     /// Ejects a host after failures in a row, on control.
@@ -460,7 +464,9 @@ fn millis(duration: Duration) -> u64 {
 
 /// How many hosts are ejected.
 fn ejected(sets: &HostSets) -> u64 {
-    sets.hosts().filter(|h| h.has_flag(HealthFlag::FailedOutlierCheck)).count() as u64
+    sets.hosts()
+        .filter(|h| h.has_flag(HealthFlag::FailedOutlierCheck))
+        .count() as u64
 }
 
 /// Whether this failure is the one that reaches the limit.
@@ -486,7 +492,9 @@ pub(super) fn start(cluster: &Arc<Cluster>, server: &Arc<ServerContext>) {
     server.mailboxes.run_on_control(move |_| {
         tokio::task::spawn_local(async move {
             loop {
-                let interval = cluster.upgrade().and_then(|c| Some(c.info.outlier.as_ref()?.interval(&context)));
+                let interval = cluster
+                    .upgrade()
+                    .and_then(|c| Some(c.info.outlier.as_ref()?.interval(&context)));
                 let Some(interval) = interval else { return };
                 tokio::time::sleep(interval).await;
                 let Some(cluster) = cluster.upgrade() else { return };

@@ -177,14 +177,18 @@ fn legacy(policy: i32, config: Option<OldConfig>, cx: &mut BuildCx<'_>) -> Confi
     match config {
         Some(OldConfig::RoundRobinLbConfig(proto)) => cx.field("round_robin_lb_config", |cx| {
             coverage!(cx, proto => RoundRobinLbConfig { supported { slow_start_config } });
-            slow_start = cx.opt("slow_start_config", slow_start_config, SlowStart::old)?.flatten();
+            slow_start = cx
+                .opt("slow_start_config", slow_start_config, SlowStart::old)?
+                .flatten();
             Ok(())
         })?,
         Some(OldConfig::LeastRequestLbConfig(proto)) => cx.field("least_request_lb_config", |cx| {
             coverage!(cx, proto => LeastRequestLbConfig {
                 supported { choice_count, active_request_bias, slow_start_config }
             });
-            slow_start = cx.opt("slow_start_config", slow_start_config, SlowStart::old)?.flatten();
+            slow_start = cx
+                .opt("slow_start_config", slow_start_config, SlowStart::old)?
+                .flatten();
             choices = choice_count.map_or(2, |v| v.value);
             bias = active_request_bias.map_or(1.0, |v| v.default_value);
             Ok(())
@@ -280,7 +284,9 @@ fn known_policy(any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Option<LbConfig
             let proto: RoundRobin = unpack(any, cx)?;
             coverage!(cx, proto => RoundRobin { supported { locality_lb_config, slow_start_config } });
             let mut config = with_locality(LbPolicy::RoundRobin, locality_lb_config, cx);
-            config.slow_start = cx.opt("slow_start_config", slow_start_config, SlowStart::new)?.flatten();
+            config.slow_start = cx
+                .opt("slow_start_config", slow_start_config, SlowStart::new)?
+                .flatten();
             config
         }
         "LeastRequest" => {
@@ -298,7 +304,9 @@ fn known_policy(any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Option<LbConfig
                     || enable_full_scan.is_some_and(|v| v.value),
             };
             let mut config = with_locality(policy, locality_lb_config, cx);
-            config.slow_start = cx.opt("slow_start_config", slow_start_config, SlowStart::new)?.flatten();
+            config.slow_start = cx
+                .opt("slow_start_config", slow_start_config, SlowStart::new)?
+                .flatten();
             config
         }
         "Random" => {

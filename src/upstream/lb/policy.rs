@@ -6,7 +6,10 @@ use super::{
     edf::Edf,
     hashing::{Maglev, Ring, shares},
 };
-use crate::upstream::{Host, config::{LbConfig, LbPolicy}};
+use crate::upstream::{
+    Host,
+    config::{LbConfig, LbPolicy},
+};
 
 /// The hosts a policy chooses from.
 pub type Pool = Vec<Arc<Host>>;
@@ -47,7 +50,9 @@ pub fn pick(
             *next = index + 1;
             index
         }
-        (Picker::Weighted(edf), LbPolicy::LeastRequest { bias, .. }) => edf.pick(|i| load_weight(&hosts[i], *bias) * started(&hosts[i], config))?,
+        (Picker::Weighted(edf), LbPolicy::LeastRequest { bias, .. }) => {
+            edf.pick(|i| load_weight(&hosts[i], *bias) * started(&hosts[i], config))?
+        }
         (Picker::Weighted(edf), _) => edf.pick(|i| f64::from(hosts[i].weight()) * started(&hosts[i], config))?,
         (Picker::Ring(ring), _) => ring.choose(hash, attempt)?,
         (Picker::Maglev(table), _) => table.choose(hash, attempt)?,
@@ -59,16 +64,13 @@ pub fn pick(
     hosts.get(index).cloned()
 }
 
-fn make(
-    hosts: &Pool,
-    config: &LbConfig,
-    random: &mut fastrand::Rng,
-    weights: &dyn Fn() -> Option<Vec<f64>>,
-) -> Picker {
+fn make(hosts: &Pool, config: &LbConfig, random: &mut fastrand::Rng, weights: &dyn Fn() -> Option<Vec<f64>>) -> Picker {
     let by_weight = || weights().unwrap_or_else(|| shares(hosts, 1.0).collect());
     let first = hosts.first().map_or(1, |h| h.weight());
     let window = config.slow_start.as_ref().map_or(0, |s| s.window);
-    let equal = hosts.iter().all(|h| h.weight() == first && (window == 0 || h.well_for() >= window));
+    let equal = hosts
+        .iter()
+        .all(|h| h.weight() == first && (window == 0 || h.well_for() >= window));
     let weighted = |weight: &dyn Fn(usize) -> f64, random: &mut fastrand::Rng| {
         let mut edf = Edf::new((0..hosts.len()).map(weight));
         // Workers start apart, or all of them would send their first requests to the same host.
@@ -81,10 +83,10 @@ fn make(
         LbPolicy::RoundRobin | LbPolicy::ClusterProvided if equal => Picker::Next(random.usize(..hosts.len())),
         LbPolicy::RoundRobin | LbPolicy::ClusterProvided => {
             weighted(&|i| f64::from(hosts[i].weight()) * started(&hosts[i], config), random)
-        },
+        }
         LbPolicy::LeastRequest { bias, .. } if !equal => {
             weighted(&|i| load_weight(&hosts[i], *bias) * started(&hosts[i], config), random)
-        },
+        }
         LbPolicy::RingHash {
             min,
             max,

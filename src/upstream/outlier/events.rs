@@ -64,11 +64,13 @@ pub fn write(
         message.enforced = enforced;
         message.r#type = cause.proto() as i32;
         message.event = Some(match cause {
-            Cause::SuccessRate | Cause::LocalOriginSuccessRate => Event::EjectSuccessRateEvent(OutlierEjectSuccessRate {
-                host_success_rate: whole(host.outlier.success_rate(cause.is_local())),
-                cluster_average_success_rate: whole(threshold.average),
-                cluster_success_rate_ejection_threshold: whole(threshold.ejection),
-            }),
+            Cause::SuccessRate | Cause::LocalOriginSuccessRate => {
+                Event::EjectSuccessRateEvent(OutlierEjectSuccessRate {
+                    host_success_rate: whole(host.outlier.success_rate(cause.is_local())),
+                    cluster_average_success_rate: whole(threshold.average),
+                    cluster_success_rate_ejection_threshold: whole(threshold.ejection),
+                })
+            }
             Cause::FailurePercentage | Cause::LocalOriginFailurePercentage => {
                 Event::EjectFailurePercentageEvent(OutlierEjectFailurePercentage {
                     host_success_rate: whole(host.outlier.success_rate(cause.is_local())),

@@ -10,7 +10,7 @@ use xds_protos::google::protobuf::UInt32Value;
 use super::Cause;
 use crate::{
     runtime::{Key, OutlierKeys},
-    upstream::{Host, HealthFlag},
+    upstream::{HealthFlag, Host},
 };
 
 /// Answers of one host in the present interval, and its rate in the last one.

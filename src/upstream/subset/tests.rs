@@ -92,7 +92,10 @@ fn each_element_of_a_list_counts_if_so_configured() {
     };
     let mut config = config(&[&["v"]]);
     let sets = [set(vec![(1, vec![host(1, vec![("v", list)])])])];
-    assert_eq!(hosts(Subsets::new(&config, &sets, 50.0).find(&criteria(&[("v", "2")]))), 0);
+    assert_eq!(
+        hosts(Subsets::new(&config, &sets, 50.0).find(&criteria(&[("v", "2")]))),
+        0
+    );
     config.list_as_any = true;
     config.default = criteria(&[("v", "1")]);
     let subsets = Subsets::new(&config, &sets, 50.0);
