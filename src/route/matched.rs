@@ -209,6 +209,16 @@ impl RouteMatch {
         }
     }
 
+    /// Gives the request the path that its redirect leads to, as Envoy does before it answers; `keep_original` as in
+    /// [`Self::finalize_request_headers`].
+    pub fn rewrite_redirected(&self, head: &mut RequestHead, info: &StreamInfo, keep_original: bool) {
+        if let Action::Redirect(redirect) = &self.action
+            && let Some(path) = redirect.rewritten(head, info, self.matched_len(head))
+        {
+            set_path(head, path, keep_original);
+        }
+    }
+
     /// The first virtual cluster that matches, `other` when none does, none when there are none.
     pub fn virtual_cluster(&self, head: &RequestHead) -> Option<&EntryStats> {
         let virtual_host = self.virtual_host();

@@ -12,7 +12,7 @@ use super::rewrite::PathRewrite;
 use crate::{
     config::{BuildCx, ConfigResult},
     formatter::Format,
-    http::{RequestHead, StreamInfo},
+    http::{Path, RequestHead, StreamInfo},
     matching::RegexSubstitution,
 };
 
@@ -115,6 +115,14 @@ impl RedirectAction {
         };
         let slash = if path.starts_with('/') { "" } else { "/" };
         HeaderValue::try_from(format!("{scheme}://{host}{port}{slash}{path}")).ok()
+    }
+
+    /// The path that the request itself gets, and logs and header formats see: none when it is not rewritten.
+    pub(super) fn rewritten(&self, head: &RequestHead, info: &StreamInfo, matched: Option<usize>) -> Option<Path> {
+        match &self.path {
+            RedirectPath::Rewrite(rewrite) => rewrite.apply(head, info, matched),
+            RedirectPath::Replace(_) | RedirectPath::RequireTls => None,
+        }
     }
 
     /// The new path, and whether its query is the configuration's own.

@@ -81,6 +81,7 @@ pub async fn run(
             if let Some(location) = route.redirect_location(head, &cx.info) {
                 reply.headers.insert(header::LOCATION, location);
             }
+            route.rewrite_redirected(head, &cx.info, !config.suppress_envoy_headers);
             finalize(&route, &mut reply, head, cx);
             Err(Box::new(reply))
         }
