@@ -8,7 +8,7 @@ use xds_protos::envoy::config::route::v3::{
     redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
 };
 
-use super::rewrite::PathRewrite;
+use super::rewrite::{PathRewrite, request_cx};
 use crate::{
     config::{BuildCx, ConfigResult},
     formatter::Format,
@@ -120,6 +120,8 @@ impl RedirectAction {
     /// The path that the request itself gets, and logs and header formats see: none when it is not rewritten.
     pub(super) fn rewritten(&self, head: &RequestHead, info: &StreamInfo, matched: Option<usize>) -> Option<Path> {
         match &self.path {
+            // A format is of the location alone.
+            RedirectPath::Rewrite(PathRewrite::Format(_)) => None,
             RedirectPath::Rewrite(rewrite) => rewrite.apply(head, info, matched),
             RedirectPath::Replace(_) | RedirectPath::RequireTls => None,
         }
@@ -132,6 +134,14 @@ impl RedirectAction {
             RedirectPath::Replace(path) => match head.query() {
                 Some(query) => (format!("{path}?{query}").into(), false),
                 None => (path.into(), false),
+            },
+            RedirectPath::Rewrite(PathRewrite::Format(format)) => match text(format, head, info) {
+                Some(path) if path.contains('?') => (path.into(), true),
+                Some(path) => match head.query() {
+                    Some(query) => (format!("{path}?{query}").into(), false),
+                    None => (path.into(), false),
+                },
+                None => (head.path().into(), false),
             },
             RedirectPath::Rewrite(rewrite) => match rewrite.apply(head, info, matched) {
                 Some(path) => (path.as_str().to_owned().into(), false),
@@ -161,4 +171,11 @@ impl RedirectAction {
             host
         }
     }
+}
+
+/// A format's text for this request; none when it is empty.
+fn text(format: &Format, head: &RequestHead, info: &StreamInfo) -> Option<String> {
+    let mut text = Vec::new();
+    format.write(&mut text, &request_cx(head, info));
+    String::from_utf8(text).ok().filter(|text| !text.is_empty())
 }

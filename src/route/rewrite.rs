@@ -68,7 +68,7 @@ impl PathRewrite {
     }
 }
 
-fn request_cx<'a>(head: &'a RequestHead, info: &'a StreamInfo) -> FormatCx<'a> {
+pub(super) fn request_cx<'a>(head: &'a RequestHead, info: &'a StreamInfo) -> FormatCx<'a> {
     FormatCx {
         request: Some(head),
         response: None,
