@@ -272,10 +272,8 @@ impl Observer {
                     }
                 }
             }
-            kind::GOAWAY => {
-                if frame.last_stream != NOTICE && frame.code == NO_ERROR {
-                    self.stats.local().goaway_sent.inc();
-                }
+            kind::GOAWAY if frame.last_stream != NOTICE && frame.code == NO_ERROR => {
+                self.stats.local().goaway_sent.inc();
             }
             _ => {}
         }
