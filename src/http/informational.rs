@@ -42,14 +42,11 @@ impl Informational {
 
     /// Hands one on to the client, as the connection manager changes it; only with `proxy_100_continue`, as in Envoy.
     pub fn send(&self, mut head: ResponseHead) {
-        let Some(config) = self.config.as_ref().filter(|c| c.proxy_100_continue) else {
+        if !self.config.as_ref().is_some_and(|c| c.proxy_100_continue) {
             return;
-        };
+        }
         for name in HOP_BY_HOP {
             head.headers.remove(name);
-        }
-        if let Some(via) = &config.via {
-            head.headers.append(header::VIA, via.clone());
         }
         self.inform(head.status, &head.headers);
     }

@@ -90,8 +90,11 @@ pub(super) async fn run(
     let body = RequestTail::wrap(body, &progress);
     let sent_head = filters.is_some().then(|| head.clone());
     let mut inform = |head: ResponseHead| {
-        request.informed(head.status);
-        informational.send(head);
+        // As in Envoy, the first one goes on and counts, and no other.
+        if !request.informed.get() {
+            request.informed(head.status);
+            informational.send(head);
+        }
     };
     let sent = lease.send(head, body, &mut inform);
     let limits = &request.limits;

@@ -38,6 +38,8 @@ pub(super) struct ReplyCx {
     pub(super) request_complete: bool,
     /// `suppress_envoy_headers`
     pub(super) suppress_envoy_headers: bool,
+    /// The upstream's response had begun, as far as the client can know: an informational one came.
+    pub(super) informed: bool,
 }
 
 impl Failure {
@@ -99,9 +101,10 @@ impl Failure {
             if cx.retried { "retried and the latest " } else { "" }
         );
         // The client is not told why; the log is.
+        let when = if cx.informed { "after" } else { "before" };
         let details = match self.transport_failure() {
-            Some(transport) => format!("upstream_reset_before_response_started{{{reason}|{transport}}}"),
-            None => format!("upstream_reset_before_response_started{{{reason}}}"),
+            Some(transport) => format!("upstream_reset_{when}_response_started{{{reason}|{transport}}}"),
+            None => format!("upstream_reset_{when}_response_started{{{reason}}}"),
         };
         let mut reply = LocalReply::new(status, body, details.replace(' ', "_")).flag(self.flag());
         let overflow =

@@ -46,6 +46,12 @@ pub(super) fn response(head: &mut ResponseHead, info: &StreamInfo, config: &Rout
     head.headers.insert(SERVICE_TIME, HeaderValue::from(millis));
 }
 
+/// Whether the request is a WebSocket's handshake.
+pub(super) fn asks_for_websocket(head: &RequestHead) -> bool {
+    let upgrade = head.headers.get(http::header::UPGRADE);
+    upgrade.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
 /// `x-envoy-upstream-alt-stat-name`, taken off: a second name below which responses count.
 pub(super) fn alternative_stat_name(head: &mut RequestHead) -> Option<String> {
     number::take(&mut head.headers, &ALT_STAT_NAME)

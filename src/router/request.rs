@@ -254,12 +254,21 @@ impl Request<'_> {
             alternative: self.limits.alternative,
             request_complete: cx.info.progress.request_complete.get(),
             suppress_envoy_headers: self.config.suppress_envoy_headers,
+            informed: self.informed.get(),
         });
         self.counted(reply, cx)
     }
 
     /// Charges a failure that the client is told of.
     pub(super) fn charge_failure(&self, failure: &Failure, status: StatusCode, host: &Arc<Host>) {
+        if self.informed.get() {
+            self.config
+                .stats
+                .local()
+                .rq_reset_after_downstream_response_started
+                .inc();
+            return;
+        }
         // As Envoy, which counts no code for a stream that took too long.
         if !matches!(failure, Failure::MaxDuration) {
             self.charge(status, None, Some(host));
@@ -315,6 +324,16 @@ impl Request<'_> {
             (Some(downstream), Some(upstream)) => Some(Tunnel { downstream, upstream }),
             _ => None,
         };
+        let mut body = body;
+        if response.status.as_u16() < 400
+            && response.status != StatusCode::SWITCHING_PROTOCOLS
+            && headers::asks_for_websocket(head)
+        {
+            // The client could not tell such a body from what it expects to follow its handshake.
+            cx.info.response_code_details = Some("websocket_handshake_unsuccessful".into());
+            response.headers.remove(http::header::CONTENT_LENGTH);
+            body = Body::Empty;
+        }
         Routed {
             head: response,
             body: UpstreamTail::wrap(

@@ -6,7 +6,7 @@ use http::StatusCode;
 pub(super) fn phrase(status: StatusCode) -> &'static str {
     match status.as_u16() {
         203 => "Non-Authoritative Information",
-        103 | 418 | 451 => "Unknown",
+        102 | 103 | 418 | 451 => "Unknown",
         599 => "Last Unassigned Server Error Code",
         _ => status.canonical_reason().unwrap_or("Unknown"),
     }

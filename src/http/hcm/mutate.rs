@@ -80,7 +80,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
     headers.remove(header::TRANSFER_ENCODING);
-    if headers.contains_key(header::TE) {
+    if headers.get(header::TE).is_some_and(|te| !te.is_empty()) {
         if allows_trailers(headers) {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         } else {
@@ -101,7 +101,7 @@ fn allows_trailers(headers: &HeaderMap) -> bool {
     headers
         .get(header::TE)
         .and_then(|v| v.to_str().ok())
-        .is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")))
+        .is_some_and(|v| v.split(',').any(|t| t.trim() == "trailers"))
 }
 
 /// Whether the request asks for an upgrade, by `connection: upgrade` and `upgrade`.

@@ -281,6 +281,12 @@ impl Active {
                     info.flags.set(Flag::StreamIdleTimeout);
                     info.response_code_details = Some("stream_idle_timeout".into());
                 }
+                // HTTP/1 has no other end of a tunnel than that of the connection.
+                FirstToEnd::Second if !half_close && info.upstream.protocol == Some(Version::HTTP_11) => {
+                    info.flags.set(Flag::UpstreamConnectionTermination);
+                    info.response_code_details =
+                        Some("upstream_reset_after_response_started{connection_termination}".into());
+                }
                 FirstToEnd::Second => {}
             }
             if self.head.version < Version::HTTP_2 {

@@ -118,8 +118,10 @@ pub struct HttpOptions {
     pub max_requests_per_connection: Option<u32>,
     /// `max_headers_count`, 100
     pub max_headers_count: u32,
-    /// `max_response_headers_kb`, 60
+    /// `max_response_headers_kb` of HTTP/2, 60
     pub max_response_headers_kb: u32,
+    /// `max_response_headers_kb` of HTTP/1, 80
+    pub http1_headers_kb: u32,
     /// `max_stream_duration`
     pub max_stream_duration: Option<Duration>,
     /// `auto_sni`
@@ -145,6 +147,7 @@ impl Default for HttpOptions {
             max_requests_per_connection: None,
             max_headers_count: 100,
             max_response_headers_kb: 60,
+            http1_headers_kb: 80,
             max_stream_duration: None,
             auto_sni: false,
             auto_san_validation: false,
@@ -339,6 +342,7 @@ fn common(proto: Common, out: &mut HttpOptions, cx: &mut BuildCx<'_>) -> ConfigR
     }
     if let Some(v) = max_response_headers_kb {
         out.max_response_headers_kb = v.value;
+        out.http1_headers_kb = v.value;
     }
     out.max_requests_per_connection = max_requests_per_connection.map(|v| v.value).filter(|v| *v > 0);
     Ok(())

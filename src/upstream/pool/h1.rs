@@ -23,7 +23,7 @@ use crate::{
         Body, BodyError, RequestHead,
         codec::{
             H1Options,
-            client::{Begun, Broken, Client, ClientOptions, Exchange, IdleEnd},
+            client::{Begun, Broken, Client, ClientOptions, Exchange, Finished, IdleEnd},
         },
     },
     net::{Deadline, Stream},
@@ -162,8 +162,9 @@ impl Lent {
             pool.cluster.stats.local().upstream_cx_protocol_error.inc();
         }
         match exchange.finish() {
-            Some(client) => pool.put_back(client, conn),
-            None => conn.closed_locally.set(true),
+            Finished::Free(client) => pool.put_back(client, conn),
+            Finished::Spent => conn.closed_locally.set(true),
+            Finished::Ended => {}
         }
     }
 }
@@ -222,7 +223,7 @@ impl ResponseBody {
 fn options(http: &HttpOptions) -> ClientOptions {
     ClientOptions {
         limits: H1Options {
-            max_header_bytes: http.max_response_headers_kb as usize * 1024,
+            max_header_bytes: http.http1_headers_kb as usize * 1024,
             max_headers: http.max_headers_count as usize,
             enable_trailers: http.http1.trailers,
             case: http.http1.case,

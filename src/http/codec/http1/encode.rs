@@ -120,10 +120,14 @@ fn framing(status: StatusCode, asked: Asked, end: bool, length: Option<u64>) -> 
     if is_bodiless(status) || asked.head {
         return Framing::Bodiless;
     }
+    if asked.connect && status.is_success() {
+        // What follows are the bytes of a tunnel, whatever the headers say.
+        return Framing::UntilClose;
+    }
     match length {
         Some(length) => Framing::Length(length),
         None if end => Framing::Length(0),
-        None if asked.http_10 || asked.connect && status.is_success() => Framing::UntilClose,
+        None if asked.http_10 => Framing::UntilClose,
         None => Framing::Chunked,
     }
 }

@@ -29,7 +29,7 @@ mod wire;
 use std::{cell::RefCell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
 use bytes::BytesMut;
-use http::{Method, header};
+use http::Method;
 use tokio::sync::oneshot;
 
 use super::{CloseReason, CodecOptions, CodecRequest, Handler, StreamHandle, Upgrade};
@@ -157,9 +157,7 @@ async fn exchange<H: Handler + 'static>(
         connect: head.request.method == Method::CONNECT,
     };
     let keep_alive = head.keep_alive;
-    let expects = head.request.headers.get(header::EXPECT);
-    let expects = expects.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    wire.borrow_mut().start_body(head.length, expects);
+    wire.borrow_mut().start_body(head.length);
     let (upgrade, taker) = match head.length {
         Length::Upgrade => {
             let (taker, upgrade) = Upgrade::new();
@@ -182,8 +180,11 @@ async fn exchange<H: Handler + 'static>(
     // Boxed apart: a long response does not keep room for what led to it.
     let mut answering = Box::pin(handler.clone().handle(request));
     let mut interim = Interim::default();
+    let mut begun = false;
     let answer = poll_fn(|cx| {
-        if wire.borrow().is_gone() {
+        // A client that has closed its side is not answered, as in Envoy.
+        if wire.borrow().is_gone() || std::mem::replace(&mut begun, true) && wire.borrow_mut().poll_gone(cx).is_ready()
+        {
             return Poll::Ready(None);
         }
         if let Poll::Ready(answer) = answering.as_mut().poll(cx) {

@@ -249,20 +249,6 @@ fn informational_responses_come_first() {
 }
 
 #[test]
-fn a_body_that_is_wanted_is_asked_for() {
-    with_client(&options(), |mut stream, _, _| async move {
-        let head = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
-        assert_eq!(expect(&mut stream, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
-        stream.write_all(b"abc").await.unwrap();
-        assert!(expect(&mut stream, "abc").await.starts_with("HTTP/1.1 200 OK\r\n"));
-        let unread = head.replace("POST /", "POST /unread");
-        stream.write_all(unread.as_bytes()).await.unwrap();
-        assert!(expect(&mut stream, "unread").await.starts_with("HTTP/1.1 200 OK\r\n"));
-    });
-}
-
-#[test]
 fn an_upgrade_takes_what_was_sent_with_it() {
     with_client(&options(), |mut stream, _, _| async move {
         let head = "GET /upgrade HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nearly ";
@@ -363,7 +349,7 @@ fn a_connection_that_waits_holds_no_buffer() {
             .unwrap();
         let head = poll_fn(|cx| wire.poll_head(cx)).await.unwrap();
         assert!(head.ends_with(b"\r\n\r\n"));
-        wire.start_body(Length::Exact(5), false);
+        wire.start_body(Length::Exact(5));
         while !wire.is_request_done() {
             poll_fn(|cx| wire.poll_body(cx)).await.unwrap();
         }

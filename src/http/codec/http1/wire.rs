@@ -63,8 +63,6 @@ pub(super) struct Wire {
     task: Option<Waker>,
     /// Informational responses to be written.
     interim: Vec<u8>,
-    /// The client waits for a 100 before it sends the body, and nobody has sent one.
-    owes_continue: bool,
     read: u64,
     written: u64,
 }
@@ -86,7 +84,6 @@ impl Wire {
             body_waits: false,
             task: None,
             interim: Vec::new(),
-            owes_continue: false,
             written: 0,
         }
     }
@@ -177,11 +174,10 @@ impl Wire {
         self.inbound.capacity()
     }
 
-    /// Starts the body of a request whose head was read. `expects`: the client waits for a 100.
-    pub(super) fn start_body(&mut self, length: Length, expects: bool) {
+    /// Starts the body of a request whose head was read.
+    pub(super) fn start_body(&mut self, length: Length) {
         self.fault = None;
         self.interim.clear();
-        self.owes_continue = expects;
         self.decoder = length.into();
     }
 
@@ -272,10 +268,6 @@ impl Wire {
                 }
                 Poll::Pending => {
                     self.body_waits = true;
-                    if self.owes_continue {
-                        // Whoever wants the body has nobody else who would ask for it.
-                        self.inform(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
-                    }
                     return Poll::Pending;
                 }
             }
@@ -298,14 +290,12 @@ impl Wire {
 
     /// Queues an informational response.
     pub(super) fn inform(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.owes_continue = false;
         write(&mut self.interim);
         self.wake_task();
     }
 
     /// The response starts: nothing informational comes any more.
     pub(super) fn end_interim(&mut self) -> Vec<u8> {
-        self.owes_continue = false;
         self.take_interim()
     }
 

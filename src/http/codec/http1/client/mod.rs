@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -298,19 +298,19 @@ impl Upload {
     ) -> Poll<Result<(), UploadEnd>> {
         loop {
             let filled = self.source.fill(&mut self.out, cx, self.trailers);
+            if filled == Filled::Broken {
+                let error = self.source.take_error();
+                let error = error.unwrap_or(BodyError::Reset("not as long as announced"));
+                return Poll::Ready(Err(UploadEnd::Body(error)));
+            }
             let written = self.out.poll_write(|parts| client.poll_write(cx, parts));
             match (filled, written) {
-                (Filled::Broken, _) => {
-                    let error = self.source.take_error();
-                    let error = error.unwrap_or(BodyError::Reset("not as long as announced"));
-                    return Poll::Ready(Err(UploadEnd::Body(error)));
-                }
                 (_, Poll::Ready(Err(_))) => return Poll::Ready(Err(UploadEnd::Closed)),
                 (Filled::Full, Poll::Ready(Ok(()))) => {}
                 (Filled::End, Poll::Ready(Ok(()))) => {
                     return client.poll_flush(cx).map_err(|_| UploadEnd::Closed);
                 }
-                (Filled::Waits, Poll::Ready(Ok(()))) => {
+                (Filled::Waits | Filled::Broken, Poll::Ready(Ok(()))) => {
                     // What TLS has taken but not sent would wait for ever.
                     return match client.poll_flush(cx) {
                         Poll::Ready(Err(_)) => Poll::Ready(Err(UploadEnd::Closed)),
@@ -354,6 +354,16 @@ pub(crate) struct Begun {
     pub(crate) ends: bool,
 }
 
+/// What becomes of a connection after an exchange.
+pub(crate) enum Finished<S> {
+    /// It is free for another.
+    Free(Rc<Client<S>>),
+    /// It can take no other, and is closed.
+    Spent,
+    /// The upstream has ended it meanwhile; its task knows how.
+    Ended,
+}
+
 /// One request and its response. Dropped before [`Self::finish`], the connection ends.
 pub(crate) struct Exchange<S> {
     client: Rc<Client<S>>,
@@ -393,9 +403,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         loop {
             while let Some(block) = self.next_head()? {
                 let response = response::parse(&block, self.asked, &self.client.options)?;
-                if matches!(response.head.status.as_u16(), 100 | 102..=104) {
-                    self.started = false;
-                    informed(response.head);
+                if response.head.status.is_informational() && response.head.status != StatusCode::SWITCHING_PROTOCOLS {
+                    self.started = !self.client.inner.borrow().inbound.is_empty();
+                    // Those that have no name end here.
+                    if response.head.status.as_u16() <= 104 {
+                        informed(response.head);
+                    }
                     continue;
                 }
                 return Poll::Ready(Ok(self.begin(response)));
@@ -416,11 +429,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     fn next_head(&mut self) -> Result<Option<Bytes>, CodecError> {
         let mut inner = self.client.inner.borrow_mut();
         let inbound = &mut inner.inbound;
-        if self.searched == 0 {
-            // Empty lines in front of a message are nobody's.
-            let blank = inbound.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-            bytes::Buf::advance(inbound, blank);
-        }
         if inbound.is_empty() {
             return Ok(None);
         }
@@ -519,13 +527,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         self.ended && !self.client.inner.borrow().inbound.is_empty()
     }
 
-    /// Ends the exchange. The connection comes back if it is free for another.
-    pub(crate) fn finish(self) -> Option<Rc<Client<S>>> {
+    /// Ends the exchange.
+    pub(crate) fn finish(self) -> Finished<S> {
         let mut inner = self.client.inner.borrow_mut();
         let rest = self.upload.as_ref().or(inner.upload.as_ref());
         let request_done = !inner.unsent && rest.is_none_or(Upload::is_out);
         if !(self.ended && request_done && self.keep_alive && inner.inbound.is_empty()) {
-            return None;
+            return Finished::Spent;
         }
         // What is left of its buffer is not kept while nobody needs it.
         inner.inbound = BytesMut::new();
@@ -542,7 +550,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
         drop(inner);
         drop(rest);
-        free.then(|| self.client.clone())
+        match free {
+            true => Finished::Free(self.client.clone()),
+            false => Finished::Ended,
+        }
     }
 
     /// The byte stream of a tunnel, with what was read of it already.

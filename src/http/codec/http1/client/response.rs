@@ -68,14 +68,19 @@ pub(super) fn parse(block: &Bytes, asked: Asked, options: &ClientOptions) -> Res
             fields.content_length = None;
         }
     }
-    if (informational || status == StatusCode::NO_CONTENT) && fields.content_length.is_some_and(|n| n > 0) {
-        return Err(CodecError::BodyDisallowed);
+    if informational || status == StatusCode::NO_CONTENT {
+        if fields.content_length.is_some_and(|n| n > 0) {
+            return Err(CodecError::BodyDisallowed);
+        }
+        fields.headers.remove(header::CONTENT_LENGTH);
     }
     if let Some(host) = fields.host.take() {
         fields.headers.append(header::HOST, host);
     }
-    let keep_alive = head::keeps_alive(version, &fields.headers);
-    let tunnel = status == StatusCode::SWITCHING_PROTOCOLS && asked.upgrade || asked.connect && status.is_success();
+    // After a 101 that nobody asked for the upstream speaks who knows what.
+    let keep_alive = status != StatusCode::SWITCHING_PROTOCOLS && head::keeps_alive(version, &fields.headers);
+    let switches = status == StatusCode::SWITCHING_PROTOCOLS && asked.upgrade && head::is_upgrade(&fields.headers);
+    let tunnel = switches || asked.connect && status.is_success();
     let length = if tunnel {
         Length::Upgrade
     } else if asked.head || informational || matches!(status.as_u16(), 204 | 304) {
@@ -112,15 +117,19 @@ fn status_line(line: &[u8]) -> Result<(Version, StatusCode, &[u8]), CodecError> 
     let (version, rest) = line.split_at_checked(8).ok_or(CodecError::Syntax)?;
     let version = match version {
         b"HTTP/1.1" => Version::HTTP_11,
-        b"HTTP/1.0" => Version::HTTP_10,
+        // Whatever it says it speaks, it is taken for the least.
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Version::HTTP_10,
         _ => return Err(CodecError::Syntax),
     };
-    let rest = rest.strip_prefix(b" ").ok_or(CodecError::Syntax)?;
-    let (code, reason) = rest.split_at_checked(3).ok_or(CodecError::Syntax)?;
+    let code = rest.trim_ascii_start();
+    if code.len() == rest.len() {
+        return Err(CodecError::Syntax);
+    }
+    let (code, reason) = code.split_at_checked(3).ok_or(CodecError::Syntax)?;
     let status = StatusCode::from_bytes(code).map_err(|_| CodecError::Syntax)?;
     let reason = match reason {
         [] => reason,
-        [b' ', reason @ ..] => reason,
+        [b' ' | b'\t', reason @ ..] => reason,
         _ => return Err(CodecError::Syntax),
     };
     Ok((version, status, reason))

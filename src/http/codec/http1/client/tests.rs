@@ -149,7 +149,7 @@ fn run(script: Script, head: RequestHead, body: Body, options: ClientOptions) ->
             Poll::Pending => {}
         }
     }
-    seen.reusable = exchange.finish().is_some();
+    seen.reusable = matches!(exchange.finish(), Finished::Free(_));
     seen
 }
 
@@ -241,6 +241,7 @@ fn what_is_no_response_is_refused() {
             "unexpected end of stream",
         ),
         ("garbage\r\n\r\n", "http1.codec_error"),
+        ("\r\nHTTP/1.1 200 OK\r\n\r\n", "http1.codec_error"),
         ("HTTP/1.1 xyz OK\r\n\r\n", "http1.codec_error"),
         ("HTTP/1.1 20 OK\r\n\r\n", "http1.codec_error"),
         ("HTTP/1.1 2000 OK\r\n\r\n", "http1.codec_error"),
@@ -452,7 +453,7 @@ fn tunnels_take_what_was_read() {
         (
             Method::CONNECT,
             Some("websocket"),
-            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\nearly",
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly",
         ),
     ] {
         let script = Script::new(response.as_bytes(), 0, false);
