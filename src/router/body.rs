@@ -166,7 +166,7 @@ pub(super) struct UpstreamTail {
     limits: timeout::Limits,
     timer: Option<Pin<Box<Sleep>>>,
     /// Written when the body ends.
-    _log: Option<AttemptLog>,
+    _log: Option<Box<AttemptLog>>,
     /// A gRPC request's: its trailers tell whether it succeeded.
     deferred: Option<Arc<Host>>,
 }
@@ -178,7 +178,7 @@ impl UpstreamTail {
         timing: Timing,
         info: &StreamInfo,
         ready: Instant,
-        log: Option<AttemptLog>,
+        log: Option<Box<AttemptLog>>,
         deferred: Option<Arc<Host>>,
     ) -> Body {
         if matches!(body, Body::Empty) {

@@ -229,7 +229,7 @@ enum Next {
 pub(super) struct Ended {
     pub(super) result: Result<Box<Answer>, Failure>,
     pub(super) host: Arc<Host>,
-    pub(super) log: Option<AttemptLog>,
+    pub(super) log: Option<Box<AttemptLog>>,
 }
 
 /// One attempt after the other.

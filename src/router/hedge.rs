@@ -33,7 +33,7 @@ type Outcome = Result<Box<Answer>, Failure>;
 struct Running<'r> {
     future: Pin<Box<dyn Future<Output = Outcome> + 'r>>,
     host: Arc<Host>,
-    log: Option<AttemptLog>,
+    log: Option<Box<AttemptLog>>,
     /// Set by the attempt when it is past its time.
     late: Rc<Cell<bool>>,
     /// Outlier detection knows that it is late.

@@ -283,7 +283,7 @@ impl Request<'_> {
         cx: &mut FilterCx,
         host: &Arc<Host>,
         upgrade: Option<Upgrade>,
-        log: Option<AttemptLog>,
+        log: Option<Box<AttemptLog>>,
     ) -> Routed {
         let Answer {
             head: mut response,

@@ -20,7 +20,7 @@ pub(super) struct AttemptLog {
 
 impl AttemptLog {
     /// None when nothing is logged.
-    pub(super) fn start(config: &Arc<RouterConfig>, head: &RequestHead, stream: &StreamInfo) -> Option<Self> {
+    pub(super) fn start(config: &Arc<RouterConfig>, head: &RequestHead, stream: &StreamInfo) -> Option<Box<Self>> {
         if config.upstream_log.is_empty() {
             return None;
         }
@@ -33,13 +33,13 @@ impl AttemptLog {
         info.upstream.host.clone_from(&stream.upstream.host);
         info.request_id.clone_from(&stream.request_id);
         info.access_log_type = "UpstreamEnd";
-        Some(Self {
+        Some(Box::new(Self {
             config: config.clone(),
             info,
             request: head.clone(),
             response: None,
             moved: None,
-        })
+        }))
     }
 
     /// Writes a line for an attempt that has its connection now (`flush_upstream_log_on_upstream_stream`).

@@ -107,7 +107,7 @@ impl WorkerCluster {
         let sets = self.cluster.hosts.load();
         let mut priorities = sets.priorities.iter().enumerate();
         priorities.any(|(i, set)| {
-            !avoided.iter().any(|a| *a as usize == i) && !(set.healthy.is_empty() && set.degraded.is_empty())
+            avoided.iter().all(|a| *a as usize != i) && (!set.healthy.is_empty() || !set.degraded.is_empty())
         })
     }
 
