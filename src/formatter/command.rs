@@ -2,6 +2,8 @@
 
 use std::{io::Write, sync::Arc};
 
+use xds_protos::google::protobuf::value::Kind as ValueKind;
+
 use super::{
     FormatCx, Scope,
     arguments::{self, Syntax},
@@ -212,8 +214,14 @@ impl Command {
                 expression,
                 typed: true,
             } => {
-                super::json::write_value(&expression.json(&match_cx(cx))?, out);
-                return Some(Kind::Json);
+                let value = expression.json(&match_cx(cx))?;
+                match &value.kind {
+                    Some(ValueKind::StringValue(text)) => put(out, text.as_bytes()),
+                    _ => {
+                        super::json::write_value(&value, out);
+                        Some(Kind::Json)
+                    }
+                }
             }
             operation => operation.write(out, cx),
         };

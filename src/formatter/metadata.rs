@@ -20,8 +20,8 @@ pub(super) enum MetadataSource {
     UpstreamHost,
     Route,
     VirtualHost,
-    /// Metadata of listeners and their filter chains.
     Listener,
+    FilterChain,
 }
 
 impl MetadataSource {
@@ -32,7 +32,8 @@ impl MetadataSource {
             "CLUSTER" => Self::Cluster,
             "ROUTE" => Self::Route,
             "UPSTREAM_HOST" => Self::UpstreamHost,
-            "LISTENER" | "LISTENER_FILTER_CHAIN" => Self::Listener,
+            "LISTENER" => Self::Listener,
+            "LISTENER_FILTER_CHAIN" => Self::FilterChain,
             "VIRTUAL_HOST" => Self::VirtualHost,
             _ => return None,
         })
@@ -56,7 +57,8 @@ pub(super) fn write(
         MetadataSource::UpstreamHost => of(&info.upstream.host.as_ref()?.attributes().metadata, out),
         MetadataSource::Route => of_proto(info.route_metadata.as_deref()?, out),
         MetadataSource::VirtualHost => of_proto(info.virtual_host_metadata.as_deref()?, out),
-        MetadataSource::Listener => None,
+        MetadataSource::Listener => of_proto(info.connection.listener_metadata.as_deref()?, out),
+        MetadataSource::FilterChain => of_proto(info.connection.filter_chain_metadata.as_deref()?, out),
     }
 }
 

@@ -84,35 +84,68 @@ const TABLE: &[(&str, Plain)] = &[
         count(out, cx.info.response_trailers.as_ref().map_or(0, header_bytes))
     }),
     ("DOWNSTREAM_HEADER_BYTES_RECEIVED", |cx, out| {
-        count(out, cx.info.request_header_bytes)
-    }),
-    ("DOWNSTREAM_HEADER_BYTES_SENT", |cx, out| {
-        count(out, cx.info.response_header_bytes)
+        count(out, cx.info.progress.meters.downstream_received.header.get())
     }),
     ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", |cx, out| {
-        count(out, cx.info.request_header_bytes)
-    }),
-    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", |cx, out| {
-        count(out, cx.info.response_header_bytes)
+        count(out, cx.info.progress.meters.downstream_received.decompressed.get())
     }),
     ("DOWNSTREAM_WIRE_BYTES_RECEIVED", |cx, out| {
         count(
             out,
-            cx.info.request_header_bytes + cx.info.progress.bytes_received.get(),
+            cx.info
+                .progress
+                .meters
+                .downstream_received
+                .wire(cx.info.progress.bytes_received.get()),
         )
     }),
-    ("DOWNSTREAM_WIRE_BYTES_SENT", |cx, out| {
-        count(out, cx.info.response_header_bytes + cx.info.progress.bytes_sent.get())
+    ("DOWNSTREAM_HEADER_BYTES_SENT", |cx, out| {
+        count(out, cx.info.progress.meters.downstream_sent.header.get())
     }),
-    ("UPSTREAM_HEADER_BYTES_RECEIVED", |_, out| count(out, 0)),
-    ("UPSTREAM_HEADER_BYTES_SENT", |_, out| count(out, 0)),
-    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", |_, out| count(out, 0)),
-    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", |_, out| count(out, 0)),
+    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", |cx, out| {
+        count(out, cx.info.progress.meters.downstream_sent.decompressed.get())
+    }),
+    ("DOWNSTREAM_WIRE_BYTES_SENT", |cx, out| {
+        count(
+            out,
+            cx.info
+                .progress
+                .meters
+                .downstream_sent
+                .wire(cx.info.progress.bytes_sent.get()),
+        )
+    }),
+    ("UPSTREAM_HEADER_BYTES_RECEIVED", |cx, out| {
+        count(out, cx.info.progress.meters.upstream_received.header.get())
+    }),
+    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", |cx, out| {
+        count(out, cx.info.progress.meters.upstream_received.decompressed.get())
+    }),
     ("UPSTREAM_WIRE_BYTES_RECEIVED", |cx, out| {
-        count(out, cx.info.progress.upstream_bytes_received.get())
+        count(
+            out,
+            cx.info
+                .progress
+                .meters
+                .upstream_received
+                .wire(cx.info.progress.upstream_bytes_received.get()),
+        )
+    }),
+    ("UPSTREAM_HEADER_BYTES_SENT", |cx, out| {
+        count(out, cx.info.progress.meters.upstream_sent.header.get())
+    }),
+    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", |cx, out| {
+        count(out, cx.info.progress.meters.upstream_sent.decompressed.get())
     }),
     ("UPSTREAM_WIRE_BYTES_SENT", |cx, out| {
-        count(out, cx.info.progress.upstream_bytes_sent.get())
+        count(
+            out,
+            cx.info
+                .progress
+                .meters
+                .upstream_sent
+                .wire(cx.info.progress.upstream_bytes_sent.get()),
+        )
     }),
     // Durations in milliseconds.
     ("DURATION", |cx, out| {
@@ -212,14 +245,17 @@ const TABLE: &[(&str, Plain)] = &[
     ("UPSTREAM_SERVER_NAME", |cx, out| {
         text(out, cx.info.upstream.tls.as_ref()?.sni.as_deref())
     }),
-    ("UPSTREAM_DETECTED_CLOSE_TYPE", normal_close),
+    ("UPSTREAM_DETECTED_CLOSE_TYPE", |cx, out| {
+        cx.info.upstream.host.as_ref()?;
+        normal_close(cx, out)
+    }),
     ("UPSTREAM_LOCAL_CLOSE_REASON", missing),
     ("UPSTREAM_TLS_VERSION", |cx, out| tls(out, upstream(cx), |t| t.version)),
     ("UPSTREAM_TLS_CIPHER", |cx, out| tls(out, upstream(cx), |t| t.cipher)),
     ("UPSTREAM_TLS_SESSION_ID", |cx, out| {
         tls(out, upstream(cx), |t| &t.session_id)
     }),
-    ("UPSTREAM_TLS_GROUP", missing),
+    ("UPSTREAM_TLS_GROUP", |cx, out| tls(out, upstream(cx), |t| t.group)),
     ("UPSTREAM_PEER_SUBJECT", |cx, out| {
         tls(out, upstream(cx), |t| &t.peer.subject)
     }),
@@ -281,7 +317,7 @@ const TABLE: &[(&str, Plain)] = &[
     }),
     ("DOWNSTREAM_CX_RTT", missing),
     ("DOWNSTREAM_DETECTED_CLOSE_TYPE", normal_close),
-    ("DOWNSTREAM_LOCAL_CLOSE_REASON", missing),
+    ("DOWNSTREAM_LOCAL_CLOSE_REASON", local_close),
     ("DOWNSTREAM_TLS_VERSION", |cx, out| {
         tls(out, downstream(cx), |t| t.version)
     }),
@@ -291,7 +327,7 @@ const TABLE: &[(&str, Plain)] = &[
     ("DOWNSTREAM_TLS_SESSION_ID", |cx, out| {
         tls(out, downstream(cx), |t| &t.session_id)
     }),
-    ("DOWNSTREAM_TLS_GROUP", missing),
+    ("DOWNSTREAM_TLS_GROUP", |cx, out| tls(out, downstream(cx), |t| t.group)),
     ("DOWNSTREAM_PEER_SUBJECT", |cx, out| {
         tls(out, downstream(cx), |t| &t.peer.subject)
     }),
@@ -307,11 +343,21 @@ const TABLE: &[(&str, Plain)] = &[
     ("DOWNSTREAM_PEER_FINGERPRINT_1", |cx, out| {
         tls(out, downstream(cx), |t| &t.peer.sha1)
     }),
-    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", missing),
-    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", missing),
-    ("DOWNSTREAM_PEER_CHAIN_SERIALS", missing),
-    ("DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256", missing),
-    ("DOWNSTREAM_PEER_ISSUER_SERIAL", missing),
+    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", |cx, out| {
+        tls(out, downstream(cx), |t| &t.peer.chain_sha256)
+    }),
+    ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", |cx, out| {
+        tls(out, downstream(cx), |t| &t.peer.chain_sha1)
+    }),
+    ("DOWNSTREAM_PEER_CHAIN_SERIALS", |cx, out| {
+        tls(out, downstream(cx), |t| &t.peer.chain_serials)
+    }),
+    ("DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256", |cx, out| {
+        tls(out, downstream(cx), |t| &t.issuer.sha256)
+    }),
+    ("DOWNSTREAM_PEER_ISSUER_SERIAL", |cx, out| {
+        tls(out, downstream(cx), |t| &t.issuer.serial)
+    }),
     ("DOWNSTREAM_PEER_CERT", |cx, out| {
         tls(out, downstream(cx), |t| &t.peer.url_encoded_pem)
     }),
@@ -327,7 +373,9 @@ const TABLE: &[(&str, Plain)] = &[
     ("DOWNSTREAM_PEER_EMAIL_SAN", |cx, out| {
         sans(out, &downstream(cx)?.peer, |c| &c.email_sans)
     }),
-    ("DOWNSTREAM_PEER_OTHERNAME_SAN", missing),
+    ("DOWNSTREAM_PEER_OTHERNAME_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.peer, |c| &c.other_names)
+    }),
     ("DOWNSTREAM_LOCAL_SUBJECT", |cx, out| {
         tls(out, downstream(cx), |t| &t.local.subject)
     }),
@@ -343,7 +391,9 @@ const TABLE: &[(&str, Plain)] = &[
     ("DOWNSTREAM_LOCAL_EMAIL_SAN", |cx, out| {
         sans(out, &downstream(cx)?.local, |c| &c.email_sans)
     }),
-    ("DOWNSTREAM_LOCAL_OTHERNAME_SAN", missing),
+    ("DOWNSTREAM_LOCAL_OTHERNAME_SAN", |cx, out| {
+        sans(out, &downstream(cx)?.local, |c| &c.other_names)
+    }),
     ("TLS_JA3_FINGERPRINT", missing),
     ("TLS_JA4_FINGERPRINT", missing),
 ];

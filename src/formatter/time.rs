@@ -51,6 +51,10 @@ pub(super) enum TimePoint {
     UpstreamRxEnd,
     DownstreamTxBegin,
     DownstreamTxEnd,
+    UpstreamConnectBegin,
+    UpstreamConnectEnd,
+    UpstreamHandshakeEnd,
+    UpstreamRxBodyBegin,
     /// A point that is not noted down, or a name only filters set.
     Unknown,
 }
@@ -58,6 +62,11 @@ pub(super) enum TimePoint {
 impl TimePoint {
     pub(super) fn parse(name: &str) -> Self {
         match name {
+            "DS_RX_HDR_END" => Self::DownstreamRxBegin,
+            "US_CX_BEG" => Self::UpstreamConnectBegin,
+            "US_CX_END" => Self::UpstreamConnectEnd,
+            "US_HS_END" => Self::UpstreamHandshakeEnd,
+            "US_RX_BODY_BEG" => Self::UpstreamRxBodyBegin,
             "DS_RX_BEG" => Self::DownstreamRxBegin,
             "DS_RX_END" => Self::DownstreamRxEnd,
             "US_TX_BEG" => Self::UpstreamTxBegin,
@@ -81,6 +90,10 @@ impl TimePoint {
             Self::UpstreamRxEnd => progress.last_upstream_rx.get(),
             Self::DownstreamTxBegin => progress.first_downstream_tx.get(),
             Self::DownstreamTxEnd => progress.last_downstream_tx.get(),
+            Self::UpstreamConnectBegin => info.upstream.connect.map(|c| c.start),
+            Self::UpstreamConnectEnd => info.upstream.connect.map(|c| c.end),
+            Self::UpstreamHandshakeEnd => info.upstream.connect.and_then(|c| c.handshake),
+            Self::UpstreamRxBodyBegin => progress.first_upstream_rx_body.get(),
             Self::Unknown => None,
         }
     }

@@ -10,7 +10,10 @@ use super::{
     command::{Kind, number, put},
 };
 use crate::{
-    http::stream_info::{CertInfo, TlsInfo},
+    http::{
+        Flag,
+        stream_info::{CertInfo, TlsInfo},
+    },
     net::Address,
     upstream::Host,
 };
@@ -25,10 +28,26 @@ pub(super) fn normal_close(_: &FormatCx<'_>, out: &mut Vec<u8>) -> Option<Kind> 
     put(out, b"Normal")
 }
 
+/// Why a proxied connection was closed from this side: Envoy's numbers of what kept it from its upstream.
+pub(super) fn local_close(cx: &FormatCx<'_>, out: &mut Vec<u8>) -> Option<Kind> {
+    let flags = cx.info.flags;
+    let number = match cx.info.protocol {
+        None if flags.has(Flag::UpstreamConnectionFailure) => 0,
+        None if flags.has(Flag::NoHealthyUpstream) => 1,
+        None if flags.has(Flag::UpstreamOverflow) => 2,
+        None if flags.has(Flag::NoClusterFound) || flags.has(Flag::NoRouteFound) => 3,
+        _ => return None,
+    };
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "tcp_initializion_failure:{number}");
+    Some(Kind::Text)
+}
+
 /// Every host tried, the last one last.
 pub(super) fn attempted<'a>(cx: &FormatCx<'a>) -> impl Iterator<Item = &'a Arc<Host>> {
     let upstream = &cx.info.upstream;
-    upstream.earlier_hosts.iter().chain(&upstream.host)
+    let last = upstream.host.as_ref().filter(|_| upstream.connected);
+    upstream.earlier_hosts.iter().chain(last)
 }
 
 /// A fact that is not known here.

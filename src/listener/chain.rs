@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use xds_protos::envoy::config::{
-    core::v3::{TransportSocket, transport_socket::ConfigType as SocketConfig},
+    core::v3::{Metadata, TransportSocket, transport_socket::ConfigType as SocketConfig},
     listener::v3::{Filter as FilterProto, FilterChain as Proto, FilterChainMatch, filter::ConfigType},
 };
 
@@ -37,6 +37,8 @@ pub struct FilterChain {
     pub filters: Vec<NetworkFilter>,
     /// Started when the chain is replaced or removed.
     pub drain: DrainSignal,
+    /// `metadata`, for `%METADATA(LISTENER_FILTER_CHAIN:..)%`.
+    pub metadata: Option<Arc<Metadata>>,
 }
 
 impl FilterChain {
@@ -46,7 +48,6 @@ impl FilterChain {
             supported { filter_chain_match, filters, metadata, transport_socket, transport_socket_connect_timeout, name }
             rejected { use_proxy_proto: "use the proxy_protocol listener filter" }
         });
-        let _ = metadata;
         let transport = cx
             .opt("transport_socket", transport_socket, transport)?
             .unwrap_or(DownstreamTransport::RawBuffer);
@@ -73,6 +74,7 @@ impl FilterChain {
             transport_timeout: transport_socket_connect_timeout.enabled_or(Duration::ZERO),
             filters,
             drain: DrainSignal::default(),
+            metadata: metadata.map(Arc::new),
         })
     }
 }

@@ -34,6 +34,8 @@ use crate::{
 pub struct ListenerConfig {
     /// `name`; never empty here.
     pub name: Arc<str>,
+    /// `metadata`, for `%METADATA(LISTENER:..)%`.
+    pub metadata: Option<Arc<xds_protos::envoy::config::core::v3::Metadata>>,
     /// Addresses bound, the main one first, with their socket options.
     pub addresses: Vec<(Address, ListenOptions)>,
     /// `bind_to_port`: false leaves the listener without a socket of its own.
@@ -115,7 +117,6 @@ impl ListenerConfig {
                 api_listener: "API listeners",
             }
         });
-        let _ = metadata;
         if let Some(ListenerSpecifier::InternalListener(_)) = listener_specifier {
             return Err(cx.error_at("internal_listener", "not supported: internal listeners"));
         }
@@ -185,6 +186,7 @@ impl ListenerConfig {
             )));
         }
         Ok(Self {
+            metadata: metadata.map(Arc::new),
             chains: ChainMatcher::build(chains, default_chain, &addresses[0].0, cx)?,
             filters,
             proxy_protocol,

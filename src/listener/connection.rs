@@ -142,6 +142,9 @@ async fn run(
         server_name: None,
         tls: None,
         listener: config.name.clone(),
+        listener_metadata: config.metadata.clone(),
+        filter_chain_metadata: None,
+        protocol: Default::default(),
         direction: config.direction,
         buffer_limit: config.buffer_limit,
         filter_chain: "".into(),
@@ -162,6 +165,7 @@ async fn run(
         Some(other) => {
             let config = other.config();
             info.listener.clone_from(&config.name);
+            info.listener_metadata.clone_from(&config.metadata);
             info.direction = config.direction;
             // What the other listener's filters look at was not looked at yet.
             let Some(seen) = listener_filters(&accepted, &config, other.stats.local(), &mut info).await else {
@@ -188,6 +192,7 @@ async fn run(
     };
     let _counted = Counted::new(stats, handler, &worker);
     info.filter_chain = chain.name.clone();
+    info.filter_chain_metadata.clone_from(&chain.metadata);
     let (stream, tls) = match handshake(accepted, &chain).await {
         Ok(done) => done,
         Err(failure) => {
@@ -210,10 +215,12 @@ async fn run(
     };
     serve(connection, &chain, &worker).await;
     if !config.access_log.is_empty() {
+        let protocol = info.protocol.get();
+        let stream = StreamInfo::new(info, protocol);
         config.access_log.log(&LogCx {
             request: None,
             response: None,
-            info: &StreamInfo::new(info, None),
+            info: &stream,
         });
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::future::LocalBoxFuture;
+use http::Version;
 
 use super::{
     body::{Bodies, RequestTail},
@@ -18,7 +19,11 @@ use super::{
     upstream_log::AttemptLog,
 };
 use crate::{
-    http::{Body, LocalReply, RequestHead, ResponseHead, filter::FilterCx, stream_info::Progress},
+    http::{
+        Body, LocalReply, RequestHead, ResponseHead,
+        filter::FilterCx,
+        stream_info::{Meter, Progress, is_chunked},
+    },
     net::{Deadline, Stream},
     upstream::{Host, HostResult, PoolOptions, UpstreamConnInfo},
 };
@@ -67,12 +72,15 @@ pub(super) async fn run(
     if pool.is_refused() {
         return Err(Failure::NoPool);
     }
+    let asked = Instant::now();
     let lease = tokio::select! {
         biased;
-        lease = pool.acquire() => lease.map_err(Failure::Connect)?,
+        lease = pool.acquire() => lease,
         // What comes meanwhile is kept, as far as that goes.
         never = bodies.keep_coming() => match never {},
     };
+    cx.borrow_mut().info.upstream.pool_ready = Some(asked.elapsed());
+    let lease = lease.map_err(Failure::Connect)?;
     note(&mut cx.borrow_mut(), lease.conn());
     AttemptLog::pool_ready(request.config, &head, &cx.borrow().info);
     request.count(|stats| &stats.upstream_rq_total);
@@ -87,6 +95,7 @@ pub(super) async fn run(
             Err(reply) => return Ok(Box::new(upstream_filters::answer_of(reply))),
         };
     }
+    meter_sent(lease.conn(), &head, &body, &progress.meters.upstream_sent);
     let body = RequestTail::wrap(body, &progress);
     let sent_head = filters.is_some().then(|| head.clone());
     let mut inform = |head: ResponseHead| {
@@ -124,9 +133,12 @@ pub(super) async fn run(
     };
     note(&mut cx.borrow_mut(), &response.conn);
     progress.first_upstream_rx.set(Some(Instant::now()));
+    let body: Body = response.body.into();
+    let meter = &progress.meters.upstream_received;
+    meter_received(&response.conn, &response.head, response.head_bytes, &body, meter);
     let mut answer = Answer {
         head: response.head,
-        body: response.body.into(),
+        body,
         upgrade: response.upgrade,
         ready,
         local: None,
@@ -139,6 +151,7 @@ pub(super) async fn run(
 
 fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {
     let upstream = &mut cx.info.upstream;
+    upstream.connected = true;
     upstream.local_address = Some(conn.local_address.clone());
     upstream.remote_address = Some(conn.remote_address.clone());
     upstream.protocol = Some(conn.protocol);
@@ -146,7 +159,50 @@ fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {
     if let Some(previous) = upstream.connection_id.replace(conn.id).filter(|id| *id != conn.id) {
         upstream.earlier_connections.push(previous);
     }
-    upstream.pool_ready = Some(conn.connect_time);
+    upstream.connect = Some(conn.times);
+}
+
+/// Counts the head of a request as it is sent.
+fn meter_sent(conn: &UpstreamConnInfo, head: &RequestHead, body: &Body, meter: &Meter) {
+    let path = head.path.as_ref().map(|p| p.as_str()).unwrap_or_default();
+    let authority = head
+        .authority
+        .as_ref()
+        .and_then(|a| a.to_str().ok())
+        .unwrap_or_default();
+    if conn.protocol >= Version::HTTP_2 {
+        let more = [
+            (":method", head.method.as_str()),
+            (":path", path),
+            (":scheme", head.scheme.as_str()),
+            (":authority", authority),
+        ];
+        meter.h2(&head.headers, &more);
+        return;
+    }
+    let line = head.method.as_str().len() + path.len() + " HTTP/1.1 ".len();
+    let chunked = is_chunked(&head.headers) && !matches!(body, Body::Empty);
+    let more = [("host", authority), ("transfer-encoding", "chunked")];
+    let known = head.headers.contains_key(http::header::TRANSFER_ENCODING);
+    meter.wrote_h1(
+        line as u64,
+        &head.headers,
+        &more[..if chunked && !known { 2 } else { 1 }],
+    );
+    meter.chunked.set(chunked);
+}
+
+/// Counts the head of a response as it came.
+fn meter_received(conn: &UpstreamConnInfo, head: &ResponseHead, bytes: Option<u64>, body: &Body, meter: &Meter) {
+    if conn.protocol >= Version::HTTP_2 {
+        meter.h2(&head.headers, &[(":status", head.status.as_str())]);
+        return;
+    }
+    let chunked = is_chunked(&head.headers) && !matches!(body, Body::Empty);
+    let known = head.headers.contains_key(http::header::TRANSFER_ENCODING);
+    let more = [("transfer-encoding", "chunked")];
+    meter.read_h1(0, &head.headers, &more[..usize::from(chunked && !known)], bytes);
+    meter.chunked.set(chunked);
 }
 
 async fn after(limit: Option<Duration>, from: Instant) {

@@ -135,12 +135,21 @@ impl HttpBody for RequestTail {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let frame = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            this.progress
-                .upstream_bytes_sent
-                .set(this.progress.upstream_bytes_sent.get() + data.len() as u64);
+        let meter = &this.progress.meters.upstream_sent;
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.progress
+                        .upstream_bytes_sent
+                        .set(this.progress.upstream_bytes_sent.get() + data.len() as u64);
+                    meter.data(data.len());
+                }
+                if frame.is_trailers() || this.inner.is_end_stream() {
+                    meter.end();
+                }
+            }
+            None => meter.end(),
+            Some(Err(_)) => {}
         }
         this.progress.last_upstream_tx.set(Some(Instant::now()));
         Poll::Ready(frame)
@@ -262,11 +271,18 @@ impl HttpBody for UpstreamTail {
                 this.progress
                     .upstream_bytes_received
                     .set(this.progress.upstream_bytes_received.get() + data.len() as u64);
+                this.progress.meters.upstream_received.data(data.len());
+                if this.progress.first_upstream_rx_body.get().is_none() {
+                    this.progress.first_upstream_rx_body.set(Some(now));
+                }
             }
             if let (Some(trailers), Some(host)) = (frame.trailers_ref(), this.deferred.take()) {
                 count_grpc(&host, trailers);
             }
             ended = this.inner.is_end_stream();
+        }
+        if ended || matches!(&frame, Some(Ok(f)) if f.is_trailers()) {
+            this.progress.meters.upstream_received.end();
         }
         if ended && let Some(host) = this.deferred.take() {
             count_grpc(&host, &HeaderMap::new());

@@ -97,7 +97,10 @@ pub(super) async fn forward(
     if route.virtual_host().include_request_attempt_count {
         head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
     }
+    // Formats of added headers do not know the host yet.
+    let host_later = cx.info.upstream.host.take();
     route.finalize_request_headers(head, &cx.info, !config.suppress_envoy_headers);
+    cx.info.upstream.host = host_later;
     if cx.info.scheme_of_upstream {
         head.scheme = match cluster.info.sockets.for_host(&host).is_secure() {
             true => Scheme::Https,
@@ -415,8 +418,10 @@ pub(super) fn report(cluster: &WorkerCluster, host: &Arc<Host>, result: &Result<
 }
 
 fn note_host(cx: &mut FilterCx, host: &Arc<Host>) {
-    if let Some(previous) = cx.info.upstream.host.replace(host.clone()) {
-        cx.info.upstream.earlier_hosts.push(previous);
+    let upstream = &mut cx.info.upstream;
+    let connected = std::mem::take(&mut upstream.connected);
+    if let Some(previous) = upstream.host.replace(host.clone()).filter(|_| connected) {
+        upstream.earlier_hosts.push(previous);
     }
 }
 

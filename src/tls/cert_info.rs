@@ -22,6 +22,13 @@ pub(super) fn read(chain: &[CertificateDer<'static>]) -> CertInfo {
     let mut info = CertInfo {
         sha256: hex(digest::digest(&digest::SHA256, leaf).as_ref()),
         sha1: hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, leaf).as_ref()),
+        chain_sha256: each(chain, |c| hex(digest::digest(&digest::SHA256, c).as_ref())),
+        chain_sha1: each(chain, |c| {
+            hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, c).as_ref())
+        }),
+        chain_serials: each(chain, |c| {
+            X509Certificate::from_der(c).map_or_else(|_| String::new(), |(_, c)| serial(&c))
+        }),
         url_encoded_pem: url_encode(&pem(leaf)),
         url_encoded_chain: url_encode(&chain.iter().map(|c| pem(c)).collect::<String>()),
         ..CertInfo::default()
@@ -38,12 +45,45 @@ pub(super) fn read(chain: &[CertificateDer<'static>]) -> CertInfo {
         match name {
             GeneralName::DNSName(dns) => info.dns_sans.push((*dns).to_owned()),
             GeneralName::URI(uri) => info.uri_sans.push((*uri).to_owned()),
+            GeneralName::OtherName(_, value) => info.other_names.extend(other_name(value)),
             GeneralName::RFC822Name(email) => info.email_sans.push((*email).to_owned()),
             GeneralName::IPAddress(bytes) => info.ip_sans.extend(ip(bytes)),
             _ => {}
         }
     }
     info
+}
+
+fn each(chain: &[CertificateDer<'static>], text: impl Fn(&CertificateDer<'static>) -> String) -> String {
+    chain.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// The text of an other name, when its value is one of ASN.1's kinds of text.
+fn other_name(value: &[u8]) -> Option<String> {
+    let (_, outer) = x509_parser::der_parser::der::parse_der(value).ok()?;
+    let inner = match outer.content.as_slice() {
+        Ok(bytes) if outer.header.is_contextspecific() => x509_parser::der_parser::der::parse_der(bytes).ok()?.1,
+        _ => outer,
+    };
+    inner.as_str().ok().map(str::to_owned)
+}
+
+/// The certificate that has issued the leaf of `chain`, among the rest of it and those that are trusted.
+pub(super) fn issuer(chain: &[CertificateDer<'static>], trusted: &[CertificateDer<'static>]) -> CertInfo {
+    let parsed = |der: &CertificateDer<'static>| {
+        X509Certificate::from_der(der)
+            .ok()
+            .map(|(_, c)| c.issuer().as_raw().to_vec())
+    };
+    let Some(name) = chain.first().and_then(parsed) else {
+        return CertInfo::default();
+    };
+    let found = chain
+        .iter()
+        .skip(1)
+        .chain(trusted)
+        .find(|der| X509Certificate::from_der(der).is_ok_and(|(_, c)| c.subject().as_raw() == name.as_slice()));
+    found.map_or_else(CertInfo::default, |der| read(std::slice::from_ref(der)))
 }
 
 /// The subject alternative names of a certificate.

@@ -135,6 +135,7 @@ impl ClientTls {
         }
         let params = &self.common.params;
         let verifier = Arc::new(PeerVerifier {
+            trusted: Arc::default(),
             validator,
             auth: ClientAuth::None,
             provider: params.provider.clone(),
@@ -223,7 +224,14 @@ impl ClientTls {
             .finished(Purpose::Server, conn.peer_certificates(), sent, resumed)
             .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Client, &self.counters))?;
         self.counters.handshake(conn);
-        let info = tls_info(conn, sni, state.local.clone(), validated, &self.common.alpn);
+        let info = tls_info(
+            conn,
+            sni,
+            state.local.clone(),
+            validated,
+            &self.common.alpn,
+            &verifier.trusted,
+        );
         Ok((stream, info))
     }
 
@@ -263,6 +271,7 @@ impl ClientState {
             return (self.config.clone(), self.verifier.clone());
         }
         let verifier = Arc::new(PeerVerifier {
+            trusted: Arc::default(),
             validator: self.verifier.validator.clone(),
             auth: ClientAuth::None,
             provider: self.verifier.provider.clone(),

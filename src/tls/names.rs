@@ -141,3 +141,15 @@ pub(super) fn group(name: &str) -> Option<&'static dyn SupportedKxGroup> {
 pub(super) fn scheme(name: &str) -> Option<SignatureScheme> {
     SIGALGS.iter().find(|(_, n)| *n == name).map(|(s, _)| *s)
 }
+
+/// BoringSSL's name of a group.
+pub(super) fn group_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::X25519 => "X25519",
+        NamedGroup::secp256r1 => "P-256",
+        NamedGroup::secp384r1 => "P-384",
+        NamedGroup::secp521r1 => "P-521",
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
+        _ => "",
+    }
+}

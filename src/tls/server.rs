@@ -204,6 +204,7 @@ impl ServerTls {
         }
         let tickets = ticket_keys.and_then(|keys| Tickets::new(&keys, &binding, self.session_timeout));
         let verifier = Arc::new(PeerVerifier {
+            trusted: validator.as_ref().map(|v| v.trusted_chain()).unwrap_or_default(),
             subjects: validator.as_ref().map(|v| v.subjects()).unwrap_or_default(),
             validator,
             auth,
@@ -306,7 +307,14 @@ impl ServerTls {
             .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Server, counters))?;
         counters.handshake(conn);
         let sni = conn.server_name().map(Arc::from);
-        let info = tls_info(conn, sni, local.clone(), validated, &self.common.alpn);
+        let info = tls_info(
+            conn,
+            sni,
+            local.clone(),
+            validated,
+            &self.common.alpn,
+            &state.verifier.trusted,
+        );
         Ok((stream, info))
     }
 

@@ -35,7 +35,7 @@ pub(super) fn with(write: impl FnOnce(&[u8])) {
 }
 
 /// The date of now, as a header.
-pub(super) fn value() -> HeaderValue {
+pub(crate) fn value() -> HeaderValue {
     VALUE.with_borrow_mut(|(second, value)| {
         let now = now();
         if *second != now {

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{
     CodecError,
-    http1::WireHandle,
+    http1::{SentHead, WireHandle},
     http2::{Reset, StreamState},
 };
 
@@ -44,6 +44,14 @@ impl StreamHandle {
     pub fn fault(&self) -> Option<CodecError> {
         match &self.0 {
             Kind::Http1(wire) => wire.fault(),
+            _ => None,
+        }
+    }
+
+    /// The head of the response, once it is written; HTTP/2 does not tell.
+    pub fn sent_head(&self) -> Option<SentHead> {
+        match &self.0 {
+            Kind::Http1(wire) => wire.sent_head(),
             _ => None,
         }
     }

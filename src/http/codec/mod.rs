@@ -19,6 +19,7 @@ use super::{Body, RequestHead, ResponseHead};
 use crate::stats::Stats;
 
 pub use case::HeaderCase;
+pub(crate) use date::value as date_value;
 pub use detect::serve;
 pub use handle::StreamHandle;
 pub(crate) use http1::client;

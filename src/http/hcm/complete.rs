@@ -67,7 +67,9 @@ impl Active {
     ) -> Box<Self> {
         hcm.stream_started();
         let mut info = StreamInfo::new(hcm.info.clone(), Some(head.version));
+        hcm.info.protocol.set(Some(head.version));
         info.request_header_bytes = header_bytes;
+        meter(&head, header_bytes, &info.progress.meters.downstream_received);
         let worker = hcm.worker.clone();
         Box::new(Self {
             cx: FilterCx {
@@ -147,6 +149,7 @@ impl Active {
     }
 
     fn complete(&mut self) {
+        self.meter_sent();
         let info = &mut self.cx.info;
         let now = Instant::now();
         info.end = Some(now);
@@ -199,6 +202,27 @@ impl Active {
         self.hcm.stream_ended();
     }
 
+    /// Takes over from the codec what it has written.
+    fn meter_sent(&self) {
+        let meter = &self.cx.info.progress.meters.downstream_sent;
+        match (self.handle.sent_head(), &self.response) {
+            (Some(sent), _) => {
+                meter.header.set(sent.total.saturating_sub(sent.line + 2));
+                meter.decompressed.set(meter.header.get());
+                meter.head.set(sent.total);
+                if sent.chunked {
+                    meter.end();
+                } else {
+                    meter.framing.set(0);
+                }
+            }
+            (None, Some(response)) if self.head.version >= Version::HTTP_2 => {
+                meter.h2(&response.headers, &[(":status", response.status.as_str())]);
+            }
+            _ => {}
+        }
+    }
+
     /// Writes a line of this type (`%ACCESS_LOG_TYPE%`).
     pub(super) fn log(&mut self, kind: &'static str) {
         let info = &mut self.cx.info;
@@ -212,6 +236,27 @@ impl Active {
             });
         }
     }
+}
+
+/// Counts the head of a request.
+fn meter(head: &RequestHead, bytes: u64, meter: &crate::http::stream_info::Meter) {
+    let authority = head.authority.as_ref().map(|a| a.to_str().unwrap_or_default());
+    if head.version < Version::HTTP_2 {
+        let host = authority.map(|a| ("host", a));
+        meter.read_h1(0, &head.headers, host.as_slice(), Some(bytes));
+        meter.chunked.set(crate::http::stream_info::is_chunked(&head.headers));
+        return;
+    }
+    let path = head.path.as_ref().map(|p| p.as_str()).unwrap_or_default();
+    meter.h2(
+        &head.headers,
+        &[
+            (":method", head.method.as_str()),
+            (":path", path),
+            (":scheme", head.scheme.as_str()),
+            (":authority", authority.unwrap_or_default()),
+        ],
+    );
 }
 
 impl Drop for Active {
@@ -257,13 +302,16 @@ impl HttpBody for CountedBody {
                     this.progress
                         .bytes_received
                         .set(this.progress.bytes_received.get() + data.len() as u64);
+                    this.progress.meters.downstream_received.data(data.len());
                 }
                 if frame.is_trailers() || this.inner.is_end_stream() {
+                    this.progress.meters.downstream_received.end();
                     this.progress.request_complete.set(true);
                     this.progress.last_downstream_rx.set(now);
                 }
             }
             None => {
+                this.progress.meters.downstream_received.end();
                 this.progress.request_complete.set(true);
                 this.progress.last_downstream_rx.set(now);
             }
@@ -304,6 +352,12 @@ impl EdgeBody {
     pub(super) fn new(inner: Body, mut active: Box<Active>) -> Self {
         // Nothing follows a head whose status or method forbids a body, nor an empty one.
         let status = active.response.as_ref().map(|r| r.status.as_u16()).unwrap_or_default();
+        let progress = &active.cx.info.progress;
+        progress
+            .first_downstream_tx
+            .set(progress.first_downstream_tx.get().or_else(|| Some(Instant::now())));
+        // The codec knows better when it has written the head.
+        progress.meters.downstream_sent.chunked.set(true);
         active.ended = inner.is_end_stream() || active.head_request || matches!(status, 100..=199 | 204 | 304);
         Self {
             inner,
@@ -389,6 +443,7 @@ impl HttpBody for EdgeBody {
                 }
                 if let Some(data) = frame.data_ref() {
                     progress.bytes_sent.set(progress.bytes_sent.get() + data.len() as u64);
+                    progress.meters.downstream_sent.data(data.len());
                 } else if let Some(trailers) = frame.trailers_ref() {
                     info.response_trailers = Some(trailers.clone());
                 }

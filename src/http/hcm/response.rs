@@ -107,7 +107,12 @@ impl Active {
         // Only logs and filters look at the response once it is on its way.
         let headers = match self.hcm.config.access_log.is_empty() && self.filters.is_empty() {
             true => HeaderMap::new(),
-            false => head.headers.clone(),
+            false => {
+                let mut headers = head.headers.clone();
+                // The codec adds it to what it writes.
+                headers.entry(header::DATE).or_insert_with(crate::http::codec::date_value);
+                headers
+            }
         };
         self.response = Some(ResponseHead {
             status: head.status,

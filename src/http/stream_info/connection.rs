@@ -1,7 +1,7 @@
 //! What is known of a downstream connection.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     net::SocketAddr,
     ops::Deref,
@@ -9,8 +9,9 @@ use std::{
     time::SystemTime,
 };
 
+use http::Version;
 use rustls_pki_types::CertificateDer;
-use xds_protos::envoy::config::core::v3::TrafficDirection;
+use xds_protos::envoy::config::core::v3::{Metadata as ProtoMetadata, TrafficDirection};
 
 use super::{FilterState, Metadata};
 use crate::net::Address;
@@ -36,6 +37,12 @@ pub struct ConnectionInfo {
     pub tls: Option<Arc<TlsInfo>>,
     /// Name of the listener.
     pub listener: Arc<str>,
+    /// What the client speaks, once that is known: `%PROTOCOL%` of the connection's own log.
+    pub protocol: Cell<Option<Version>>,
+    /// `Listener.metadata`
+    pub listener_metadata: Option<Arc<ProtoMetadata>>,
+    /// `FilterChain.metadata` of the matched chain.
+    pub filter_chain_metadata: Option<Arc<ProtoMetadata>>,
     /// `Listener.traffic_direction`
     pub direction: TrafficDirection,
     /// `Listener.per_connection_buffer_limit_bytes`
@@ -73,6 +80,10 @@ pub struct TlsInfo {
     pub alpn: Option<Arc<str>>,
     /// Server name sent or received.
     pub sni: Option<Arc<str>>,
+    /// The group of the key exchange, as BoringSSL names it.
+    pub group: &'static str,
+    /// Who has issued the peer's certificate, of those that were validated.
+    pub issuer: Cert,
     /// Hex of the session id; empty under TLS 1.3.
     pub session_id: String,
     /// Whether a peer certificate was given.
@@ -90,9 +101,12 @@ pub struct TlsInfo {
 #[derive(Clone, Default)]
 pub struct Cert(Option<Arc<LazyCert>>);
 
+/// Takes a chain apart.
+type ReadCert = Box<dyn Fn(&[CertificateDer<'static>]) -> CertInfo + Send + Sync>;
+
 struct LazyCert {
     chain: Vec<CertificateDer<'static>>,
-    read: fn(&[CertificateDer<'static>]) -> CertInfo,
+    read: ReadCert,
     info: OnceLock<CertInfo>,
 }
 
@@ -100,10 +114,13 @@ static NO_CERT: LazyLock<CertInfo> = LazyLock::new(CertInfo::default);
 
 impl Cert {
     /// The certificate at the head of `chain`, which `read` takes apart when it is first asked.
-    pub fn new(chain: Vec<CertificateDer<'static>>, read: fn(&[CertificateDer<'static>]) -> CertInfo) -> Self {
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        read: impl Fn(&[CertificateDer<'static>]) -> CertInfo + Send + Sync + 'static,
+    ) -> Self {
         Self(Some(Arc::new(LazyCert {
             chain,
-            read,
+            read: Box::new(read),
             info: OnceLock::new(),
         })))
     }
@@ -129,7 +146,7 @@ impl From<CertInfo> for Cert {
     fn from(info: CertInfo) -> Self {
         Self(Some(Arc::new(LazyCert {
             chain: Vec::new(),
-            read: |_| CertInfo::default(),
+            read: Box::new(|_| CertInfo::default()),
             info: info.into(),
         })))
     }
@@ -162,12 +179,20 @@ pub struct CertInfo {
     pub sha256: String,
     /// Hex SHA-1 of the DER.
     pub sha1: String,
+    /// Hex SHA-256 of every certificate that was shown, joined by commas.
+    pub chain_sha256: String,
+    /// Hex SHA-1 of every certificate that was shown.
+    pub chain_sha1: String,
+    /// Serial numbers of every certificate that was shown.
+    pub chain_serials: String,
     /// URI SANs.
     pub uri_sans: Vec<String>,
     /// DNS SANs.
     pub dns_sans: Vec<String>,
     /// IP SANs as text.
     pub ip_sans: Vec<String>,
+    /// Other names: those that are texts.
+    pub other_names: Vec<String>,
     /// E-mail SANs.
     pub email_sans: Vec<String>,
     /// PEM of the leaf, URL-encoded (XFCC `Cert`).

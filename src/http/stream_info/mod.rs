@@ -5,6 +5,7 @@ mod connection;
 mod filter_state;
 mod flags;
 mod interrupt;
+mod meter;
 mod proxy;
 
 use std::{
@@ -23,6 +24,7 @@ pub use connection::{Cert, CertInfo, ConnectionInfo, TlsInfo};
 pub use filter_state::{FilterState, FilterStateObject, Sharing, StringObject};
 pub use flags::{Flag, ResponseFlags};
 pub use interrupt::Interrupt;
+pub use meter::{Meter, is_chunked};
 pub use proxy::{ProxyData, ProxyTlvs};
 
 use crate::{net::Address, upstream::Host};
@@ -57,12 +59,40 @@ pub struct Progress {
     pub last_downstream_tx: Cell<Option<Instant>>,
     /// Whether the request body was read to its end.
     pub request_complete: Cell<bool>,
+    /// When the first byte of the upstream's body came.
+    pub first_upstream_rx_body: Cell<Option<Instant>>,
+    /// Bytes as the codecs count them.
+    pub meters: Meters,
     /// Last activity in either direction: the stream idle timer reads it.
     pub last_activity: Cell<Option<Instant>>,
     /// A filter wants the connection to end with this stream.
     pub drain: Cell<bool>,
     /// The reply of a filter that no longer waits for the upstream's.
     pub interrupt: Interrupt,
+}
+
+/// Bytes of all directions as the codecs count them.
+#[derive(Debug, Default)]
+pub struct Meters {
+    /// From the client.
+    pub downstream_received: Meter,
+    /// To the client.
+    pub downstream_sent: Meter,
+    /// From the upstream.
+    pub upstream_received: Meter,
+    /// To the upstream.
+    pub upstream_sent: Meter,
+}
+
+/// When an upstream connection was made.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectTimes {
+    /// The connect call.
+    pub start: Instant,
+    /// The connection was there.
+    pub end: Instant,
+    /// The end of its handshake, where there is one.
+    pub handshake: Option<Instant>,
 }
 
 /// The upstream side of a stream: the last attempt's.
@@ -88,11 +118,15 @@ pub struct UpstreamInfo {
     pub attempts: u32,
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`
     pub transport_failure: Option<String>,
+    /// When its connection was made.
+    pub connect: Option<ConnectTimes>,
     /// Time from connect to established, of the connection used: `%CONNECTION_POOL_READY_DURATION%`.
     pub pool_ready: Option<Duration>,
     /// `Cluster.metadata`: `%CLUSTER_METADATA(..)%`.
     pub cluster_metadata: Option<Arc<Metadata>>,
-    /// Hosts tried before `host`, in order: `%UPSTREAM_HOSTS_ATTEMPTED%`. A first attempt costs nothing.
+    /// Whether `host` has given a connection: others do not count as attempted.
+    pub connected: bool,
+    /// Hosts that gave a connection before `host`, in order: `%UPSTREAM_HOSTS_ATTEMPTED%`. A first attempt costs nothing.
     pub earlier_hosts: Vec<Arc<Host>>,
     /// Connections used before `connection_id`, in order: `%UPSTREAM_CONNECTION_IDS_ATTEMPTED%`.
     pub earlier_connections: Vec<u64>,

@@ -291,6 +291,11 @@ impl Validator {
         }
     }
 
+    /// The same, shared with what is known of connections.
+    pub fn trusted_chain(&self) -> Arc<Vec<CertificateDer<'static>>> {
+        Arc::new(self.trusted().into_iter().cloned().collect())
+    }
+
     /// Verifies a peer. Ok tells whether the certificate counts as validated (`peerCertificateValidated`).
     pub fn verify(
         &self,

@@ -21,6 +21,8 @@ pub(in crate::tls) struct PeerVerifier {
     pub auth: ClientAuth,
     pub provider: Arc<CryptoProvider>,
     pub counters: Arc<SslCounters>,
+    /// Trusted CAs, to tell who has issued a certificate.
+    pub trusted: Arc<Vec<CertificateDer<'static>>>,
     /// Subjects of the trusted CAs, for clients.
     pub subjects: Vec<DistinguishedName>,
     /// SANs instead of the configured matchers.

@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::{TransportOptions, UpstreamConnInfo};
 use crate::{
-    http::stream_info::TlsInfo,
+    http::stream_info::{ConnectTimes, TlsInfo},
     net::{Address, Stream},
     upstream::{
         ClusterInfo, ConnectFailure, Host, TransportSocket, config::ConnectOptions, transport_socket::TransportCx,
@@ -32,25 +32,31 @@ pub async fn connect(
 ) -> Result<Connected, ConnectFailure> {
     let started = Instant::now();
     let work = open(cluster, host, options, alpn);
-    let (stream, local, remote, tls) = tokio::time::timeout(cluster.connect_timeout, work)
+    let (stream, local, remote, tls, end) = tokio::time::timeout(cluster.connect_timeout, work)
         .await
         .unwrap_or(Err(ConnectFailure::Timeout))?;
     let protocol = match tls.as_ref().and_then(|t| t.alpn.as_deref()) {
         Some("h2") => Version::HTTP_2,
         _ => Version::HTTP_11,
     };
+    let secured = tls.is_some();
     let info = UpstreamConnInfo {
         id,
         local_address: local,
         remote_address: remote,
         tls,
         protocol,
+        times: ConnectTimes {
+            start: started,
+            end,
+            handshake: secured.then(Instant::now),
+        },
         connect_time: started.elapsed(),
     };
     Ok(Connected { stream, info })
 }
 
-type Opened = (Stream, Address, Address, Option<Arc<TlsInfo>>);
+type Opened = (Stream, Address, Address, Option<Arc<TlsInfo>>, Instant);
 
 /// Connects to a host, without a limit of time.
 pub async fn open(
@@ -70,15 +76,16 @@ pub async fn open(
         }
     }
     let (stream, local, remote) = opened?;
+    let end = Instant::now();
     match cluster.sockets.for_host(host) {
-        TransportSocket::RawBuffer => Ok((stream, local, remote, None)),
+        TransportSocket::RawBuffer => Ok((stream, local, remote, None, end)),
         TransportSocket::Client(client) => {
             let cx = TransportCx { host, options, alpn };
             let (stream, tls) = client
                 .connect(stream, cx)
                 .await
                 .map_err(|e| ConnectFailure::Remote { reason: e.0.into() })?;
-            Ok((stream, local, remote, tls))
+            Ok((stream, local, remote, tls, end))
         }
     }
 }

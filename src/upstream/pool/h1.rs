@@ -104,6 +104,7 @@ impl Lent {
             false => ResponseBody(self).into(),
         };
         Ok(UpstreamResponse {
+            head_bytes: Some(begun.bytes),
             head: begun.head,
             body,
             conn: conn.info.clone(),

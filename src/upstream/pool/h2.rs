@@ -257,6 +257,7 @@ impl StreamGuard {
             false => ResponseBody::new(incoming, self).into(),
         };
         Ok(UpstreamResponse {
+            head_bytes: None,
             head,
             body,
             conn,
@@ -292,6 +293,7 @@ impl StreamGuard {
         let stream = http2::tunnel(incoming, send);
         let upgrade: LocalBoxFuture<'static, Option<Stream>> = async move { Some(stream) }.boxed_local();
         Ok(UpstreamResponse {
+            head_bytes: None,
             head,
             body: UpstreamBody::empty(),
             conn,

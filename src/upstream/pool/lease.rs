@@ -28,6 +28,8 @@ pub struct UpstreamResponse {
     pub head: ResponseHead,
     /// Its body; frees the connection when it ends or is dropped.
     pub body: UpstreamBody,
+    /// How many bytes of head came, as far as the codec tells.
+    pub head_bytes: Option<u64>,
     /// The connection that was used in the end.
     pub conn: Arc<UpstreamConnInfo>,
     /// For 101 and for 2xx to CONNECT: the byte stream that follows; none if the connection broke.

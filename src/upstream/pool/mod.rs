@@ -69,6 +69,8 @@ pub struct UpstreamConnInfo {
     pub tls: Option<Arc<TlsInfo>>,
     /// Protocol spoken.
     pub protocol: Version,
+    /// When it was made.
+    pub times: crate::http::stream_info::ConnectTimes,
     /// Time from connect to established.
     pub connect_time: Duration,
 }

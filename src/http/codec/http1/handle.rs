@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, StatusCode};
 
-use super::{CodecError, encode, wire::Shared};
+use super::{
+    CodecError, encode,
+    wire::{SentHead, Shared},
+};
 
 /// A stream's hold on its connection.
 #[derive(Clone)]
@@ -17,6 +20,11 @@ impl WireHandle {
     /// on it need not be told.
     pub(in super::super) fn fault(&self) -> Option<CodecError> {
         self.0.borrow().fault()
+    }
+
+    /// The head of the response, once it is written; HTTP/2 does not tell.
+    pub(in super::super) fn sent_head(&self) -> Option<SentHead> {
+        self.0.borrow().sent
     }
 
     /// Sends an informational response ahead of the one that counts.

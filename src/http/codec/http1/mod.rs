@@ -43,6 +43,7 @@ pub use body::RequestBody;
 pub use error::CodecError;
 pub use handle::WireHandle;
 pub use stats::Http1CodecStats;
+pub use wire::SentHead;
 
 use encode::Asked;
 use head::{Head, Length};

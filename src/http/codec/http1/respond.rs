@@ -16,7 +16,7 @@ use super::{
     encode::{self, Asked, Framing},
     head::{give_map, has_token},
     outgoing::{Filled, Out, Source},
-    wire::Shared,
+    wire::{SentHead, Shared},
 };
 use crate::{
     http::{Body, ResponseHead, codec::CodecOptions},
@@ -49,7 +49,14 @@ pub(super) async fn send(
     let close = close.map(|close| {
         close || !wire.borrow().is_request_done() || has_token(&head.headers, &header::CONNECTION, b"close")
     });
+    let start = out.front.len();
     let (framing, close) = encode::head(&mut out.front, &head, asked, ending, close, options.h1.case);
+    let written = out.front.get(start..).unwrap_or_default();
+    wire.borrow_mut().sent = Some(SentHead {
+        total: written.len() as u64,
+        line: written.iter().position(|b| *b == b'\n').map_or(0, |at| at as u64 + 1),
+        chunked: matches!(framing, Framing::Chunked),
+    });
     give_map(head.headers);
     let body = match framing {
         // Nothing of it may be sent.

@@ -65,6 +65,19 @@ pub(super) struct Wire {
     interim: Vec<u8>,
     read: u64,
     written: u64,
+    /// The head of the current response, once it is written.
+    pub(super) sent: Option<SentHead>,
+}
+
+/// What was written of a response's head.
+#[derive(Debug, Clone, Copy)]
+pub struct SentHead {
+    /// All of it, in bytes.
+    pub total: u64,
+    /// The status line with its end.
+    pub line: u64,
+    /// The body follows in chunks.
+    pub chunked: bool,
 }
 
 impl Wire {
@@ -85,6 +98,7 @@ impl Wire {
             task: None,
             interim: Vec::new(),
             written: 0,
+            sent: None,
         }
     }
 
@@ -177,6 +191,7 @@ impl Wire {
     /// Starts the body of a request whose head was read.
     pub(super) fn start_body(&mut self, length: Length) {
         self.fault = None;
+        self.sent = None;
         self.interim.clear();
         self.decoder = length.into();
     }

@@ -119,6 +119,8 @@ impl HttpFilter for Filter {
                 .headers
                 .insert(GRPC_STATUS, HeaderValue::from(status_of_http(StatusCode::BAD_REQUEST)));
             reply.headers.insert(header::CONTENT_TYPE, web.content_type());
+            // As it is: without a body it would lose its type.
+            reply.verbatim = true;
             return Step::Reply(Box::new(reply));
         }
         if let Some(stats) = &web.stats {

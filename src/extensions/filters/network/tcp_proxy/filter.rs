@@ -147,6 +147,8 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
         if let Some(previous) = session.info.upstream.host.replace(host.clone()) {
             session.info.upstream.earlier_hosts.push(previous);
         }
+        // Here every host that was chosen counts.
+        session.info.upstream.connected = true;
         let mut options = PoolOptions::default();
         if cluster.info.sockets.speaks_proxy_protocol() {
             options.transport = TransportOptions::with_proxy(None, &session.info);

@@ -346,6 +346,8 @@ struct Asked {
 #[derive(Debug)]
 pub(crate) struct Begun {
     pub(crate) head: ResponseHead,
+    /// How many bytes of head came.
+    pub(crate) bytes: u64,
     /// What follows are the bytes of a tunnel: see [`Exchange::into_stream`].
     pub(crate) tunnel: bool,
     /// The upstream wants to close afterwards.
@@ -411,7 +413,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                     }
                     continue;
                 }
-                return Poll::Ready(Ok(self.begin(response)));
+                return Poll::Ready(Ok(self.begin(response, block.len() as u64)));
             }
             let mut inner = self.client.inner.borrow_mut();
             let Inner { stream, inbound, .. } = &mut *inner;
@@ -443,7 +445,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }))
     }
 
-    fn begin(&mut self, response: response::Response) -> Begun {
+    fn begin(&mut self, response: response::Response, bytes: u64) -> Begun {
         self.decoder = response.length.into();
         self.keep_alive = response.keep_alive;
         let tunnel = matches!(self.decoder, Decoder::Upgrade);
@@ -458,6 +460,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
         Begun {
             head: response.head,
+            bytes,
             tunnel,
             closes: !response.keep_alive,
             ends: self.ended,
