@@ -110,7 +110,9 @@ impl Active {
             false => {
                 let mut headers = head.headers.clone();
                 // The codec adds it to what it writes.
-                headers.entry(header::DATE).or_insert_with(crate::http::codec::date_value);
+                headers
+                    .entry(header::DATE)
+                    .or_insert_with(crate::http::codec::date_value);
                 headers
             }
         };
