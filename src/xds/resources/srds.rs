@@ -260,6 +260,10 @@ impl ResourceHandler for Srds {
         if let Err(reason) = self.check_keys(&update.removed, &opened) {
             let error = ConfigError::new("", reason);
             rejected.extend(opened.into_iter().map(|(r, _)| Rejected::new(r.name, &error)));
+            // The listener goes on without scopes.
+            if let Some(ready) = self.ready.take() {
+                ready.send_replace(true);
+            }
             return rejected;
         }
         for name in &update.removed {
