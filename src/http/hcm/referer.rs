@@ -23,20 +23,24 @@ fn is_scheme(scheme: &[u8]) -> bool {
 fn is_hierarchy(rest: &[u8]) -> bool {
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
     let authority = rest.get(..end).unwrap_or_default();
-    let (host, port, fits): (&[u8], &[u8], fn(&u8) -> bool) = match authority {
+    let (host, port, fine) = match authority {
         [b'[', inner @ ..] => {
             let Some((host, port)) = split(inner, b']') else {
                 return false;
             };
-            (host, port, |b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+            let fine = host.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
+            (host, port, fine)
         }
         _ => {
             let at = authority.iter().position(|b| *b == b':').unwrap_or(authority.len());
             let (host, port) = authority.split_at_checked(at).unwrap_or_default();
-            (host, port, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+            let fine = host
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+            (host, port, fine)
         }
     };
-    !host.is_empty() && host.iter().all(fits) && (port.is_empty() || is_port(port))
+    fine && !host.is_empty() && (port.is_empty() || is_port(port))
 }
 
 fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
