@@ -131,6 +131,7 @@ pub(super) fn request(
     given: Given,
 ) -> Result<(), Box<LocalReply>> {
     strip_hop_by_hop(&mut head.headers, given.upgrade);
+    head.headers.remove(X_ENVOY_INTERNAL);
     if head
         .headers
         .get(header::REFERER)
@@ -159,7 +160,6 @@ pub(super) fn request(
     } else {
         // Twenty removals are worth a look at whether there is anything to remove.
         if any_of_envoy(&head.headers) {
-            head.headers.remove(X_ENVOY_INTERNAL);
             for name in &INTERNAL_ONLY {
                 head.headers.remove(name);
             }
