@@ -5,23 +5,7 @@ use std::str::FromStr;
 use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::http::{Path, RequestHead, ResponseHead, Scheme};
-
-/// Headers that Envoy keeps one value of: another one is joined to it.
-const SINGLE: [&str; 12] = [
-    "content-type",
-    "content-length",
-    "user-agent",
-    "host",
-    "x-request-id",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "connection",
-    "te",
-    "via",
-    "server",
-    "date",
-];
+use crate::http::{Path, RequestHead, ResponseHead, Scheme, inline_headers};
 
 /// A head or trailers.
 pub(super) struct View<'a> {
@@ -155,19 +139,23 @@ impl<'a> View<'a> {
 
     /// Adds a value; to a header that has only one it is joined.
     pub fn add(&mut self, name: &str, value: &[u8]) {
-        let lower = name.to_ascii_lowercase();
-        let single = lower.starts_with(':') || SINGLE.contains(&lower.as_str());
-        if single && let Some(old) = self.values(&lower).first() {
-            let mut joined = old.clone();
-            joined.push(b',');
-            joined.extend_from_slice(value);
-            return self.set(&lower, &joined);
-        }
-        match (HeaderName::from_str(&lower), HeaderValue::from_bytes(value)) {
-            (Ok(name), Ok(value)) if !single => {
-                self.headers.append(name, value);
+        let name = name.to_ascii_lowercase();
+        if self.pseudo.is_some() && (name.starts_with(':') || name == "host") {
+            let mut joined = self.values(&name).first().cloned().unwrap_or_default();
+            if !joined.is_empty() {
+                joined.push(b',');
             }
-            _ => self.set(&lower, value),
+            joined.extend_from_slice(value);
+            return self.set(&name, &joined);
+        }
+        let (Ok(name), Ok(value)) = (HeaderName::from_str(&name), HeaderValue::from_bytes(value)) else {
+            return;
+        };
+        self.headers.append(name, value);
+        match self.pseudo {
+            Some(Pseudo::Request { .. }) => inline_headers::join_request(self.headers),
+            Some(Pseudo::Response(_)) => inline_headers::join_response(self.headers),
+            None => {}
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Side {
     pub mode: ProcessingMode,
     pub request: bool,
     pub trailers: bool,
+    /// The body comes over HTTP/1, whose end is a message of its own, as in Envoy.
+    pub http1: bool,
 }
 
 impl Side {
@@ -108,7 +110,7 @@ impl Side {
             };
             let result = match frame.into_data() {
                 Ok(data) if parts => {
-                    ended = inner.is_end_stream() || data.is_empty();
+                    ended = (inner.is_end_stream() && !self.http1) || data.is_empty();
                     self.part(data.clone(), ended)
                         .await
                         .map_or_else(|stop| Err((stop, Frame::data(data))), |b| Ok(Frame::data(b)))
@@ -254,14 +256,15 @@ async fn pass(mut inner: Body, frames: &Frames) {
     }
 }
 
-/// Sends a body to the service as it comes, with its trailers.
-pub(super) async fn upload(session: Rc<Session>, mode: ProcessingMode, request: bool, mut inner: Body, kept: Kept) {
+/// Sends a body to the service as it comes, with its trailers. `of`: whether it is the request's, and comes over HTTP/1.
+pub(super) async fn upload(session: Rc<Session>, mode: ProcessingMode, of: (bool, bool), mut inner: Body, kept: Kept) {
+    let (request, http1) = of;
     let mut ended = false;
     loop {
         let part = match inner.frame().await {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    ended = inner.is_end_stream();
+                    ended = inner.is_end_stream() && !http1;
                     message::body(&data, request, ended)
                 }
                 Err(frame) => {

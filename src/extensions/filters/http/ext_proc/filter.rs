@@ -3,7 +3,7 @@
 use std::{mem, rc::Rc, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use xds_protos::{
     envoy::{
@@ -180,6 +180,11 @@ impl Filter {
             return Ok(());
         };
         let observing = self.config.observability;
+        let protocol = match request {
+            true => cx.info.protocol,
+            false => cx.info.upstream.protocol,
+        };
+        let http1 = protocol.is_none_or(|p| p < Version::HTTP_2);
         let config = self.config.clone();
         let without_length = |wants: &Wants| wants.changes_length() && !config.keep_content_length && !observing;
         let mut uploader = None;
@@ -235,6 +240,7 @@ impl Filter {
             mode: self.mode,
             request,
             trailers: wants.trailers,
+            http1,
         };
         match wants.body {
             BodySendMode::None if wants.trailers => *body = side(lane).streamed(mem::take(body), false),
@@ -244,7 +250,7 @@ impl Filter {
             BodySendMode::FullDuplexStreamed => {
                 let uploader = uploader.unwrap_or_else(|| {
                     let inner = mem::take(body);
-                    Task::spawn(upload(session.clone(), self.mode, request, inner, kept.clone()))
+                    Task::spawn(upload(session.clone(), self.mode, (request, http1), inner, kept.clone()))
                 });
                 *body = side(lane).duplex(uploader, kept);
             }

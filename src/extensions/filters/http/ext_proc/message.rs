@@ -79,7 +79,7 @@ pub(super) fn message(session: &Session, mode: &ProcessingMode, request: Request
     ProcessingRequest {
         request: Some(request),
         observability_mode: session.config.observability,
-        protocol_config: session.first.replace(false).then(|| ProtocolConfiguration {
+        protocol_config: session.first.replace(false).then_some(ProtocolConfiguration {
             request_body_mode: mode.request_body_mode,
             response_body_mode: mode.response_body_mode,
             send_body_without_waiting_for_header_response: false,

@@ -48,9 +48,12 @@ end
 return functions
 "#;
 
+/// Machines by script.
+type Machines = HashMap<u64, (Weak<Script>, Rc<Vm>)>;
+
 thread_local! {
-    /// This worker's machines, by script.
-    static MACHINES: RefCell<HashMap<u64, (Weak<Script>, Rc<Vm>)>> = RefCell::default();
+    /// This worker's machines.
+    static MACHINES: RefCell<Machines> = RefCell::default();
 }
 
 /// A script's machine on this thread.
