@@ -250,7 +250,13 @@ impl Filter {
             BodySendMode::FullDuplexStreamed => {
                 let uploader = uploader.unwrap_or_else(|| {
                     let inner = mem::take(body);
-                    Task::spawn(upload(session.clone(), self.mode, (request, http1), inner, kept.clone()))
+                    Task::spawn(upload(
+                        session.clone(),
+                        self.mode,
+                        (request, http1),
+                        inner,
+                        kept.clone(),
+                    ))
                 });
                 *body = side(lane).duplex(uploader, kept);
             }
