@@ -208,7 +208,7 @@ impl Filter {
                     uploader = Some(Task::spawn(upload(
                         session.clone(),
                         self.mode,
-                        request,
+                        (request, http1),
                         inner,
                         kept.clone(),
                     )));
