@@ -197,7 +197,6 @@ fn host_status(host: &Host) -> HostStatus {
         hostname: host.hostname.to_string(),
         priority: attributes.priority,
         locality: Some(locality(&attributes.locality)),
-        ..HostStatus::default()
     }
 }
 

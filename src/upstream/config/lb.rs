@@ -251,7 +251,7 @@ fn check_ring(min: u64, max: u64, cx: &BuildCx<'_>) -> ConfigResult<()> {
 }
 
 fn check_table(size: u64, cx: &BuildCx<'_>) -> ConfigResult<()> {
-    let is_prime = size > 1 && (2..).take_while(|d| d * d <= size).all(|d| size % d != 0);
+    let is_prime = size > 1 && (2..).take_while(|d| d * d <= size).all(|d| !size.is_multiple_of(d));
     match is_prime {
         true => Ok(()),
         false => Err(cx.error("The table size of maglev must be prime number")),
