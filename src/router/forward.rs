@@ -53,7 +53,10 @@ pub(super) async fn forward(
         ));
     };
     let virtual_cluster = route.virtual_cluster(head);
-    cx.info.virtual_cluster = virtual_cluster.map(|c| c.name.clone());
+    // The one for all others has statistics, but no name in a log.
+    let other = route.virtual_host().other_virtual_cluster.as_ref();
+    let named = virtual_cluster.filter(|c| !other.is_some_and(|other| std::ptr::eq(other, *c)));
+    cx.info.virtual_cluster = named.map(|c| c.name.clone());
     note_cluster(cx, &cluster);
     headers::strict_check(head, config)?;
 
