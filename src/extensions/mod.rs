@@ -21,6 +21,7 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::csrf::Factory);
     registry.http_filter(filters::http::decompressor::Factory);
     registry.http_filter(filters::http::ext_proc::Factory);
+    registry.http_filter(filters::http::ext_authz::Factory);
     registry.http_filter(filters::http::fault::Factory);
     registry.http_filter(filters::http::grpc_stats::Factory);
     registry.http_filter(filters::http::grpc_web::Factory);

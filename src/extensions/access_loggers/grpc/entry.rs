@@ -200,7 +200,7 @@ fn between(start: Instant, end: Instant) -> ProtoDuration {
     }
 }
 
-fn address(address: &Address) -> ProtoAddress {
+pub fn address(address: &Address) -> ProtoAddress {
     let kind = match address {
         Address::Ip(ip) => Kind::SocketAddress(SocketAddress {
             address: ip.ip().to_string(),

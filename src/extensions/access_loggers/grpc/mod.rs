@@ -20,7 +20,9 @@ use crate::{
     stats::Stats,
     stats_block,
 };
-pub(super) use config::{Service, Target, common, target};
+pub(super) use config::{Service, common};
+pub(in crate::extensions) use config::{Target, target};
+pub(in crate::extensions) use entry::address;
 use entry::{Entry, Headers};
 
 /// Entries that wait for the task; at 1 KB each about 4 MB in the worst case.
