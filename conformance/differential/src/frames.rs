@@ -152,7 +152,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Peer<T> {
             if let Err(error) = peer.io.read_exact(&mut preface).await {
                 peer.closed = Some(crate::client::message::io_error(&error));
             }
-        } else if !script.first().is_some_and(|f| f.raw.is_some()) {
+        } else if script.first().is_none_or(|f| f.raw.is_none()) {
             peer.write(PREFACE).await;
         }
         if !own {

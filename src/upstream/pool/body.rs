@@ -14,6 +14,8 @@ use crate::http::{Body, BodyError};
 /// The body of a response. Counts are given back when it ends or is dropped, and the connection with them.
 pub struct UpstreamBody(Inner);
 
+// The large one is the usual one, and a box for each response is what it would cost to even them out.
+#[allow(clippy::large_enum_variant)]
 enum Inner {
     Ended,
     H1(h1::ResponseBody),

@@ -234,7 +234,8 @@ fn floods_of_what_carries_nothing_end_the_connection_without_a_word() {
     let data = |_| frame(0, 0, 1, b"");
     let priority = |_| frame(2, 0, 1, &[0, 0, 0, 0, 1]);
     let update = |_| frame(8, 0, 0, &1u32.to_be_bytes());
-    let floods: [(&dyn Fn(u32) -> Vec<u8>, u32); 3] = [(&data, 2), (&priority, 201), (&update, 8)];
+    type Flood<'a> = (&'a dyn Fn(u32) -> Vec<u8>, u32);
+    let floods: [Flood<'_>; 3] = [(&data, 2), (&priority, 201), (&update, 8)];
     for (flood, enough) in floods {
         with_client(|client, handler| async move {
             let mut bytes = preface(0);
