@@ -58,17 +58,29 @@ pub enum FirstToEnd {
     First,
     /// The second stream.
     Second,
+    /// The second stream broke.
+    SecondFailed,
     /// Neither: nothing moved for the idle time.
     Idle,
 }
 
-/// Copies until one side has ended, or with `half_close` both have, or nothing moves for `idle`. Returns the bytes of
-/// each direction.
+/// What ends the copying of an upgraded connection, besides streams that break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// One stream has ended.
+    Either,
+    /// Both have.
+    Both,
+    /// The second has; the first may listen on when it is done.
+    Second,
+}
+
+/// Copies until enough has ended, or nothing moves for `idle`. Returns the bytes of each direction.
 pub async fn copy_both_ways(
     mut a: Stream,
     mut b: Stream,
     idle: Option<Duration>,
-    half_close: bool,
+    until: Until,
 ) -> (u64, u64, FirstToEnd) {
     let progress = CopyProgress::default();
     let (mut forward, mut back) = (OneWay::new(), OneWay::new());
@@ -78,9 +90,14 @@ pub async fn copy_both_ways(
         let here = back.poll(cx, &mut b, &mut a, &progress.back, &progress.last);
         let broken = match (&there, &here) {
             (Poll::Ready(Err(Side::Read)), _) | (_, Poll::Ready(Err(Side::Write))) => Some(FirstToEnd::First),
-            (Poll::Ready(Err(Side::Write)), _) | (_, Poll::Ready(Err(Side::Read))) => Some(FirstToEnd::Second),
+            (Poll::Ready(Err(Side::Write)), _) | (_, Poll::Ready(Err(Side::Read))) => {
+                Some(FirstToEnd::SecondFailed)
+            }
             _ => None,
         };
+        if let (Until::Second, Some(broken)) = (until, broken) {
+            return Poll::Ready(broken);
+        }
         let first = *first.get_or_insert(match (forward.ended, back.ended) {
             (true, _) => FirstToEnd::First,
             (_, true) => FirstToEnd::Second,
@@ -89,9 +106,11 @@ pub async fn copy_both_ways(
                 None => return Poll::Pending,
             },
         });
-        let done = match half_close {
-            true => there.is_ready() && here.is_ready(),
-            false => there.is_ready() || here.is_ready(),
+        let done = match until {
+            Until::Both => there.is_ready() && here.is_ready(),
+            Until::Either => there.is_ready() || here.is_ready(),
+            Until::Second if here.is_ready() => return Poll::Ready(FirstToEnd::Second),
+            Until::Second => false,
         };
         match broken.is_some() || done {
             true => Poll::Ready(first),

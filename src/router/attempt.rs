@@ -14,7 +14,7 @@ use super::{
     body::{Bodies, RequestTail},
     failure::Failure,
     request::Request,
-    timeout,
+    terminate, timeout,
     upstream_filters::{self, UpstreamFilters},
     upstream_log::AttemptLog,
 };
@@ -68,6 +68,9 @@ pub(super) async fn run(
         };
         (options, cx.info.progress.clone(), cx.informational.clone())
     };
+    if terminate::applies(request.action, &head) {
+        return terminate::run(request, cx, &head, host, bodies, &options).await;
+    }
     let pool = request.cluster.http(host, &options);
     if pool.is_refused() {
         return Err(Failure::NoPool);
@@ -149,7 +152,7 @@ pub(super) async fn run(
     Ok(Box::new(answer))
 }
 
-fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {
+pub(super) fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {
     let upstream = &mut cx.info.upstream;
     upstream.connected = true;
     upstream.local_address = Some(conn.local_address.clone());

@@ -17,6 +17,7 @@ mod redirect;
 mod replay;
 mod request;
 mod retry;
+mod terminate;
 mod timeout;
 mod timing;
 mod transport;

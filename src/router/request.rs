@@ -19,6 +19,7 @@ use super::{
     forward::{count_grpc, count_host},
     headers,
     retry::{Again, Verdict},
+    terminate,
     timeout::Limits,
     timing::{HeaderSizes, Timing},
     upstream_log::AttemptLog,
@@ -321,7 +322,11 @@ impl Request<'_> {
         self.route
             .finalize_response_headers(&mut response, Some(head), &cx.info);
         let tunnel = match (upgrade, upstream) {
-            (Some(downstream), Some(upstream)) => Some(Tunnel { downstream, upstream }),
+            (Some(downstream), Some(upstream)) => Some(Tunnel {
+                downstream,
+                upstream,
+                terminated: terminate::applies(self.action, head),
+            }),
             _ => None,
         };
         let mut body = body;

@@ -6,13 +6,15 @@ use futures_util::future::LocalBoxFuture;
 
 use crate::{
     http::{codec::Upgrade, stream_info::Progress},
-    net::{self, FirstToEnd, Stream},
+    net::{self, FirstToEnd, Stream, Until},
 };
 
 /// Both ends of an upgrade that was accepted.
 pub struct Tunnel {
     pub(super) downstream: Upgrade,
     pub(super) upstream: LocalBoxFuture<'static, Option<Stream>>,
+    /// The upstream's bytes are no HTTP: CONNECT ended here.
+    pub(super) terminated: bool,
 }
 
 impl Tunnel {
@@ -25,12 +27,19 @@ impl Tunnel {
         let Some(upstream) = self.upstream.await else {
             return FirstToEnd::Second;
         };
-        let (received, sent, first) = net::copy_both_ways(downstream, upstream, idle, half_close).await;
+        let until = match (half_close, self.terminated) {
+            (false, _) => Until::Either,
+            (true, false) => Until::Both,
+            // The upstream's end is the response's.
+            (true, true) => Until::Second,
+        };
+        let (received, sent, first) = net::copy_both_ways(downstream, upstream, idle, until).await;
         progress.bytes_received.set(progress.bytes_received.get() + received);
         progress.bytes_sent.set(progress.bytes_sent.get() + sent);
-        match (half_close, first) {
+        match (until, first) {
             // Done in good order, in its time.
-            (true, FirstToEnd::First) => FirstToEnd::Second,
+            (Until::Both, FirstToEnd::First) => FirstToEnd::Second,
+            (_, FirstToEnd::SecondFailed) if !self.terminated => FirstToEnd::Second,
             (_, first) => first,
         }
     }

@@ -56,6 +56,20 @@ impl StreamHandle {
         }
     }
 
+    /// The bytes after an upgrade broke off: the client may have reset the stream.
+    pub fn note_tunnel_reset(&self) {
+        if let Kind::Http2(stream) = &self.0 {
+            stream.note_peer_reset();
+        }
+    }
+
+    /// The connection that a CONNECT asked for failed, which HTTP/2 tells by the code of its reset.
+    pub fn note_connect_failed(&self) {
+        if let Kind::Http2(stream) = &self.0 {
+            stream.note_connect_failed();
+        }
+    }
+
     /// Why the stream was reset.
     pub fn reset(&self) -> Option<Reset> {
         match &self.0 {

@@ -143,6 +143,14 @@ impl Active {
 
     /// A reply of our own as a response: by `grpc-status` for gRPC clients, through `local_reply_config`.
     fn local_reply(&mut self, mut reply: LocalReply) -> (ResponseHead, Body) {
+        if self.upgrade.as_deref() == Some("connect")
+            && matches!(
+                reply.flag,
+                Some(Flag::UpstreamConnectionFailure | Flag::UpstreamConnectionTermination)
+            )
+        {
+            self.handle.note_connect_failed();
+        }
         let info = &mut self.cx.info;
         match reply.flag {
             // Envoy's codecs answer first, and the flag follows.
@@ -278,7 +286,12 @@ impl Active {
                 }
             };
             let info = &mut self.cx.info;
+            if first == FirstToEnd::First {
+                self.handle.note_tunnel_reset();
+            }
             match first {
+                // The end of the stream tells which reset it was.
+                FirstToEnd::First if self.handle.reset().is_some() => {}
                 FirstToEnd::First => {
                     info.flags.set(Flag::DownstreamConnectionTermination);
                     info.response_code_details = Some("downstream_remote_disconnect".into());
@@ -289,12 +302,15 @@ impl Active {
                     info.response_code_details = Some("stream_idle_timeout".into());
                 }
                 // HTTP/1 has no other end of a tunnel than that of the connection.
-                FirstToEnd::Second if !half_close && info.upstream.protocol == Some(Version::HTTP_11) => {
+                FirstToEnd::SecondFailed | FirstToEnd::Second
+                    if first == FirstToEnd::SecondFailed
+                        || !half_close && info.upstream.protocol == Some(Version::HTTP_11) =>
+                {
                     info.flags.set(Flag::UpstreamConnectionTermination);
                     info.response_code_details =
                         Some("upstream_reset_after_response_started{connection_termination}".into());
                 }
-                FirstToEnd::Second => {}
+                FirstToEnd::Second | FirstToEnd::SecondFailed => {}
             }
             if self.head.version < Version::HTTP_2 {
                 // The codec has given the connection away, and counts no more.

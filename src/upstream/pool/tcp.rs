@@ -1,11 +1,16 @@
 //! Connections of one's own: TCP proxying. Counted and limited like pooled ones.
 
 use std::{
+    io,
+    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
     time::Instant,
 };
 
-use super::{PoolOptions, UpstreamConnInfo, connect, core::millis};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{PoolOptions, UpstreamConnInfo, connect, core::millis, io::Counted};
 use crate::{
     net::Stream,
     server::ServerContext,
@@ -20,6 +25,68 @@ pub struct TcpLease {
     pub conn: Arc<UpstreamConnInfo>,
     /// Keeps it counted: hold it as long as the stream.
     pub counted: TcpCounted,
+}
+
+impl TcpLease {
+    /// The byte stream as that of one request: counted as such, and with its bytes, until it is dropped.
+    pub fn into_request(self) -> Stream {
+        let mut counted = self.counted;
+        // Whoever drops it closes it, unless it broke.
+        counted.closed_locally = true;
+        let stats = counted.cluster.stats.local();
+        stats.upstream_rq_total.inc();
+        stats.upstream_rq_active.inc();
+        counted.host.stats.rq_total.fetch_add(1, Relaxed);
+        counted.host.stats.rq_active.fetch_add(1, Relaxed);
+        counted.cluster.resources(counted.priority).requests.inc();
+        Stream::Other(Box::pin(RequestStream {
+            stream: Counted::new(self.stream, counted.cluster.clone()),
+            counted,
+        }))
+    }
+}
+
+/// A connection that carries one request's bytes and nothing else.
+struct RequestStream {
+    stream: Counted,
+    counted: TcpCounted,
+}
+
+impl Drop for RequestStream {
+    fn drop(&mut self) {
+        let counted = &self.counted;
+        counted.cluster.stats.local().upstream_rq_active.dec();
+        counted.host.stats.rq_active.fetch_sub(1, Relaxed);
+        counted.cluster.resources(counted.priority).requests.dec();
+    }
+}
+
+impl AsyncRead for RequestStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(_)) = read {
+            self.counted.closed_locally = false;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for RequestStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Err(_)) = written {
+            self.counted.closed_locally = false;
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// The hold of a connection on breakers and statistics.

@@ -62,6 +62,8 @@ pub struct StreamState {
     id: u32,
     connection: Rc<Connection>,
     respond: RefCell<SendResponse<Bytes>>,
+    /// The connection that a CONNECT asked for failed: the stream is reset for that after its answer.
+    connect_failed: Cell<bool>,
     /// Extended CONNECT: the 101 goes out as 200.
     extended: bool,
     /// Why it ended early.
@@ -76,6 +78,7 @@ impl StreamState {
             connection,
             respond: RefCell::new(respond),
             extended,
+            connect_failed: Cell::new(false),
             ended: Cell::new(None),
         })
     }
@@ -107,6 +110,22 @@ impl StreamState {
     fn send_reset(&self, reason: Reason) {
         self.connection.seen.expect_reset(self.id);
         self.respond.borrow_mut().send_reset(reason);
+    }
+
+    /// The connection that a CONNECT asked for failed.
+    pub(in super::super) fn note_connect_failed(&self) {
+        self.connect_failed.set(true);
+    }
+
+    /// Notes a reset by the client, if there was one.
+    pub(in super::super) fn note_peer_reset(&self) {
+        match self.connection.seen.take_peer_reset(self.id) {
+            Some(code) if code == u32::from(Reason::REFUSED_STREAM) => {
+                self.ended.set(Some(Reset::Remote("http2.remote_refuse")));
+            }
+            Some(_) => self.ended.set(Some(Reset::Remote("http2.remote_reset"))),
+            None => {}
+        }
     }
 
     /// Notes who reset the stream.
@@ -177,6 +196,11 @@ pub(super) async fn run<H: Handler + 'static>(
     }
     if !ends {
         send_body(&stream, &mut send, body, patience).await;
+    }
+    if stream.connect_failed.get() {
+        // RFC 9113, 8.5.
+        stream.connection.write_out().await;
+        stream.send_reset(Reason::CONNECT_ERROR);
     }
     // The library resets what the client may go on sending, with NO_ERROR.
     if incoming.is_some_and(|incoming| incoming.close()) {
