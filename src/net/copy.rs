@@ -90,9 +90,7 @@ pub async fn copy_both_ways(
         let here = back.poll(cx, &mut b, &mut a, &progress.back, &progress.last);
         let broken = match (&there, &here) {
             (Poll::Ready(Err(Side::Read)), _) | (_, Poll::Ready(Err(Side::Write))) => Some(FirstToEnd::First),
-            (Poll::Ready(Err(Side::Write)), _) | (_, Poll::Ready(Err(Side::Read))) => {
-                Some(FirstToEnd::SecondFailed)
-            }
+            (Poll::Ready(Err(Side::Write)), _) | (_, Poll::Ready(Err(Side::Read))) => Some(FirstToEnd::SecondFailed),
             _ => None,
         };
         if let (Until::Second, Some(broken)) = (until, broken) {
