@@ -36,13 +36,21 @@ pub(crate) fn joins_request(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 /// How many headers of a request there are once they are joined.
-pub(crate) fn count_in_request(headers: &HeaderMap) -> usize {
-    let several = headers.len() - headers.keys_len();
+pub fn count_in_request(headers: &HeaderMap) -> usize {
+    count(headers, is_inline_in_requests)
+}
+
+/// How many headers of a response there are once they are joined.
+pub fn count_in_response(headers: &HeaderMap) -> usize {
+    count(headers, is_inline_in_responses)
+}
+
+fn count(headers: &HeaderMap, is_inline: fn(&str) -> bool) -> usize {
     let joined = headers
         .keys()
-        .filter(|name| is_inline_in_requests(name.as_str()))
+        .filter(|name| is_inline(name.as_str()))
         .map(|name| headers.get_all(name).iter().count() - 1);
-    headers.keys_len() + several - joined.sum::<usize>()
+    headers.len() - joined.sum::<usize>()
 }
 
 /// Several headers of one name become one.
@@ -157,7 +165,6 @@ fn is_inline_in_responses(name: &str) -> bool {
                 | "vary"
                 | "x-envoy-degraded"
                 | "x-envoy-immediate-health-check-fail"
-                | "x-envoy-overloaded"
                 | "x-envoy-ratelimited"
                 | "x-envoy-upstream-canary"
                 | "x-envoy-upstream-healthchecked-cluster"

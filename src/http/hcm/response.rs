@@ -30,25 +30,18 @@ impl Active {
     /// Sends the outcome back through the encoder filters.
     pub(super) async fn respond(mut self: Box<Self>, outcome: Outcome) -> (ResponseHead, Body) {
         let (mut head, mut body, mut tunnel) = match outcome {
-            // Less than an error is no answer to a handshake.
-            Outcome::Routed(routed)
-                if routed.tunnel.is_none()
-                    && routed.head.status.as_u16() < 400
-                    && self.upgrade.as_deref() == Some("websocket") =>
-            {
-                let mut reply = LocalReply::new(routed.head.status, "", "websocket_handshake_unsuccessful");
-                reply.headers = routed.head.headers;
-                reply.headers.remove(header::CONTENT_LENGTH);
-                reply.headers.remove("x-envoy-upstream-service-time");
-                let (head, body) = self.local_reply(reply);
-                (head, body, None)
-            }
             Outcome::Routed(mut routed) => {
                 inline_headers::join_response(&mut routed.head.headers);
                 (routed.head, routed.body, routed.tunnel)
             }
             Outcome::Reply(reply) => {
                 let (head, body) = self.local_reply(*reply);
+                let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+                if bodiless && !self.head_request && self.head.version < Version::HTTP_2 {
+                    // The codec does not read such a body, but it counts as sent, as in Envoy.
+                    let length = http_body::Body::size_hint(&body).exact().unwrap_or_default();
+                    self.cx.info.progress.bytes_sent.set(length);
+                }
                 (head, body, None)
             }
         };

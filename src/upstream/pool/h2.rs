@@ -34,6 +34,7 @@ use crate::{
     http::{
         Body, RequestHead, ResponseHead,
         codec::http2::{self, Observed, Observer, Pinger, Pump, Pumped},
+        inline_headers,
     },
     net::{Deadline, Stream},
     upstream::{ConnectFailure, UpstreamFailure},
@@ -242,7 +243,10 @@ impl StreamGuard {
         let (parts, incoming) = response.into_parts();
         let head = head_of(parts);
         let large = http2::size(&head.headers) > http.max_response_headers_kb as usize * 1024;
-        if large || head.headers.len() > http.max_headers_count as usize {
+        let most = http.max_headers_count as usize;
+        // Those that will be joined are one; they are looked for only where it matters.
+        let many = head.headers.len() > most && inline_headers::count_in_response(&head.headers) > most;
+        if large || many {
             // Envoy's codec resets the stream, and tells it as the upstream's reset.
             if let Some(outgoing) = &self.outgoing {
                 outgoing.stream.borrow_mut().send_reset(h2::Reason::INTERNAL_ERROR);
