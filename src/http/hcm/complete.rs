@@ -173,6 +173,7 @@ impl Active {
             } else if !self.cut_short && (info.flags.is_empty() || self.response.is_none()) {
                 info.flags.set(Flag::DownstreamConnectionTermination);
                 info.response_code_details = Some("downstream_remote_disconnect".into());
+                self.hcm.cut.set(self.hcm.cut.get() + 1);
             }
             if self.response.is_none() {
                 info.response_code = None;

@@ -28,7 +28,7 @@ pub(super) struct HcmConnection {
     idle_since: Cell<Instant>,
     closing: Cell<Option<CloseReason>>,
     /// Streams that were open when the connection began to close.
-    cut: Cell<u32>,
+    pub(super) cut: Cell<u32>,
     max_duration_reached: Cell<bool>,
     started: Instant,
 }
@@ -246,7 +246,7 @@ impl Handler for HcmConnection {
             }
             CloseReason::Drain | CloseReason::ProtocolError | CloseReason::Local | CloseReason::Remote => {}
         }
-        self.cut.set(self.active.get());
+        self.cut.set(self.cut.get().max(self.active.get()));
         self.closing.set(Some(reason));
     }
 
