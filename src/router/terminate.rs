@@ -24,7 +24,7 @@ use super::{
     upstream_log::AttemptLog,
 };
 use crate::{
-    http::{Body, BodyError, RequestHead, ResponseHead, filter::FilterCx},
+    http::{Body, BodyError, Flag, RequestHead, ResponseHead, filter::FilterCx},
     net::{Address, Stream, proxy_protocol},
     route::RouteAction,
     upstream::{Host, HostResult, PoolOptions, UpstreamFailure},
@@ -165,7 +165,10 @@ impl Payload {
 }
 
 fn broken() -> BodyError {
-    BodyError::Protocol("connection termination".into())
+    BodyError::Upstream {
+        flag: Flag::UpstreamConnectionTermination,
+        details: "connection termination".into(),
+    }
 }
 
 impl HttpBody for Payload {

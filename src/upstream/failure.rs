@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::http::BodyError;
+use crate::http::{BodyError, Flag};
 
 /// Why no connection could be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -141,6 +141,10 @@ impl UpstreamFailure {
             BodyError::Codec(error) => Self::ProtocolError(error.to_string().into()),
             BodyError::Http2(error) => Self::of_http2(error),
             BodyError::Protocol(error) => Self::ProtocolError(error.as_ref().into()),
+            BodyError::Upstream {
+                flag: Flag::UpstreamConnectionTermination,
+                ..
+            } => Self::ConnectionTermination,
             other => Self::RequestBody(other.to_string().into()),
         }
     }
