@@ -22,8 +22,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("stats", &["config"]),
     ("runtime", &["config", "stats"]),
     ("http", &["config", "net", "route", "upstream"]),
-    ("http::codec", &["http", "net", "stats"]),
-    ("matching", &["config", "http", "net"]),
+    ("http::codec", &["config", "http", "net", "stats"]),
+    ("matching", &["config", "http", "net", "runtime"]),
     ("formatter", &["config", "http", "matching", "net", "upstream", "stats"]),
     (
         "access_log",
@@ -55,6 +55,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "access_log",
             "config",
             "http",
+            // Of both directions: a request and its answer are read and written alike.
+            "http::codec",
             "matching",
             "net",
             "route",
@@ -89,6 +91,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "formatter",
             "http",
             "http::codec",
+            "matching",
             "net",
             "network_filter",
             "route",
