@@ -124,7 +124,16 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         dns_lookup_family,
     );
     let discovery_type = cluster_discovery_type.unwrap_or(ClusterDiscoveryType::Type(0));
-    let discovery = discovery::build(discovery_type, &name, eds_cluster_config, load_assignment, dns, &lb, cx)?;
+    let parts = discovery::Parts {
+        cluster: &name,
+        eds: eds_cluster_config,
+        assignment: load_assignment,
+        dns,
+        original_dst: &lb.original_dst,
+        lb_provided: lb.policy == LbPolicy::ClusterProvided,
+        typed_config: Any::default(),
+    };
+    let discovery = discovery::build(discovery_type, parts, cx)?;
 
     if lb.needs_hostnames
         && let Some(of_type) = discovery.without_hostnames()

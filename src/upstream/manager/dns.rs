@@ -12,9 +12,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use super::discovery::Source;
 use crate::{
+    config::InitTarget,
     net::Address,
     server::ServerContext,
     stats::Stats,
@@ -135,6 +137,26 @@ impl Resolving {
         };
         base.max(Duration::from_millis(1)) + self.options.jitter.mul_f64(fastrand::f64())
     }
+}
+
+/// Starts resolving. The target is ready after the first round.
+pub fn start(resolving: Resolving, server: &Arc<ServerContext>) -> (Source, Option<InitTarget>) {
+    let (stop, stopped) = oneshot::channel();
+    let (ready, receiver) = watch::channel(false);
+    let target = InitTarget {
+        name: format!("Cluster {}", resolving.name()),
+        ready: receiver,
+    };
+    let server = server.clone();
+    server.clone().mailboxes.run_on_control(move |_| {
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                _ = stopped => {}
+                () = resolving.run(ready, server) => {}
+            }
+        });
+    });
+    (Source::Dns { _stop: stop }, Some(target))
 }
 
 /// One address: the one before as long as it is among the answers.

@@ -1,0 +1,54 @@
+//! Starts whatever finds a cluster's endpoints, and says when it has found the first.
+
+mod eds;
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::dns;
+use crate::{
+    config::InitTarget,
+    server::ServerContext,
+    upstream::{config::Discovery, host_store::HostStore, stats::UpdateStats},
+    xds::WatchGuard,
+};
+
+/// Keeps discovery going; dropping it ends it.
+pub enum Source {
+    /// Nothing goes on.
+    None,
+    /// An EDS subscription.
+    Eds { _guard: WatchGuard },
+    /// A task that resolves names until the sender is dropped.
+    Dns { _stop: oneshot::Sender<()> },
+}
+
+/// Whether the endpoints come through the xDS client, which starts when all other clusters are initialised. Files
+/// too: a cluster of the control plane itself may use them, and is then retried until it is warm.
+pub fn is_secondary(discovery: &Discovery) -> bool {
+    matches!(discovery, Discovery::Eds(_))
+}
+
+/// Starts it. The target is ready with the first answer.
+pub fn start(discovery: Discovery, store: Arc<HostStore>, server: &Arc<ServerContext>) -> (Source, Option<InitTarget>) {
+    let info = store.cluster().info.clone();
+    match discovery {
+        Discovery::Static(assignment) => {
+            let _: crate::stats::Stats<UpdateStats> = info.scope.block();
+            store.apply(assignment, server);
+            (Source::None, None)
+        }
+        Discovery::OriginalDst(_) => (Source::None, None),
+        Discovery::Eds(options) => {
+            let (guard, target) = eds::start(&options, store, server);
+            (Source::Eds { _guard: guard }, Some(target))
+        }
+        Discovery::StrictDns(options, targets, assignment) => {
+            dns::start(dns::Resolving::new(store, options, targets, assignment, false), server)
+        }
+        Discovery::LogicalDns(options, targets, assignment) => {
+            dns::start(dns::Resolving::new(store, options, targets, assignment, true), server)
+        }
+    }
+}
