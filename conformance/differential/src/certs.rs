@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -32,8 +32,15 @@ const LEAVES: &[(&str, &str, &str, &[&str])] = &[
         "client",
         &["client.test", "spiffe://cluster.local/ns/default/sa/client"],
     ),
+    ("expired", "ca", "expired", &["example.test"]),
+    ("future", "ca", "future", &["example.test"]),
+    ("revoked", "ca", "revoked", &["example.test"]),
+    ("wrongusage", "ca", "wrongusage", &["example.test"]),
     ("stranger", "otherca", "stranger", &["client.test"]),
 ];
+
+/// The serial number of `revoked`, which `ca.crl` lists.
+const REVOKED: u64 = 4711;
 
 /// The folder with `NAME.pem` and `NAME.key` of each leaf and authority.
 pub struct Certs {
@@ -41,7 +48,7 @@ pub struct Certs {
 }
 
 impl Certs {
-    /// Makes `ca`, `otherca` and all leaves below `dir`.
+    /// Makes `ca`, `otherca` with their CRLs, and all leaves below `dir`.
     pub fn make(dir: &Path) -> Result<Certs> {
         std::fs::create_dir_all(dir)?;
         let certs = Certs { dir: dir.to_owned() };
@@ -52,6 +59,7 @@ impl Certs {
                     .leaf(&issuer, name, subject, sans)
                     .with_context(|| format!("{name} by {by}"))?;
             }
+            certs.revocations(&issuer, ca)?;
         }
         Ok(certs)
     }
@@ -73,6 +81,13 @@ impl Certs {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        match name {
+            "expired" => params.not_after = date_time_ymd(2020, 1, 1),
+            "future" => params.not_before = date_time_ymd(2090, 1, 1),
+            "revoked" => params.serial_number = Some(SerialNumber::from(REVOKED)),
+            "wrongusage" => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning],
+            _ => {}
+        }
         for san in sans {
             params.subject_alt_names.push(if san.contains("://") {
                 SanType::URI((*san).try_into()?)
@@ -83,6 +98,25 @@ impl Certs {
             });
         }
         self.write(name, &params.signed_by(&key, issuer)?.pem(), &key)
+    }
+
+    /// `NAME.crl`, in which `ca` revokes the certificate of that name.
+    fn revocations(&self, issuer: &Issuer<'_, KeyPair>, name: &str) -> Result<()> {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(REVOKED),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        std::fs::write(self.dir.join(format!("{name}.crl")), list.signed_by(issuer)?.pem()?)?;
+        Ok(())
     }
 
     fn write(&self, name: &str, pem: &str, key: &KeyPair) -> Result<()> {

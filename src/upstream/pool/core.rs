@@ -8,13 +8,13 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderValue, Version, uri::Authority};
+use http::{HeaderValue, uri::Authority};
 
 use super::{
-    Lease, TransportOptions, UpstreamConnInfo,
-    connect::{Connected, connect},
+    Lease, TransportOptions,
+    conn::{Conn, Sender},
     h1, h2,
-    lease::Hold,
+    open::OpenGuard,
     waiter::{Waiter, Waiting},
 };
 use crate::{
@@ -22,41 +22,7 @@ use crate::{
     upstream::{ClusterInfo, ConnectFailure, Host, ResourceManager, ResourcePriority, config::HttpProtocol},
 };
 
-/// A ready connection, or one that a request has.
-pub(super) enum Sender {
-    H1(h1::Sender),
-    H2(h2::Sender),
-}
-
-/// What a connection's task, its pool and its requests share.
-pub(super) struct Conn {
-    pub(super) info: Arc<UpstreamConnInfo>,
-    created: Instant,
-    /// Requests in flight.
-    pub(super) active: Cell<u32>,
-    /// Streams the upstream allows at once; its task keeps it up to date.
-    pub(super) max_streams: Cell<usize>,
-    /// Requests so far.
-    requests: Cell<u32>,
-    pub(super) idle_since: Cell<Instant>,
-    /// No further requests: too old, too many requests, or the pool drains.
-    pub(super) retired: Cell<bool>,
-    /// The close that follows is this side's.
-    pub(super) closed_locally: Cell<bool>,
-    /// It ended with a request in flight.
-    pub(super) cut: Cell<bool>,
-    /// The place of a request whose byte stream was taken over, and the sign that whoever took it is done.
-    pub(super) tunnel: RefCell<Option<(tokio::sync::oneshot::Receiver<()>, Hold)>>,
-}
-
-impl Conn {
-    /// Whether an earlier request has used it: such a connection may have been closed meanwhile.
-    pub(super) fn reused(&self) -> bool {
-        self.requests.get() > 1
-    }
-}
-
-pub(super) struct H2Entry {
+struct H2Entry {
     sender: h2::Sender,
     conn: Rc<Conn>,
 }
@@ -79,10 +45,10 @@ pub struct Pool {
     pub(super) cluster: Arc<ClusterInfo>,
     /// Where the connections go.
     pub host: Arc<Host>,
-    server: Arc<ServerContext>,
+    pub(super) server: Arc<ServerContext>,
     priority: ResourcePriority,
-    protocol: HttpProtocol,
-    transport: Option<Arc<TransportOptions>>,
+    pub(super) protocol: HttpProtocol,
+    pub(super) transport: Option<Arc<TransportOptions>>,
     state: RefCell<State>,
     draining: Cell<bool>,
     /// The last authority as a URI part: most requests to a host name the same one.
@@ -274,7 +240,7 @@ impl Pool {
     }
 
     /// Gives ready connections to those who wait.
-    fn serve_pending(self: &Rc<Self>) {
+    pub(super) fn serve_pending(self: &Rc<Self>) {
         while !self.state.borrow().pending.is_empty() {
             let Some((sender, conn)) = self.take_ready() else {
                 return;
@@ -311,7 +277,7 @@ impl Pool {
     }
 
     /// Opens connections for those who wait and cannot be served by what is being opened already.
-    fn connect_as_needed(self: &Rc<Self>) {
+    pub(super) fn connect_as_needed(self: &Rc<Self>) {
         loop {
             let (wanted, none_at_all) = {
                 let state = self.state.borrow();
@@ -345,7 +311,7 @@ impl Pool {
         self.cluster.http.http2.max_concurrent_streams.max(1) as usize
     }
 
-    fn alpn(&self) -> &'static [&'static str] {
+    pub(super) fn alpn(&self) -> &'static [&'static str] {
         match self.protocol {
             HttpProtocol::Http2 => &["h2"],
             HttpProtocol::Auto => &["h2", "http/1.1"],
@@ -353,9 +319,20 @@ impl Pool {
         }
     }
 
+    /// A connection is not being opened any more.
+    pub(super) fn stopped_connecting(&self) {
+        self.state.borrow_mut().connecting -= 1;
+    }
+
+    /// An open connection is gone.
+    pub(super) fn closed(&self, conn: &Rc<Conn>) {
+        self.state.borrow_mut().open -= 1;
+        self.forget(conn);
+    }
+
     /// The opening of a connection failed: all who wait fail with it, as in Envoy, so that their retries can go
     /// elsewhere.
-    fn connect_failed(self: &Rc<Self>, failure: &ConnectFailure) {
+    pub(super) fn connect_failed(self: &Rc<Self>, failure: &ConnectFailure) {
         let waiting = std::mem::take(&mut self.state.borrow_mut().pending);
         for waiter in waiting {
             self.left_queue();
@@ -403,180 +380,4 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.breakers().connection_pools.dec();
     }
-}
-
-/// One connection's life as the breakers and statistics see it, from the attempt to open it to its end.
-pub(super) struct OpenGuard {
-    pub(super) pool: Rc<Pool>,
-    started: Instant,
-    conn: Option<Rc<Conn>>,
-    failed: Option<ConnectFailure>,
-}
-
-impl OpenGuard {
-    fn new(pool: Rc<Pool>) -> Self {
-        let stats = pool.cluster.stats.local();
-        stats.upstream_cx_total.inc();
-        stats.upstream_cx_active.inc();
-        match pool.protocol {
-            HttpProtocol::Http2 => stats.upstream_cx_http2_total.inc(),
-            HttpProtocol::Auto => {}
-            HttpProtocol::Http1 | HttpProtocol::Downstream => stats.upstream_cx_http1_total.inc(),
-        }
-        pool.host.stats.cx_total.fetch_add(1, Relaxed);
-        pool.host.stats.cx_active.fetch_add(1, Relaxed);
-        pool.breakers().connections.inc();
-        Self {
-            pool,
-            started: Instant::now(),
-            conn: None,
-            failed: None,
-        }
-    }
-
-    /// Opens the connection and drives it to its end.
-    async fn run(mut self) {
-        let pool = self.pool.clone();
-        let id = pool.server.next_connection_id();
-        let opened = connect(&pool.cluster, &pool.host, pool.transport.as_deref(), pool.alpn(), id).await;
-        let Connected { stream, mut info } = match opened {
-            Ok(connected) => connected,
-            Err(failure) => return self.fail(failure),
-        };
-        let stats = pool.cluster.stats.local();
-        stats.upstream_cx_connect_ms.record(millis(info.connect_time));
-        let http2 = match pool.protocol {
-            HttpProtocol::Http2 => true,
-            HttpProtocol::Auto => info.protocol == Version::HTTP_2,
-            HttpProtocol::Http1 | HttpProtocol::Downstream => false,
-        };
-        if pool.protocol == HttpProtocol::Auto {
-            match http2 {
-                true => stats.upstream_cx_http2_total.inc(),
-                false => stats.upstream_cx_http1_total.inc(),
-            }
-        }
-        info.protocol = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        let conn = Rc::new(Conn {
-            info: Arc::new(info),
-            created: Instant::now(),
-            active: Cell::new(0),
-            max_streams: Cell::new(usize::MAX),
-            requests: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
-            retired: Cell::new(false),
-            closed_locally: Cell::new(false),
-            cut: Cell::new(false),
-            tunnel: RefCell::default(),
-        });
-        let driven = match http2 {
-            true => h2::drive(&mut self, stream, conn).await,
-            false => h1::drive(&mut self, stream, conn).await,
-        };
-        if let Err(failure) = driven {
-            self.fail(failure);
-        }
-    }
-
-    /// The handshake of the codec is done: requests may come.
-    pub(super) fn ready(&mut self, sender: Sender, conn: Rc<Conn>) {
-        self.conn = Some(conn.clone());
-        self.pool.connected(sender, &conn);
-    }
-
-    fn fail(&mut self, failure: ConnectFailure) {
-        let stats = self.pool.cluster.stats.local();
-        if failure == ConnectFailure::Timeout {
-            stats.upstream_cx_connect_timeout.inc();
-        }
-        stats.upstream_cx_connect_fail.inc();
-        self.pool.host.stats.cx_connect_fail.fetch_add(1, Relaxed);
-        tracing::debug!(cluster = %self.pool.cluster.name, host = %self.pool.host.address, %failure, "cannot connect");
-        self.pool.state.borrow_mut().connecting -= 1;
-        self.pool.connect_failed(&failure);
-        self.failed = Some(failure);
-    }
-
-    /// The upstream allows so many streams at once: those who wait may go on.
-    pub(super) fn streams_allowed(&self, conn: &Conn, streams: usize) {
-        if conn.max_streams.replace(streams) < streams {
-            self.pool.serve_pending();
-        }
-    }
-
-    /// Follows the clock of a connection. Returns when to look again; none when there is nothing to look for.
-    pub(super) fn check_timers(&self, conn: &Rc<Conn>) -> Option<Instant> {
-        let http = &self.pool.cluster.http;
-        if conn.retired.get() {
-            return None;
-        }
-        let now = Instant::now();
-        let stats = self.pool.cluster.stats.local();
-        let age_limit = http.max_connection_duration.map(|d| conn.created + d);
-        if age_limit.is_some_and(|at| at <= now) {
-            stats.upstream_cx_max_duration_reached.inc();
-            self.pool.retire(conn);
-            return None;
-        }
-        let idle_limit = http.idle_timeout.map(|d| match conn.active.get() {
-            0 => conn.idle_since.get() + d,
-            _ => now + d,
-        });
-        if idle_limit.is_some_and(|at| at <= now) {
-            stats.upstream_cx_idle_timeout.inc();
-            self.pool.retire(conn);
-            return None;
-        }
-        match (age_limit, idle_limit) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
-}
-
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        let pool = &self.pool;
-        let stats = pool.cluster.stats.local();
-        stats.upstream_cx_active.dec();
-        stats.upstream_cx_destroy.inc();
-        let locally = match (&self.conn, &self.failed) {
-            (Some(conn), _) => conn.closed_locally.get(),
-            (None, Some(failure)) => !matches!(failure, ConnectFailure::Remote { .. }),
-            (None, None) => true,
-        };
-        match locally {
-            true => stats.upstream_cx_destroy_local.inc(),
-            false => stats.upstream_cx_destroy_remote.inc(),
-        }
-        pool.host.stats.cx_active.fetch_sub(1, Relaxed);
-        pool.breakers().connections.dec();
-        match &self.conn {
-            Some(conn) => {
-                if conn.active.get() > 0 || conn.cut.get() {
-                    stats.upstream_cx_destroy_with_active_rq.inc();
-                    match locally {
-                        true => stats.upstream_cx_destroy_local_with_active_rq.inc(),
-                        false => stats.upstream_cx_destroy_remote_with_active_rq.inc(),
-                    }
-                }
-                stats.upstream_cx_length_ms.record(millis(self.started.elapsed()));
-                stats.upstream_rq_per_cx.record(conn.requests.get().into());
-                conn.retired.set(true);
-                pool.state.borrow_mut().open -= 1;
-                pool.forget(conn);
-            }
-            // The task was dropped while it connected: the runtime ends.
-            None if self.failed.is_none() => pool.state.borrow_mut().connecting -= 1,
-            None => {}
-        }
-        // Those who wait may need a connection in place of this one.
-        if self.conn.is_some() {
-            pool.connect_as_needed();
-        }
-    }
-}
-
-pub(super) fn millis(d: std::time::Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

@@ -14,9 +14,10 @@ use tokio::{io::AsyncWriteExt, sync::oneshot};
 
 use super::{
     UpstreamBody, UpstreamResponse,
-    core::{self, Conn, OpenGuard},
+    conn::{self, Conn},
     io::{Counted, Upgraded},
     lease::{Hold, Informed, NotSent},
+    open::OpenGuard,
 };
 use crate::{
     http::{
@@ -240,7 +241,7 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
     let cluster = open.pool.cluster.clone();
     let _: crate::stats::Stats<Http1CodecStats> = cluster.scope.block();
     let client = Client::new(Counted::new(stream, cluster.clone()), options(&cluster.http));
-    open.ready(core::Sender::H1(client.clone()), conn.clone());
+    open.ready(conn::Sender::H1(client.clone()), conn.clone());
 
     let mut timer = open.check_timers(&conn).map(Deadline::at);
     let end = poll_fn(|cx| {

@@ -6,7 +6,8 @@ use futures_util::future::LocalBoxFuture;
 
 use super::{
     UpstreamBody, UpstreamConnInfo,
-    core::{Conn, Pool, Sender},
+    conn::{Conn, Sender},
+    core::Pool,
     h1, h2,
 };
 use crate::{

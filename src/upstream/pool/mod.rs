@@ -5,12 +5,14 @@
 //! while a new one is opened. Every connection is driven by one local task, which ends with it.
 
 mod body;
+mod conn;
 mod connect;
 mod core;
 mod h1;
 mod h2;
 mod io;
 mod lease;
+mod open;
 mod tcp;
 mod waiter;
 

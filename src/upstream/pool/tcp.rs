@@ -10,7 +10,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{PoolOptions, UpstreamConnInfo, connect, core::millis, io::Counted};
+use super::{PoolOptions, UpstreamConnInfo, connect, io::Counted, open::millis};
 use crate::{
     net::Stream,
     server::ServerContext,

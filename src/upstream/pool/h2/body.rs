@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Phase, StreamGuard};
+use super::stream::{Phase, StreamGuard};
 use crate::{
     http::{BodyError, codec::http2::Http2Body},
     upstream::UpstreamFailure,
