@@ -123,8 +123,8 @@ impl WorkerCluster {
         let mut balancer = self.balancer.borrow_mut();
         balancer.refresh(&self.cluster.hosts.load());
         let (host, picked) = balancer.pick(&self.info.lb, cx);
-        if picked.panic {
-            self.info.stats.local().lb_healthy_panic.inc();
+        if picked.panics > 0 {
+            self.info.stats.local().lb_healthy_panic.add(picked.panics);
         }
         if self.info.lb.subsets.is_some() {
             let stats = self.info.stats.local();

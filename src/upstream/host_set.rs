@@ -5,7 +5,12 @@
 
 use std::sync::Arc;
 
-use super::{Health, Host, Locality, config::DropOverload, lb::PriorityLoads, subset::Subsets};
+use super::{
+    Health, Host, Locality,
+    config::DropOverload,
+    lb::{HashTables, PriorityLoads},
+    subset::Subsets,
+};
 
 /// The hosts of one locality in one priority.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +96,8 @@ pub struct HostSets {
     pub loads: PriorityLoads,
     /// The same hosts by their metadata, for clusters with subsets.
     pub subsets: Option<Subsets>,
+    /// What policies that hash keep, shared by all workers.
+    pub tables: HashTables,
     /// Requests to answer 503 without picking a host.
     pub drop_overload: Option<DropOverload>,
 }
@@ -100,6 +107,7 @@ impl HostSets {
     pub fn new(priorities: Vec<HostSet>, panic_threshold: f64, drop_overload: Option<DropOverload>) -> Self {
         Self {
             loads: PriorityLoads::new(&priorities, panic_threshold),
+            tables: HashTables::new(priorities.len()),
             priorities,
             subsets: None,
             drop_overload,

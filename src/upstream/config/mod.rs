@@ -8,8 +8,6 @@ mod http_filters;
 mod lb;
 mod policies;
 mod protocol;
-mod slow_start;
-mod subset;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,11 +29,12 @@ pub use connection::{ConnectOptions, SourceAddress};
 pub use discovery::{Discovery, DnsFamily, DnsOptions, DnsTarget, EdsOptions};
 pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, from_assignment};
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
-pub use lb::{HashFunction, LbConfig, LbPolicy, LocalityLb};
+pub use lb::{
+    Criteria, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, LocalityLb, Maglev, RingHash, SelectorFallback,
+    SlowStart, SubsetConfig, SubsetFallback, SubsetSelector,
+};
 pub use policies::RequestPolicies;
 pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol};
-pub use slow_start::SlowStart;
-pub use subset::{Criteria, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector};
 
 /// What one `Cluster` message says.
 pub struct ClusterConfig {
@@ -113,7 +112,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
                 "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config for cluster '{name}'"
             )));
         }
-        lb.subsets = cx.field("lb_subset_config", |cx| subset::legacy(subsets, cx))?;
+        lb.subsets = cx.field("lb_subset_config", |cx| lb::build_subsets(subsets, cx))?;
     }
     let connect = connection::build(upstream_connection_options, upstream_bind_config, cx)?;
     let dns = DnsOptions::from_cluster(

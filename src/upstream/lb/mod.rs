@@ -3,7 +3,6 @@
 //! The order is Envoy's: a host asked for by name; then a priority by the shares of the snapshot; then a locality
 //! if localities are weighted; then a host of that set by the policy. A panicking priority offers all its hosts.
 
-mod edf;
 mod hashing;
 mod policy;
 mod priority;
@@ -13,16 +12,17 @@ use std::sync::Arc;
 
 use arc_swap::Guard;
 
+pub use hashing::{HashTables, Shares};
 pub use priority::{Availability, PriorityLoads};
 
 use self::{
-    edf::Edf,
-    policy::{Picker, Pool},
+    hashing::HashTable,
+    policy::{Edf, Picker, Pool},
     subset::{SubsetBalancers, SubsetPick},
 };
 use super::{
-    Health, Host, HostSet, HostSets, LocalityHosts,
-    config::{Criteria, LbConfig, LbPolicy, LocalityLb},
+    Health, Host, HostSet, HostSets,
+    config::{Criteria, LbConfig, LocalityLb},
 };
 
 /// What the choice of a host may depend on. `LbContext::default()` is a plain request.
@@ -47,8 +47,8 @@ pub struct LbContext<'a> {
 /// What happened besides the pick, for the statistics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Picked {
-    /// The priority panicked.
-    pub panic: bool,
+    /// How often the priority that was chosen panicked.
+    pub panics: u64,
     /// Which subsets were looked at.
     pub subsets: SubsetsPicked,
 }
@@ -75,9 +75,9 @@ pub struct Balancer {
 /// Lazily made pickers of one priority.
 #[derive(Default)]
 struct PriorityPickers {
-    all: Option<Picker>,
-    healthy: Option<Picker>,
-    degraded: Option<Picker>,
+    all: Picker,
+    healthy: Picker,
+    degraded: Picker,
     localities: Option<Localities>,
 }
 
@@ -85,8 +85,8 @@ struct PriorityPickers {
 struct Localities {
     healthy: Edf,
     degraded: Edf,
-    healthy_pickers: Vec<Option<Picker>>,
-    degraded_pickers: Vec<Option<Picker>>,
+    healthy_pickers: Vec<Picker>,
+    degraded_pickers: Vec<Picker>,
 }
 
 impl Balancer {
@@ -112,7 +112,7 @@ impl Balancer {
 
     fn replace(&mut self, sets: Arc<HostSets>) {
         self.subsets = SubsetBalancers::default();
-        self.pickers.clear();
+        self.pickers.iter_mut().for_each(PriorityPickers::hosts_changed);
         self.pickers
             .resize_with(sets.priorities.len(), PriorityPickers::default);
         self.sets = sets;
@@ -145,9 +145,12 @@ impl Balancer {
 
     /// Picks one of all hosts of the snapshot.
     fn pick_plain(&mut self, config: &LbConfig, cx: &LbContext<'_>, picked: &mut Picked) -> Option<Arc<Host>> {
+        if config.policy.uses_hash() {
+            return self.pick_hashed(config, cx, picked);
+        }
         let mut last = None;
-        for attempt in 0..=cx.attempts {
-            last = self.pick_once(config, cx, attempt, picked);
+        for _ in 0..=cx.attempts {
+            last = self.pick_once(config, cx, picked);
             match (&last, cx.rejects) {
                 (Some(host), Some(rejects)) if rejects(host) => {}
                 _ => break,
@@ -156,49 +159,54 @@ impl Balancer {
         last
     }
 
-    fn pick_once(
-        &mut self,
-        config: &LbConfig,
-        cx: &LbContext<'_>,
-        attempt: u32,
-        picked: &mut Picked,
-    ) -> Option<Arc<Host>> {
+    fn pick_once(&mut self, config: &LbConfig, cx: &LbContext<'_>, picked: &mut Picked) -> Option<Arc<Host>> {
         let sets = &self.sets;
-        let hash = cx.hash.unwrap_or_else(|| self.random.u64(..));
         let avoiding = match cx.avoid_priorities {
             [] => None,
             avoid => PriorityLoads::without(&sets.priorities, avoid, config.panic_threshold),
         };
         let loads = avoiding.as_ref().unwrap_or(&sets.loads);
-        let (priority, availability) = loads.choose(hash)?;
+        let (priority, availability) = loads.choose(self.random.u64(..))?;
         let set = sets.priorities.get(priority)?;
         let pickers = self.pickers.get_mut(priority)?;
         let random = &mut self.random;
 
         if loads.panic.get(priority).copied().unwrap_or_default() {
-            picked.panic = true;
+            picked.panics += 1;
             if config.fail_traffic_on_panic {
                 return None;
             }
-            let weights = || locality_shares(config, set, |l| &l.hosts);
-            return policy::pick(&mut pickers.all, &set.hosts, config, hash, attempt, random, &weights);
+            return pickers.all.pick(&set.hosts, config, random);
         }
-        let by_hash = matches!(config.policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. });
         if config.locality == LocalityLb::Weighted
-            && !by_hash
-            && let Some(host) = pickers.by_locality(set, availability, config, hash, random)
+            && let Some(host) = pickers.by_locality(set, availability, config, random)
         {
             return Some(host);
         }
-        let (picker, hosts) = match availability {
-            Availability::Healthy => (&mut pickers.healthy, &set.healthy),
-            Availability::Degraded => (&mut pickers.degraded, &set.degraded),
-        };
-        let weights = || match availability {
-            Availability::Healthy => locality_shares(config, set, |l| &l.healthy),
-            Availability::Degraded => locality_shares(config, set, |l| &l.degraded),
-        };
-        policy::pick(picker, hosts, config, hash, attempt, random, &weights)
+        match availability {
+            Availability::Healthy => pickers.healthy.pick(&set.healthy, config, random),
+            Availability::Degraded => pickers.degraded.pick(&set.degraded, config, random),
+        }
+    }
+
+    /// Picks by the hash of the request, or any where it has none: the priority too. Retry priorities do not count.
+    fn pick_hashed(&mut self, config: &LbConfig, cx: &LbContext<'_>, picked: &mut Picked) -> Option<Arc<Host>> {
+        let hash = cx.hash.unwrap_or_else(|| self.random.u64(..));
+        let sets = &self.sets;
+        let (priority, _) = sets.loads.choose(hash)?;
+        let set = sets.priorities.get(priority)?;
+        let panic = sets.loads.panic.get(priority).copied().unwrap_or_default();
+        picked.panics += u64::from(panic);
+        let table = sets.tables.get(priority, || HashTable::new(set, panic, config))?;
+        let mut last = None;
+        for attempt in 0..=cx.attempts {
+            last = table.choose(hash, attempt, sets.hosts());
+            match (&last, cx.rejects) {
+                (Some(host), Some(rejects)) if rejects(host) => {}
+                _ => break,
+            }
+        }
+        last
     }
 
     fn find(&self, address: &str, config: &LbConfig) -> Option<Arc<Host>> {
@@ -218,12 +226,18 @@ impl Balancer {
 }
 
 impl PriorityPickers {
+    fn hosts_changed(&mut self) {
+        self.all.hosts_changed();
+        self.healthy.hosts_changed();
+        self.degraded.hosts_changed();
+        self.localities = None;
+    }
+
     fn by_locality(
         &mut self,
         set: &HostSet,
         availability: Availability,
         config: &LbConfig,
-        hash: u64,
         random: &mut fastrand::Rng,
     ) -> Option<Arc<Host>> {
         let state = self.localities.get_or_insert_with(|| Localities::new(set));
@@ -237,7 +251,7 @@ impl PriorityPickers {
             Availability::Healthy => &locality.healthy,
             Availability::Degraded => &locality.degraded,
         };
-        policy::pick(pickers.get_mut(index)?, hosts, config, hash, 0, random, &|| None)
+        pickers.get_mut(index)?.pick(hosts, config, random)
     }
 }
 
@@ -245,7 +259,7 @@ impl Localities {
     fn new(set: &HostSet) -> Self {
         let count = set.localities.len();
         let edf = |which| Edf::new((0..count).map(|i| locality_weight(set, i, which)));
-        let none = || std::iter::repeat_with(|| None).take(count).collect();
+        let none = || std::iter::repeat_with(Picker::default).take(count).collect();
         Self {
             healthy: edf(Availability::Healthy),
             degraded: edf(Availability::Degraded),
@@ -253,13 +267,6 @@ impl Localities {
             degraded_pickers: none(),
         }
     }
-}
-
-/// The shares of hosts where hashing heeds the weights of localities; none where they do not weigh.
-fn locality_shares(config: &LbConfig, set: &HostSet, of: fn(&LocalityHosts) -> &Vec<Arc<Host>>) -> Option<Vec<f64>> {
-    let weighted = config.locality == LocalityLb::Weighted && set.localities.iter().any(|l| l.weight > 0);
-    let localities = set.localities.iter().map(|l| (l.weight, of(l).as_slice()));
-    weighted.then(|| hashing::shares_by_locality(localities))
 }
 
 /// The weight of a locality, lowered as far as its hosts do not suffice for it.

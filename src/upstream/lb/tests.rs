@@ -3,7 +3,10 @@ use std::collections::HashMap;
 use super::*;
 use crate::{
     net::Address,
-    upstream::{HealthFlag, HostAttributes, LocalityHosts, config::LbPolicy},
+    upstream::{
+        HealthFlag, HostAttributes, LocalityHosts,
+        config::{LbPolicy, LeastRequest},
+    },
 };
 
 fn host(number: u16, weight: u32) -> Arc<Host> {
@@ -110,7 +113,7 @@ fn panic_when_health_does_not_suffice() {
 fn panicking_priority_offers_all_hosts() {
     let mut balancer = balancer(vec![set(1, 0, 3)]);
     let (_, picked) = balancer.pick(&config(LbPolicy::RoundRobin), &LbContext::default());
-    assert!(picked.panic);
+    assert_eq!(picked.panics, 1);
     assert_eq!(counts(&mut balancer, &config(LbPolicy::RoundRobin), 40).len(), 4);
     let mut fails = config(LbPolicy::RoundRobin);
     fails.fail_traffic_on_panic = true;
@@ -142,11 +145,10 @@ fn least_request_prefers_the_idle() {
     let hosts = vec![host(1, 1), host(2, 1)];
     hosts[0].stats.rq_active.store(10, std::sync::atomic::Ordering::Relaxed);
     let lr = |full_scan| {
-        config(LbPolicy::LeastRequest {
-            choices: 2,
-            bias: 1.0,
+        config(LbPolicy::LeastRequest(LeastRequest {
             full_scan,
-        })
+            ..Default::default()
+        }))
     };
     // Two draws hit the busy one twice in a quarter of the cases.
     let picked = counts(&mut balancer(vec![of(hosts.clone())]), &lr(false), 1000);
@@ -226,23 +228,21 @@ fn retries_pass_over_rejected_hosts_and_priorities() {
 // What Envoy 1.40 answers for the header values key-0, key-1, ... with `hash_policy: header`.
 #[test]
 fn keys_land_where_envoy_puts_them() {
-    use crate::upstream::config::HashFunction;
+    use crate::upstream::config::{HashFunction, Maglev, RingHash};
     let hosts: Vec<Arc<Host>> = [(20001, 1), (20002, 2), (20003, 1), (20004, 5)]
         .map(|(port, weight)| {
             let address = Address::Ip(([127, 0, 0, 1], port).into());
             Arc::new(Host::new(address, "", weight, HostAttributes::default()))
         })
         .into();
-    let ring = |function, min| LbPolicy::RingHash {
-        min,
-        max: 8 << 20,
-        function,
-        use_hostname: false,
+    let ring = |function, min| {
+        LbPolicy::RingHash(RingHash {
+            min,
+            function,
+            ..Default::default()
+        })
     };
-    let maglev = LbPolicy::Maglev {
-        table_size: 65537,
-        use_hostname: false,
-    };
+    let maglev = LbPolicy::Maglev(Maglev::default());
     for (policy, expected) in [
         (ring(HashFunction::XxHash, 1024), "144244443244432424124424"),
         (ring(HashFunction::Murmur2, 64), "342441413441443441422344"),

@@ -13,7 +13,7 @@ use xds_protos::{
     google::protobuf::{Struct, Value},
 };
 
-use super::{LbConfig, lb::policy_list};
+use super::{LbConfig, list};
 use crate::config::{BuildCx, ConfigResult};
 
 /// What a request asks of its host's metadata under `envoy.lb`, by name.
@@ -101,7 +101,7 @@ pub fn legacy(proto: LbSubsetConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Optio
 }
 
 /// The `subset` policy, with the policy that balances within a subset.
-pub fn policy(proto: Subset, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
+pub fn build(proto: Subset, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
     coverage!(cx, proto => Subset {
         supported {
             fallback_policy, default_subset, subset_selectors, allow_redundant_keys, locality_weight_aware,
@@ -114,7 +114,7 @@ pub fn policy(proto: Subset, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
         });
         selector(keys, single_host_per_subset, fallback_policy, fallback_keys_subset, cx)
     })?;
-    let mut config = cx.required("subset_lb_policy", subset_lb_policy, policy_list)?;
+    let mut config = cx.required("subset_lb_policy", subset_lb_policy, list::build)?;
     config.subsets = finish(SubsetConfig {
         fallback: fallback(fallback_policy),
         default: criteria(default_subset),

@@ -52,15 +52,38 @@ impl Edf {
         edf
     }
 
+    /// The same somewhere in its cycle, as after any number of picks: whoever makes queues of the same weights does not
+    /// begin with the same index every time.
+    pub fn starting_anywhere(weights: impl IntoIterator<Item = f64>, random: &mut fastrand::Rng) -> Self {
+        let weights: Vec<f64> = weights.into_iter().collect();
+        let lightest = weights
+            .iter()
+            .copied()
+            .filter(|w| *w > 0.0)
+            .fold(f64::INFINITY, f64::min);
+        // Long enough for every phase of the weights against each other that is worth telling apart.
+        let now = random.f64() * 1024.0 / lightest;
+        let mut edf = Self::default();
+        for (index, weight) in weights.into_iter().enumerate().filter(|(_, w)| *w > 0.0) {
+            let deadline = ((now * weight).floor() + 1.0) / weight;
+            edf.push(index, deadline - now);
+        }
+        edf
+    }
+
     fn add(&mut self, index: usize, weight: f64) {
         if weight > 0.0 {
-            self.heap.push(Entry {
-                deadline: self.now + 1.0 / weight,
-                order: self.order,
-                index,
-            });
-            self.order += 1;
+            self.push(index, self.now + 1.0 / weight);
         }
+    }
+
+    fn push(&mut self, index: usize, deadline: f64) {
+        self.heap.push(Entry {
+            deadline,
+            order: self.order,
+            index,
+        });
+        self.order += 1;
     }
 
     /// The next index, put back with the weight it has now.

@@ -1,0 +1,138 @@
+//! Both load balancing APIs (`lb_policy` and `load_balancing_policy`) to one [`LbConfig`].
+//!
+//! A policy is one file here, which reads its message, and one in `upstream/lb/policy`, which picks hosts by it.
+
+mod cluster_provided;
+mod common;
+mod hashing;
+mod least_request;
+mod legacy;
+mod list;
+mod locality;
+mod maglev;
+mod random;
+mod ring_hash;
+mod round_robin;
+mod slow_start;
+mod subset;
+mod wrr_locality;
+
+use xds_protos::envoy::config::{
+    cluster::v3::{
+        LoadBalancingPolicy,
+        cluster::{CommonLbConfig, LbConfig as OldConfig, LbPolicy as OldPolicy, LbSubsetConfig, OriginalDstLbConfig},
+    },
+    core::v3::HealthStatus,
+};
+
+use crate::config::{BuildCx, ConfigResult};
+
+pub use hashing::{HashFunction, Hashing};
+pub use least_request::LeastRequest;
+pub use locality::LocalityLb;
+pub use maglev::Maglev;
+pub use ring_hash::RingHash;
+pub use slow_start::SlowStart;
+pub use subset::{Criteria, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector};
+
+/// The policy and its parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LbPolicy {
+    /// Weighted round robin.
+    RoundRobin,
+    /// The least busy of some.
+    LeastRequest(LeastRequest),
+    /// Any, whatever the weights.
+    Random,
+    /// Ketama.
+    RingHash(RingHash),
+    /// Maglev.
+    Maglev(Maglev),
+    /// The cluster type chooses (original destination).
+    ClusterProvided,
+}
+
+impl LbPolicy {
+    /// Whether a request's hash decides which host it goes to.
+    pub fn uses_hash(&self) -> bool {
+        matches!(self, Self::RingHash(_) | Self::Maglev(_))
+    }
+
+    /// The options of a policy that hashes.
+    pub fn hashing(&self) -> Option<&Hashing> {
+        match self {
+            Self::RingHash(ring) => Some(&ring.hashing),
+            Self::Maglev(maglev) => Some(&maglev.hashing),
+            _ => None,
+        }
+    }
+}
+
+/// The policy and what is common to all policies.
+#[derive(Debug, Clone)]
+pub struct LbConfig {
+    /// The policy.
+    pub policy: LbPolicy,
+    /// `slow_start_config`, of round robin and least request.
+    pub slow_start: Option<SlowStart>,
+    /// How localities share the load.
+    pub locality: LocalityLb,
+    /// `healthy_panic_threshold` in percent, 50; 0 disables panic.
+    pub panic_threshold: f64,
+    /// `fail_traffic_on_panic`
+    pub fail_traffic_on_panic: bool,
+    /// `ignore_new_hosts_until_first_hc`: hosts that discovery adds do not count until they were checked.
+    pub ignore_new_hosts_until_first_hc: bool,
+    /// `lb_subset_config`, or the `subset` policy: hosts are picked within subsets.
+    pub subsets: Option<SubsetConfig>,
+    /// `common_lb_config` wants hosts hashed by their names, which only clusters of resolved names have.
+    pub needs_hostnames: bool,
+    /// `override_host_status`: statuses of a host that may be asked for by name.
+    pub override_statuses: Vec<HealthStatus>,
+    /// `OriginalDstLbConfig`, for original destination clusters.
+    pub original_dst: OriginalDstLbConfig,
+}
+
+impl LbConfig {
+    fn new(policy: LbPolicy) -> Self {
+        Self {
+            policy,
+            slow_start: None,
+            needs_hostnames: false,
+            locality: LocalityLb::None,
+            panic_threshold: 50.0,
+            fail_traffic_on_panic: false,
+            subsets: None,
+            ignore_new_hosts_until_first_hc: false,
+            override_statuses: vec![HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded],
+            original_dst: OriginalDstLbConfig::default(),
+        }
+    }
+}
+
+/// Reads whichever API was used; `load_balancing_policy` wins.
+pub fn build(
+    old_policy: i32,
+    old_config: Option<OldConfig>,
+    new: Option<LoadBalancingPolicy>,
+    common: Option<CommonLbConfig>,
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<LbConfig> {
+    let by_extension = new.is_some() || old_policy == OldPolicy::LoadBalancingPolicyConfig as i32;
+    let mut config = match new {
+        Some(new) => cx.field("load_balancing_policy", |cx| list::build(new, cx))?,
+        None if by_extension => return Err(legacy::needs_extension(cx)),
+        None => legacy::build(old_policy, old_config, cx)?,
+    };
+    if let Some(common) = common {
+        cx.field("common_lb_config", |cx| {
+            common::apply(common, by_extension, &mut config, cx)
+        })?;
+    }
+    Ok(config)
+}
+
+/// `Cluster.lb_subset_config`; none without selectors.
+pub fn build_subsets(proto: LbSubsetConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Option<SubsetConfig>> {
+    subset::legacy(proto, cx)
+}

@@ -1,0 +1,14 @@
+//! `wrr_locality`: localities by their weights, and another policy within them.
+
+use xds_protos::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+
+use super::{LbConfig, LocalityLb, list};
+use crate::config::{BuildCx, ConfigResult};
+
+/// The policy's message.
+pub fn build(proto: WrrLocality, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
+    coverage!(cx, proto => WrrLocality { supported { endpoint_picking_policy } });
+    let mut config = cx.required("endpoint_picking_policy", endpoint_picking_policy, list::build)?;
+    config.locality = LocalityLb::Weighted;
+    Ok(config)
+}
