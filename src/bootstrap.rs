@@ -4,15 +4,35 @@ use std::path::{Path, PathBuf};
 
 use xds_protos::{
     envoy::config::{
-        bootstrap::v3::Bootstrap,
+        bootstrap::v3::{Bootstrap, bootstrap::StaticResources},
         core::v3::{Locality, Node},
     },
     load::{self, LoadErrors, LoadOptions, Syntax, UnknownFields},
-    prost::Name,
+    prost::{Message, Name},
     prost_reflect::DynamicMessage,
 };
 
 use crate::cli::Cli;
+
+/// The static resources of the bootstrap, encoded: there may be ten thousand clusters among them, which take fifteen
+/// times as much room when decoded, and they are read twice, at the start and for `/config_dump`.
+#[derive(Debug, Default)]
+pub struct KeptResources(Option<Box<[u8]>>);
+
+impl KeptResources {
+    /// Takes them out of the bootstrap.
+    pub fn take(bootstrap: &mut Bootstrap) -> Self {
+        Self(bootstrap.static_resources.take().map(|r| r.encode_to_vec().into()))
+    }
+
+    /// As they were read; none where the bootstrap had none.
+    pub fn read(&self) -> Option<StaticResources> {
+        // What was encoded here can be decoded.
+        self.0
+            .as_deref()
+            .map(|bytes| StaticResources::decode(bytes).unwrap_or_default())
+    }
+}
 
 /// Why a bootstrap cannot be used. One line each, as `--mode validate` prints it.
 #[derive(Debug, thiserror::Error)]

@@ -89,6 +89,7 @@ type Refused = (StatusCode, String);
 fn dumps(request: &AdminRequest, keep: &dyn Fn(&str) -> bool) -> Vec<Any> {
     let server = &request.server;
     let mut bootstrap = (*server.bootstrap).clone();
+    bootstrap.static_resources = server.static_resources.read();
     bootstrap.node = Some((*server.node).clone());
     let bootstrap = BootstrapConfigDump {
         bootstrap: Some(bootstrap),

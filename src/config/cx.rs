@@ -93,11 +93,13 @@ impl<'a> BuildCx<'a> {
         items: impl IntoIterator<Item = P>,
         mut build: impl FnMut(P, &mut Self) -> ConfigResult<T>,
     ) -> ConfigResult<Vec<T>> {
-        items
-            .into_iter()
-            .enumerate()
-            .map(|(i, p)| self.item(name, i, |cx| build(p, cx)))
-            .collect()
+        let items = items.into_iter();
+        // Collecting results would make room for four where there is one, in ten thousand virtual hosts.
+        let mut built = Vec::with_capacity(items.size_hint().0);
+        for (i, proto) in items.enumerate() {
+            built.push(self.item(name, i, |cx| build(proto, cx))?);
+        }
+        Ok(built)
     }
 
     /// Builds an optional message field.

@@ -13,6 +13,7 @@ use xds_protos::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
 use super::{ConstantStats, Mailboxes, ServerStats, memory};
 use crate::{
     access_log::LogFiles,
+    bootstrap::KeptResources,
     cli::{Cli, DrainStrategy},
     config::ConfigResult,
     extensions::{self, Registry},
@@ -89,8 +90,10 @@ pub struct ServerContext {
     /// Asks the process to end (`/quitquitquit`).
     pub stop: tokio::sync::Notify,
     state: AtomicU8,
-    /// The bootstrap as it was read.
+    /// The bootstrap as it was read, without its static resources.
     pub bootstrap: Arc<Bootstrap>,
+    /// The static resources of the bootstrap.
+    pub static_resources: KeptResources,
     /// When the process started, on both clocks.
     pub started: (SystemTime, Instant),
     /// Downstream connections open now, of all listeners.
@@ -102,7 +105,7 @@ pub struct ServerContext {
 
 impl ServerContext {
     /// A server of this bootstrap, with nothing running yet.
-    pub fn new(bootstrap: Bootstrap, cli: &Cli) -> ConfigResult<Arc<Self>> {
+    pub fn new(mut bootstrap: Bootstrap, cli: &Cli) -> ConfigResult<Arc<Self>> {
         let concurrency = cli.concurrency.unwrap_or_else(super::cpus::available).max(1);
         let stats = Store::new(
             StatsConfig::from_proto(bootstrap.stats_config.clone().unwrap_or_default(), &[])?,
@@ -141,6 +144,7 @@ impl ServerContext {
             state: AtomicU8::new(State::PreInitializing as u8),
             cli: cli.clone(),
             drain_strategy: cli.drain_strategy,
+            static_resources: KeptResources::take(&mut bootstrap),
             bootstrap: Arc::new(bootstrap),
             started: (SystemTime::now(), Instant::now()),
             connections: AtomicU64::new(0),

@@ -8,7 +8,6 @@ use tokio::{
     sync::mpsc,
 };
 use xds_protos::{
-    envoy::config::bootstrap::v3::Bootstrap,
     google::protobuf::Any,
     prost::{Message, Name},
 };
@@ -209,24 +208,22 @@ fn local_runtime() -> std::io::Result<LocalRuntime> {
 
 /// Builds what the bootstrap holds: the first error ends the start, as in Envoy.
 fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::ConfigError> {
-    let bootstrap: &Bootstrap = &server.bootstrap;
-    let none = Default::default();
-    let resources = bootstrap.static_resources.as_ref().unwrap_or(&none);
-    for (index, secret) in resources.secrets.iter().enumerate() {
+    let resources = server.static_resources.read().unwrap_or_default();
+    for (index, secret) in resources.secrets.into_iter().enumerate() {
         let mut cx = BuildCx::new(server);
         cx.field("static_resources", |cx| {
-            cx.item("secrets", index, |cx| server.secrets.add_static(secret.clone(), cx))
+            cx.item("secrets", index, |cx| server.secrets.add_static(secret, cx))
         })?;
     }
-    for cluster in &resources.clusters {
-        server.clusters.add_static(cluster.clone(), pack(cluster), server)?;
+    for cluster in resources.clusters {
+        let resource = pack(&cluster);
+        server.clusters.add_static(cluster, resource, server)?;
     }
     // Listeners may name ADS for routes and secrets, and ADS names a cluster.
     xds::start::configure(server)?;
-    for listener in &resources.listeners {
-        server
-            .listeners
-            .add_or_update(listener.clone(), "", pack(listener), true, server)?;
+    for listener in resources.listeners {
+        let resource = pack(&listener);
+        server.listeners.add_or_update(listener, "", resource, true, server)?;
     }
     Ok(())
 }

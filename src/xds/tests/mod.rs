@@ -168,10 +168,10 @@ fn proxy(bootstrap: &str) -> Rc<Worker> {
     server.mailboxes.open(vec![traffic, control]);
     let worker = Worker::new(1, server);
     let server = &worker.server;
-    let resources = server.bootstrap.static_resources.iter();
-    for cluster in resources.flat_map(|r| &r.clusters) {
-        let resource = xds_protos::any::pack(cluster);
-        server.clusters.add_static(cluster.clone(), resource, server).unwrap();
+    let resources = server.static_resources.read().unwrap_or_default();
+    for cluster in resources.clusters {
+        let resource = xds_protos::any::pack(&cluster);
+        server.clusters.add_static(cluster, resource, server).unwrap();
     }
     let serving = worker.clone();
     tokio::task::spawn_local(async move { serving.serve(mailbox).await });
