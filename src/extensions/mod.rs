@@ -37,6 +37,10 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::set_filter_state::Factory);
     registry.http_filter(filters::http::set_metadata::Factory);
     registry.http_filter(filters::http::stateful_session::Factory);
+    registry.listener_filter(filters::listener::http_inspector::Factory);
+    registry.listener_filter(filters::listener::original_dst::Factory);
+    registry.listener_filter(filters::listener::proxy_protocol::Factory);
+    registry.listener_filter(filters::listener::tls_inspector::Factory);
     registry.network_filter(crate::http::hcm::Factory);
     registry.network_filter(filters::network::connection_limit::Factory);
     registry.network_filter(filters::network::direct_response::Factory);

@@ -9,6 +9,7 @@ use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
     formatter::{CommandParser, CommandParserFactory},
     http::filter::{HttpFilterConfig, HttpFilterFactory, RouteConfig},
+    listener::{ListenerFilter, ListenerFilterFactory},
     network_filter::{NetworkFilter, NetworkFilterFactory},
 };
 
@@ -57,6 +58,19 @@ impl<F: NetworkFilterFactory> ErasedNetworkFilter for F {
     }
 }
 
+/// A [`ListenerFilterFactory`] with its type erased.
+pub trait ErasedListenerFilter: Send + Sync {
+    /// Opens and builds the filter's configuration.
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn ListenerFilter>>;
+}
+
+impl<F: ListenerFilterFactory> ErasedListenerFilter for F {
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn ListenerFilter>> {
+        let proto = unpack::<F::Proto>(any, cx)?;
+        ListenerFilterFactory::build(self, proto, cx)
+    }
+}
+
 /// An [`AccessLoggerFactory`] with its type erased.
 pub trait ErasedAccessLogger: Send + Sync {
     /// Opens and builds the logger's configuration.
@@ -88,6 +102,7 @@ impl<F: CommandParserFactory> ErasedFormatter for F {
 pub struct Registry {
     http_filters: HashMap<String, Arc<dyn ErasedHttpFilter>>,
     http_route_configs: HashMap<String, Arc<dyn ErasedHttpFilter>>,
+    listener_filters: HashMap<String, Arc<dyn ErasedListenerFilter>>,
     network_filters: HashMap<String, Arc<dyn ErasedNetworkFilter>>,
     access_loggers: HashMap<String, Arc<dyn ErasedAccessLogger>>,
     formatters: HashMap<String, Arc<dyn ErasedFormatter>>,
@@ -99,6 +114,11 @@ impl Registry {
         let factory: Arc<dyn ErasedHttpFilter> = Arc::new(factory);
         self.http_filters.insert(F::Proto::full_name(), factory.clone());
         self.http_route_configs.insert(F::RouteProto::full_name(), factory);
+    }
+
+    /// Adds a listener filter under its message type.
+    pub fn listener_filter<F: ListenerFilterFactory>(&mut self, factory: F) {
+        self.listener_filters.insert(F::Proto::full_name(), Arc::new(factory));
     }
 
     /// Adds a network filter under its message type.
@@ -124,6 +144,11 @@ impl Registry {
     /// The access logger whose configuration `any` holds.
     pub fn find_access_logger(&self, any: &Any) -> Option<&Arc<dyn ErasedAccessLogger>> {
         self.access_loggers.get(any.type_name())
+    }
+
+    /// The listener filter whose configuration `any` holds.
+    pub fn find_listener_filter(&self, any: &Any) -> Option<&Arc<dyn ErasedListenerFilter>> {
+        self.listener_filters.get(any.type_name())
     }
 
     /// The network filter whose configuration `any` holds.

@@ -6,8 +6,7 @@ use futures_util::FutureExt;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{
-    ListenerConfig,
-    connection::{self, Accepted},
+    Accepted, ListenerConfig, connection,
     stats::{HandlerStats, ListenerExtensionStats, ListenerStats},
 };
 use crate::{

@@ -6,26 +6,20 @@ use std::{
 };
 
 use xds_protos::{
-    envoy::{
-        config::{
-            core::v3::TrafficDirection,
-            listener::v3::{
-                AdditionalAddress, Listener as Proto, ListenerFilter as FilterProto,
-                listener::{ConnectionBalanceConfig, DrainType, ListenerSpecifier},
-                listener_filter::ConfigType,
-            },
-        },
-        extensions::filters::listener::{
-            http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst, tls_inspector::v3::TlsInspector,
+    envoy::config::{
+        core::v3::TrafficDirection,
+        listener::v3::{
+            AdditionalAddress, Listener as Proto,
+            listener::{ConnectionBalanceConfig, DrainType, ListenerSpecifier},
         },
     },
-    google::protobuf::{Any, UInt32Value},
+    google::protobuf::UInt32Value,
 };
 
-use super::{chain::FilterChain, chain_match::ChainMatcher, proxy_protocol::ProxyProtocol};
+use super::{chain::FilterChain, chain_match::ChainMatcher, filter::ConfiguredFilter};
 use crate::{
     access_log::AccessLogs,
-    config::{AnyExt, BuildCx, ConfigResult, DurationExt, unpack},
+    config::{BuildCx, ConfigResult, DurationExt},
     net::{Address, Keepalive, ListenOptions, address_from_proto},
     runtime::Key,
 };
@@ -43,11 +37,7 @@ pub struct ListenerConfig {
     /// Finds the chain of a connection.
     pub chains: ChainMatcher,
     /// Listener filters, in order.
-    pub filters: Vec<ListenerFilter>,
-    /// PROXY protocol headers that connections start with; usually none or one.
-    pub proxy_protocol: Vec<ProxyProtocol>,
-    /// `envoy.filters.listener.original_dst`, or `use_original_dst`: where a redirected connection was to go is asked.
-    pub original_dst: bool,
+    pub filters: Vec<ConfiguredFilter>,
     /// `use_original_dst`: the listener of that address, if there is one, takes the connection over.
     pub hand_off: bool,
     /// `listener_filters_timeout`, default 15 s; none waits for ever.
@@ -74,22 +64,6 @@ pub struct ListenerConfig {
     pub fingerprint: u64,
 }
 
-/// The listener filters that are built in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenerFilter {
-    /// `envoy.filters.listener.tls_inspector`
-    TlsInspector,
-    /// `envoy.filters.listener.http_inspector`
-    HttpInspector,
-}
-
-/// A listener filter as it is built: what is looked at, or what is read before anything is.
-enum Built {
-    Inspector(ListenerFilter),
-    ProxyProtocol(Box<ProxyProtocol>),
-    OriginalDst,
-}
-
 impl ListenerConfig {
     /// Builds a listener. Route tables and secrets it waits for are left in `cx.init`.
     pub fn build(proto: Proto, fingerprint: u64, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
@@ -100,7 +74,7 @@ impl ListenerConfig {
                 continue_on_listener_filters_timeout, transparent, freebind, tcp_fast_open_queue_length,
                 traffic_direction, connection_balance_config, reuse_port, enable_reuse_port, access_log,
                 tcp_backlog_size, bind_to_port, ignore_global_conn_limit, tcp_keepalive, deprecated_v1,
-                use_original_dst, listener_specifier
+                use_original_dst, listener_specifier, filter_chain_matcher
             }
             ignored {
                 max_connections_to_accept_per_socket_event: "accepting is fair among listeners without it",
@@ -111,7 +85,6 @@ impl ListenerConfig {
             }
             rejected {
                 fcds_config: "filter chain discovery",
-                filter_chain_matcher: "matcher trees for filter chains",
                 socket_options: "raw socket options",
                 udp_listener_config: "UDP listeners",
                 api_listener: "API listeners",
@@ -164,18 +137,9 @@ impl ListenerConfig {
         };
         cx.listener_prefix = Some(format!("listener.{stat_prefix}."));
         let hand_off = flag(use_original_dst, false);
-        let mut original_dst = hand_off;
-        let (mut filters, mut proxy_protocol) = (Vec::new(), Vec::new());
-        for filter in cx.each("listener_filters", listener_filters, listener_filter)? {
-            match filter {
-                Built::Inspector(filter) => filters.push(filter),
-                // What stands in front of the first bytes is read first, wherever it is listed.
-                Built::ProxyProtocol(filter) => proxy_protocol.push(*filter),
-                Built::OriginalDst => original_dst = true,
-            }
-        }
-        if !proxy_protocol.is_empty() && addresses.iter().any(|(a, _)| !matches!(a, Address::Ip(_))) {
-            return Err(cx.error_at("listener_filters", "not supported: PROXY protocol on unix sockets"));
+        let mut filters = cx.each("listener_filters", listener_filters, ConfiguredFilter::build)?;
+        if hand_off {
+            filters.push(ConfiguredFilter::original_dst(cx)?);
         }
         let chains = cx.each("filter_chains", filter_chains, FilterChain::build)?;
         let default_chain = cx.opt("default_filter_chain", default_filter_chain, FilterChain::build)?;
@@ -187,10 +151,8 @@ impl ListenerConfig {
         }
         Ok(Self {
             metadata: metadata.map(Arc::new),
-            chains: ChainMatcher::build(chains, default_chain, &addresses[0].0, cx)?,
+            chains: ChainMatcher::build(chains, default_chain, filter_chain_matcher, &addresses[0].0, cx)?,
             filters,
-            proxy_protocol,
-            original_dst,
             hand_off,
             filters_timeout: listener_filters_timeout.enabled_or(Duration::from_secs(15)),
             continue_on_filters_timeout: continue_on_listener_filters_timeout,
@@ -226,68 +188,4 @@ fn bound(
         _ => {}
     }
     Ok((address_from_proto(proto, cx)?, options))
-}
-
-fn listener_filter(proto: FilterProto, cx: &mut BuildCx<'_>) -> ConfigResult<Built> {
-    coverage!(cx, proto => FilterProto {
-        supported { name, config_type }
-        rejected { filter_disabled: "predicates of listener filters" }
-    });
-    let any = match config_type {
-        Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) => {
-            return Err(cx.error_at("config_discovery", "not supported: discovered listener filters"));
-        }
-        // Envoy still finds some filters by name alone when there is no configuration.
-        None => Any {
-            type_url: well_known_type(&name).to_owned(),
-            value: Default::default(),
-        },
-    };
-    cx.field("typed_config", |cx| match any.type_name() {
-        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
-            let proto = unpack::<TlsInspector>(&any, cx)?;
-            coverage!(cx, proto => TlsInspector {
-                supported { initial_read_buffer_size, close_connection_on_client_hello_parsing_errors, max_client_hello_size }
-                ignored { enable_ja3_fingerprinting: "fingerprints only feed logs", enable_ja4_fingerprinting: "fingerprints only feed logs" }
-            });
-            let _ = (initial_read_buffer_size, close_connection_on_client_hello_parsing_errors, max_client_hello_size);
-            Ok(Built::Inspector(ListenerFilter::TlsInspector))
-        }
-        "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
-            let proto = unpack::<HttpInspector>(&any, cx)?;
-            let HttpInspector {} = proto;
-            Ok(Built::Inspector(ListenerFilter::HttpInspector))
-        }
-        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
-            let proto = unpack::<OriginalDst>(&any, cx)?;
-            let OriginalDst {} = proto;
-            Ok(Built::OriginalDst)
-        }
-        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
-            let proto = unpack(&any, cx)?;
-            ProxyProtocol::build(proto, cx).map(|f| Built::ProxyProtocol(Box::new(f)))
-        }
-        other => Err(cx.error(format!(
-            "Didn't find a registered implementation for '{name}' with type URL: '{other}'"
-        ))),
-    })
-}
-
-fn well_known_type(name: &str) -> &'static str {
-    match name {
-        "envoy.filters.listener.tls_inspector" | "envoy.listener.tls_inspector" => {
-            "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
-        }
-        "envoy.filters.listener.http_inspector" | "envoy.listener.http_inspector" => {
-            "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
-        }
-        "envoy.filters.listener.original_dst" | "envoy.listener.original_dst" => {
-            "type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
-        }
-        "envoy.filters.listener.proxy_protocol" | "envoy.listener.proxy_protocol" => {
-            "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
-        }
-        _ => "",
-    }
 }

@@ -1,24 +1,19 @@
 //! A connection's way: listener filters, filter chain, transport socket, network filters.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    io,
+    net::SocketAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Instant, SystemTime},
 };
 
 use futures_util::future::{select, select_all};
-use tokio::{
-    net::{TcpStream, UnixStream},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use super::{
-    DownstreamTransport, FilterChain, ListenerConfig, ListenerFilter,
+    Accepted, DownstreamTransport, FilterChain, Inspected, ListenerConfig, ListenerFilterCx, Refused,
     active::Active,
-    chain_match::ChainInput,
-    inspect::{Inspected, inspect},
-    proxy_protocol::Refused,
     stats::{HandlerStats, ListenerStats},
 };
 use crate::{
@@ -28,14 +23,6 @@ use crate::{
     network_filter::{Connection, Gated, NetworkFilter},
     server::Worker,
 };
-
-/// A socket just accepted.
-pub(super) enum Accepted {
-    /// TCP, with its peer.
-    Tcp(TcpStream, SocketAddr),
-    /// Unix, with the listener's address.
-    Unix(UnixStream, Address),
-}
 
 /// Counts a connection as long as it is there: from the choice of its filter chain on, as in Envoy.
 struct Counted<'a> {
@@ -176,16 +163,7 @@ async fn run(
         }
     };
     let stats = other_stats.as_ref().map_or(stats, |other| other.stats.local());
-    info.server_name.clone_from(&inspected.server_name);
-    let input = ChainInput {
-        destination: Some(&info.local_address),
-        source: Some(&info.remote_address),
-        direct_source: Some(&info.direct_remote_address),
-        server_name: inspected.server_name.as_deref(),
-        transport_protocol: if inspected.tls { "tls" } else { "raw_buffer" },
-        application_protocols: &inspected.protocols,
-    };
-    let Some(chain) = config.chains.find(&input).cloned() else {
+    let Some(chain) = config.chains.find(&info, &inspected).cloned() else {
         stats.no_filter_chain_match.inc();
         log_closed(&config, info, Some(Flag::NoRouteFound), Some("filter_chain_not_found"));
         return;
@@ -264,19 +242,19 @@ async fn serve(connection: Connection, chain: &FilterChain, worker: &Rc<Worker>)
     }
 }
 
-/// Asks the kernel where a redirected connection was to go. One that was not redirected keeps its address.
-fn restore_destination(stream: &TcpStream, info: &mut ConnectionInfo) {
-    let socket = socket2::SockRef::from(stream);
-    let original = match info.local_address.ip() {
-        Some(IpAddr::V4(_)) => socket.original_dst_v4(),
-        Some(IpAddr::V6(_)) => socket.original_dst_v6(),
-        None => return,
-    };
-    if let Some(original) = original.ok().and_then(|a| a.as_socket()).map(Address::Ip)
-        && original != info.local_address
-    {
-        info.local_address = original;
-        info.local_address_restored = true;
+/// Counts a connection as long as listener filters look at it.
+struct Looking<'a>(&'a ListenerStats);
+
+impl<'a> Looking<'a> {
+    fn new(stats: &'a ListenerStats) -> Self {
+        stats.downstream_pre_cx_active.inc();
+        Self(stats)
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.downstream_pre_cx_active.dec();
     }
 }
 
@@ -287,44 +265,40 @@ async fn listener_filters(
     stats: &ListenerStats,
     info: &mut ConnectionInfo,
 ) -> Option<Inspected> {
-    if let (true, Accepted::Tcp(stream, _)) = (config.original_dst, accepted) {
-        restore_destination(stream, info);
+    let mut inspected = Inspected::default();
+    if config.filters.is_empty() {
+        return Some(inspected);
     }
-    let tls = config.filters.contains(&ListenerFilter::TlsInspector) || config.chains.needs_client_hello();
-    let http = config.filters.contains(&ListenerFilter::HttpInspector);
-    let Accepted::Tcp(stream, _) = accepted else {
-        return Some(Inspected::default());
-    };
-    if !tls && !http && config.proxy_protocol.is_empty() {
-        return Some(Inspected::default());
-    }
-    stats.downstream_pre_cx_active.inc();
+    let _looking = Looking::new(stats);
     let looked = async {
-        for filter in &config.proxy_protocol {
-            if let Some(header) = filter.read(stream).await? {
-                filter.apply(header, info);
-            }
+        let mut cx = ListenerFilterCx {
+            accepted,
+            info,
+            inspected: &mut inspected,
+        };
+        for filter in &config.filters {
+            filter.run(&mut cx).await?;
         }
-        match tls || http {
-            true => Ok(inspect(stream, tls, http).await?),
-            false => Ok(Inspected::default()),
-        }
+        Ok(())
     };
-    let found = match config.filters_timeout {
+    let looked = match config.filters_timeout {
         Some(limit) => timeout(limit, looked).await.ok(),
         None => Some(looked.await),
     };
-    stats.downstream_pre_cx_active.dec();
-    match found {
-        Some(Ok(found)) => Some(found),
-        Some(Err(Refused::Io(_))) => {
-            stats.downstream_listener_filter_remote_close.inc();
+    match looked {
+        Some(Ok(())) => Some(inspected),
+        Some(Err(Refused::Io(e))) => {
+            // A reset is not counted as going.
+            if e.kind() != io::ErrorKind::ConnectionReset {
+                stats.downstream_listener_filter_remote_close.inc();
+            }
             None
         }
-        Some(Err(Refused::Header)) => None,
+        Some(Err(Refused::Filter)) => None,
         None => {
             stats.downstream_pre_cx_timeout.inc();
-            config.continue_on_filters_timeout.then(Inspected::default)
+            // What was found until then counts.
+            config.continue_on_filters_timeout.then_some(inspected)
         }
     }
 }
@@ -336,14 +310,9 @@ struct HandshakeFailure {
 
 async fn handshake(accepted: Accepted, chain: &FilterChain) -> Result<(Stream, Option<TlsInfo>), HandshakeFailure> {
     match (&chain.transport, accepted) {
-        (DownstreamTransport::RawBuffer, Accepted::Tcp(s, _)) => Ok((Stream::Tcp(s), None)),
-        (DownstreamTransport::RawBuffer, Accepted::Unix(s, _)) => Ok((Stream::Unix(s), None)),
+        (DownstreamTransport::RawBuffer, accepted) => Ok((accepted.into_stream(), None)),
         (DownstreamTransport::Tls(tls), accepted) => {
-            let stream = match accepted {
-                Accepted::Tcp(s, _) => Stream::Tcp(s),
-                Accepted::Unix(s, _) => Stream::Unix(s),
-            };
-            let accepting = tls.accept(stream);
+            let accepting = tls.accept(accepted.into_stream());
             let done = match chain.transport_timeout {
                 Some(limit) => timeout(limit, accepting).await.map_err(|_| HandshakeFailure {
                     reason: "transport socket timeout was reached".into(),

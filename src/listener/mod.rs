@@ -1,18 +1,21 @@
 //! Listeners: the manager on the control side, the active listener on each worker, and the way of
 //! a connection from accept to its network filters.
 
+mod accepted;
 mod active;
 mod chain;
 mod chain_match;
 mod config;
 mod connection;
-mod inspect;
+mod filter;
 mod manager;
-mod proxy_protocol;
+mod predicate;
 mod stats;
 
+pub use accepted::Accepted;
 pub use active::{ListenerMsg, WorkerListeners};
 pub use chain::{DownstreamTransport, FilterChain};
-pub use config::{ListenerConfig, ListenerFilter};
+pub use config::ListenerConfig;
+pub use filter::{Inspected, ListenerFilter, ListenerFilterCx, ListenerFilterFactory, Refused};
 pub use manager::{ListenerManager, ListenerSnapshot};
 pub use stats::{HandlerStats, ListenerStats};

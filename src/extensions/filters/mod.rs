@@ -2,4 +2,5 @@
 
 pub mod common;
 pub mod http;
+pub mod listener;
 pub mod network;

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     fmt,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::Deref,
     sync::{Arc, LazyLock, OnceLock},
     time::SystemTime,
@@ -60,6 +60,14 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
+    /// Whether the client is on this machine: a unix socket, a loopback address (127.0.0.1 and ::1 alone, as for
+    /// Envoy), or the address it connected to.
+    pub fn is_local(&self) -> bool {
+        self.remote_address.ip().is_none_or(|ip| {
+            ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST || self.local_address.ip() == Some(ip)
+        })
+    }
+
     /// Where a connection was to go that was redirected here.
     pub fn original_destination(&self) -> Option<SocketAddr> {
         match (&self.local_address, self.local_address_restored) {

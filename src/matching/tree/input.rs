@@ -187,14 +187,10 @@ impl DataInput {
             Self::SourceIp => ip(remote(cx)),
             Self::SourcePort => port(remote(cx)),
             Self::DirectSourceIp => ip(&connection.direct_remote_address),
-            Self::SourceType => {
-                let (local, remote) = (connection.local_address.ip(), connection.remote_address.ip());
-                // Unix sockets are of this machine, too.
-                match remote.is_none_or(|r| r.is_loopback() || local == Some(r)) {
-                    true => Data::Text(Cow::Borrowed(b"local")),
-                    false => Data::Missing,
-                }
-            }
+            Self::SourceType => match connection.is_local() {
+                true => Data::Text(Cow::Borrowed(b"local")),
+                false => Data::Missing,
+            },
             Self::ServerName => text(connection.server_name.as_deref().filter(|n| !n.is_empty())),
             Self::TransportProtocol => text(cx.inspected.map(|i| i.transport_protocol)),
             Self::ApplicationProtocol => match cx.inspected {

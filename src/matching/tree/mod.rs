@@ -69,8 +69,16 @@ impl<'a> MatchCx<'a> {
     /// A stream without HTTP.
     pub fn stream(info: &'a StreamInfo) -> Self {
         Self {
-            connection: &info.connection,
             stream: Some(info),
+            ..Self::connection(&info.connection)
+        }
+    }
+
+    /// A connection that nobody serves yet.
+    pub fn connection(connection: &'a ConnectionInfo) -> Self {
+        Self {
+            connection,
+            stream: None,
             request: None,
             response: None,
             inspected: None,

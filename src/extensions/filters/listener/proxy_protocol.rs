@@ -3,11 +3,11 @@
 //! The header is peeked until it is whole, then taken off the socket, so that everything behind it finds its own first
 //! bytes there.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{io, rc::Rc, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use futures_util::future::LocalBoxFuture;
 use xds_protos::{
     envoy::{
         config::core::v3::{
@@ -28,6 +28,7 @@ use crate::{
         ConnectionInfo,
         stream_info::{ProxyData, ProxyTlvs, Sharing},
     },
+    listener::{Accepted, ListenerFilter, ListenerFilterCx, ListenerFilterFactory, Refused},
     net::{
         Address,
         proxy_protocol::{ProxyHeader, ProxyStart, ProxyVersion, parse},
@@ -44,7 +45,7 @@ const MAX_HEADER: usize = 16 + 65535;
 
 stats_block! {
     /// `proxy_proto.[<stat_prefix>.]*`
-    pub(super) struct ProxyProtocolStats {
+    struct ProxyProtocolStats {
         counter not_found_allowed, "Connections without a header that were let in";
         counter not_found_disallowed, "Connections without a header that were closed";
         counter v1_found => "versions.v1.found", "Headers of version 1";
@@ -63,8 +64,10 @@ stats_block! {
     }
 }
 
-/// The filter's configuration.
-pub struct ProxyProtocol {
+/// The extension.
+pub struct Factory;
+
+struct ProxyProtocol {
     rules: Vec<Rule>,
     pass: PassThrough,
     optional: bool,
@@ -89,20 +92,11 @@ enum PassThrough {
     Some(Vec<u8>),
 }
 
-/// Why a connection is closed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
-    /// The client went or broke.
-    #[error("read: {0}")]
-    Io(#[from] io::Error),
-    /// The header is missing, broken or of a refused version.
-    #[error("no acceptable PROXY protocol header")]
-    Header,
-}
+impl ListenerFilterFactory for Factory {
+    const NAME: &'static str = "envoy.filters.listener.proxy_protocol";
+    type Proto = Proto;
 
-impl ProxyProtocol {
-    /// Builds the filter.
-    pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    fn build(&self, proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn ListenerFilter>> {
         let versions: Vec<Version> = proto.disallowed_versions().collect();
         let location = proto.tlv_location();
         coverage!(cx, proto => Proto {
@@ -118,7 +112,7 @@ impl ProxyProtocol {
             "" => "proxy_proto.".to_owned(),
             name => format!("proxy_proto.{name}."),
         };
-        Ok(Self {
+        Ok(Arc::new(ProxyProtocol {
             rules: cx.each("rules", rules, rule)?.into_iter().flatten().collect(),
             pass: cx
                 .opt("pass_through_tlvs", pass_through_tlvs, pass_through)?
@@ -132,15 +126,28 @@ impl ProxyProtocol {
             in_filter_state: location == TlvLocation::FilterState,
             stats: cx.server.stats.scope(&prefix).block(),
             legacy: cx.server.stats.root().block(),
+        }))
+    }
+}
+
+impl ListenerFilter for ProxyProtocol {
+    fn on_accept<'a>(&'a self, cx: &'a mut ListenerFilterCx<'_>) -> LocalBoxFuture<'a, Result<(), Refused>> {
+        Box::pin(async move {
+            if let Some(header) = self.read(cx.accepted).await? {
+                self.apply(header, cx.info);
+            }
+            Ok(())
         })
     }
+}
 
+impl ProxyProtocol {
     /// Reads the header; none when there is none and need not be.
-    pub(super) async fn read(&self, stream: &TcpStream) -> Result<Option<ProxyHeader>, Refused> {
+    async fn read(&self, accepted: &Accepted) -> Result<Option<ProxyHeader>, Refused> {
         let stats = self.stats.local();
         let error = || {
             self.legacy.local().downstream_cx_proxy_proto_error.inc();
-            Refused::Header
+            Refused::Filter
         };
         // Versions that are refused are still recognised, so that they can be counted; unless nothing is required:
         // then they are what any other bytes are.
@@ -148,24 +155,21 @@ impl ProxyProtocol {
             true => self.allowed.as_slice(),
             false => &[ProxyVersion::V1, ProxyVersion::V2],
         };
-        let mut buffer = vec![0_u8; 256];
         let mut seen = 0;
         loop {
-            stream.readable().await?;
-            let n = match stream.peek(&mut buffer).await {
-                Ok(0) => return Err(Refused::Io(io::ErrorKind::UnexpectedEof.into())),
-                Ok(n) => n,
-                Err(e) => return Err(e.into()),
-            };
-            let bytes = buffer.get(..n).unwrap_or_default();
-            match parse(bytes, looked_for) {
+            let bytes = accepted.peek(seen, MAX_HEADER).await?;
+            if bytes.len() == seen {
+                return Err(Refused::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            seen = bytes.len();
+            match parse(&bytes, looked_for) {
                 ProxyStart::Header(header) => {
                     match header.version {
                         ProxyVersion::V1 => stats.v1_found.inc(),
                         ProxyVersion::V2 => stats.v2_found.inc(),
                     }
                     self.check(header.version)?;
-                    take(stream, header.length).await?;
+                    accepted.take(header.length).await?;
                     return Ok(Some(header));
                 }
                 ProxyStart::Malformed(version) => {
@@ -186,14 +190,6 @@ impl ProxyProtocol {
                 }
                 ProxyStart::Incomplete(_) => {}
             }
-            if n == buffer.len() {
-                buffer.resize((n * 4).min(MAX_HEADER), 0);
-            }
-            if n == seen {
-                // Peeked bytes keep a socket readable: without new ones, wait a little for the rest.
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            seen = n;
         }
     }
 
@@ -206,11 +202,11 @@ impl ProxyProtocol {
             ProxyVersion::V1 => stats.v1_disallowed.inc(),
             ProxyVersion::V2 => stats.v2_disallowed.inc(),
         }
-        Err(Refused::Header)
+        Err(Refused::Filter)
     }
 
     /// Leaves what the header said in the connection's facts.
-    pub(super) fn apply(&self, header: ProxyHeader, info: &mut ConnectionInfo) {
+    fn apply(&self, header: ProxyHeader, info: &mut ConnectionInfo) {
         if let Some((source, destination)) = header.addresses {
             info.remote_address = Address::Ip(source);
             let destination = Address::Ip(destination);
@@ -255,22 +251,6 @@ impl ProxyProtocol {
             state.set(ProxyTlvs::KEY.into(), Rc::new(in_state), Sharing::None, false);
         }
     }
-}
-
-/// Takes bytes that were seen off the socket.
-async fn take(stream: &TcpStream, mut length: usize) -> io::Result<()> {
-    let mut sink = [0_u8; 1024];
-    while length > 0 {
-        stream.readable().await?;
-        let want = length.min(sink.len());
-        match stream.try_read(sink.get_mut(..want).unwrap_or_default()) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => length -= n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 /// UTF-8 with `!` for each byte that is none.

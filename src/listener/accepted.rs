@@ -1,0 +1,96 @@
+//! A connection just accepted: bytes that can be looked at before anybody takes them.
+
+use std::{io, net::SocketAddr, os::fd::AsFd};
+
+use rustix::{
+    buffer::spare_capacity,
+    net::{RecvFlags, recv},
+};
+use tokio::{
+    io::{Interest, Ready},
+    net::{TcpStream, UnixStream},
+};
+
+use crate::net::{Address, Stream};
+
+/// A socket just accepted.
+pub enum Accepted {
+    /// TCP, with its peer.
+    Tcp(TcpStream, SocketAddr),
+    /// Unix, with the listener's address.
+    Unix(UnixStream, Address),
+}
+
+impl Accepted {
+    /// Waits until more than `seen` bytes have come, and gives all of them as far as `limit`. They stay where they are.
+    /// No more than `seen` bytes: no more will come, or the limit is reached.
+    pub async fn peek(&self, seen: usize, limit: usize) -> io::Result<Vec<u8>> {
+        // A client's first packet, or twice what was not enough.
+        let mut bytes = Vec::with_capacity((seen * 2).max(512).min(limit.max(1)));
+        loop {
+            let ready = self.ready().await?;
+            let looked = match self {
+                Self::Tcp(s, _) => s.try_io(Interest::READABLE, || look(s, &mut bytes, seen, limit)),
+                Self::Unix(s, _) => s.try_io(Interest::READABLE, || look(s, &mut bytes, seen, limit)),
+            };
+            match looked {
+                // What was seen keeps a socket readable for the kernel; saying that it would block makes the
+                // reactor wait for the next bytes.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !ready.is_read_closed() => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(bytes),
+                Err(e) => return Err(e),
+                Ok(()) => return Ok(bytes),
+            }
+        }
+    }
+
+    /// Takes bytes that were seen off the socket.
+    pub async fn take(&self, mut length: usize) -> io::Result<()> {
+        let mut sink = [0_u8; 1024];
+        while length > 0 {
+            self.ready().await?;
+            let want = sink.get_mut(..length.min(1024)).unwrap_or_default();
+            let taken = match self {
+                Self::Tcp(s, _) => s.try_read(want),
+                Self::Unix(s, _) => s.try_read(want),
+            };
+            match taken {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => length -= n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection, for whoever serves it.
+    pub fn into_stream(self) -> Stream {
+        match self {
+            Self::Tcp(s, _) => Stream::Tcp(s),
+            Self::Unix(s, _) => Stream::Unix(s),
+        }
+    }
+
+    async fn ready(&self) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(s, _) => s.ready(Interest::READABLE).await,
+            Self::Unix(s, _) => s.ready(Interest::READABLE).await,
+        }
+    }
+}
+
+fn look(socket: &impl AsFd, bytes: &mut Vec<u8>, seen: usize, limit: usize) -> io::Result<()> {
+    loop {
+        bytes.clear();
+        recv(socket, spare_capacity(bytes), RecvFlags::PEEK)?;
+        match bytes.len() {
+            n if n == bytes.capacity() && n < limit => bytes.reserve(n * 2),
+            n if n <= seen && n < limit => return Err(io::ErrorKind::WouldBlock.into()),
+            _ => {
+                bytes.truncate(limit);
+                return Ok(());
+            }
+        }
+    }
+}
