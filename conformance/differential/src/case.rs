@@ -169,6 +169,55 @@ pub struct Upstream {
     pub frames: Vec<Frame>,
     /// Compare how many connections it saw.
     pub count_connections: bool,
+    /// The address it listens on; default 127.0.0.1.
+    pub ip: Option<String>,
+    /// It listens on the port of this upstream (with another `ip`).
+    pub same_port: Option<String>,
+    /// What a `dns` upstream answers, by name; other names do not exist.
+    pub zone: BTreeMap<String, DnsAnswers>,
+}
+
+/// One answer for ever, or one for each query of a type; the last one repeats.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum DnsAnswers {
+    Always(Box<DnsAnswer>),
+    InTurn(Vec<DnsAnswer>),
+}
+
+impl DnsAnswers {
+    /// The answer to query number `n`.
+    pub fn at(&self, n: usize) -> Option<&DnsAnswer> {
+        match self {
+            DnsAnswers::Always(answer) => Some(answer),
+            DnsAnswers::InTurn(list) => list.get(n).or(list.last()),
+        }
+    }
+}
+
+/// What is known of a name.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsAnswer {
+    pub a: Vec<String>,
+    pub aaaa: Vec<String>,
+    /// Another name of the zone, whose addresses are given along.
+    pub cname: Option<String>,
+    /// Seconds; default 300.
+    pub ttl: Option<u32>,
+    /// `SERVFAIL NXDOMAIN REFUSED NOTIMP FORMERR`.
+    pub rcode: Option<String>,
+    /// Over UDP only the word that there is more.
+    pub truncated: bool,
+    pub delay: Seconds,
+    /// Never answer.
+    pub drop: bool,
+}
+
+impl DnsAnswer {
+    pub fn ttl(&self) -> u32 {
+        self.ttl.unwrap_or(300)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -180,6 +229,8 @@ pub enum UpstreamProtocol {
     Tcp,
     /// HTTP/2 frame by frame.
     Frames,
+    /// Name resolution over UDP and TCP.
+    Dns,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -4,6 +4,7 @@
 //! and a cluster per upstream; the case's fragments are merged over it (mappings merge, lists and
 //! scalars replace, `null` removes).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -148,7 +149,8 @@ fn access_log(case: &Case, scope: &Scope) -> Option<Value> {
 
 fn cluster_names(case: &Case) -> Vec<String> {
     let declared = case.clusters.keys();
-    let implied = case.upstreams.keys().filter(|u| !case.clusters.contains_key(*u));
+    let implied = case.upstreams.iter().filter(|(_, u)| u.protocol != UpstreamProtocol::Dns);
+    let implied = implied.map(|(name, _)| name).filter(|u| !case.clusters.contains_key(*u));
     declared.chain(implied).cloned().collect()
 }
 
@@ -164,10 +166,20 @@ fn cluster(case: &Case, scope: &Scope, name: &str) -> Result<Option<Value>> {
         None if case.upstreams.contains_key(name) => vec![name.to_owned()],
         None => Vec::new(),
     };
-    let endpoints: Vec<Value> = members
+    let mut endpoints: Vec<Value> = members
         .iter()
         .map(|m| json!({"endpoint": {"address": address(scope.upstreams.get(m).copied().unwrap_or(1))}}))
         .collect();
+    let port_of = |name: &str| scope.upstreams.get(name).copied().unwrap_or(1);
+    let names: BTreeMap<String, String> = match own.remove("names") {
+        Some(names) => serde_json::from_value(names)?,
+        None => BTreeMap::new(),
+    };
+    let resolved = !names.is_empty();
+    for (name, upstream) in names {
+        let address = json!({"socket_address": {"address": name, "port_value": port_of(&upstream)}});
+        endpoints.push(json!({"endpoint": {"address": address}}));
+    }
     let full = format!("{}_{name}", scope.prefix);
     let mut cluster = json!({
         "name": full,
@@ -178,7 +190,7 @@ fn cluster(case: &Case, scope: &Scope, name: &str) -> Result<Option<Value>> {
     let h2 = |m: &String| {
         case.upstreams
             .get(m)
-            .is_some_and(|u| u.protocol != UpstreamProtocol::H1 && u.protocol != UpstreamProtocol::Tcp)
+            .is_some_and(|u| matches!(u.protocol, UpstreamProtocol::H2 | UpstreamProtocol::Frames))
     };
     if members.iter().any(h2) {
         merge(
@@ -189,11 +201,25 @@ fn cluster(case: &Case, scope: &Scope, name: &str) -> Result<Option<Value>> {
             }}}),
         );
     }
+    if resolved {
+        merge(&mut cluster, &json!({"type": "STRICT_DNS"}));
+    }
+    if let Some(Value::String(name)) = own.remove("nameserver") {
+        merge(&mut cluster, &json!({"typed_dns_resolver_config": resolver(port_of(&name))}));
+    }
     if own.contains_key("cluster_type") {
         merge(&mut cluster, &json!({"type": null}));
     }
     merge(&mut cluster, &Value::Object(own));
     Ok(Some(cluster))
+}
+
+/// Envoy's usual resolver, asking the `dns` upstream of this port.
+fn resolver(port: u16) -> Value {
+    json!({"name": "envoy.network.dns_resolver.cares", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+        "resolvers": [address(port)],
+    }})
 }
 
 fn address(port: u16) -> Value {

@@ -358,10 +358,7 @@ impl Suite {
 
     async fn prepare(&self, source: &Source, admin: u16, dir: &Path) -> Result<Prepared> {
         let first = source.parse()?;
-        let mut bound = BTreeMap::new();
-        for (name, spec) in with_default(first.upstreams, &source.yaml) {
-            bound.insert(name, upstream::bind(&spec).await?);
-        }
+        let bound = upstream::bind_all(&with_default(first.upstreams, &source.yaml)).await?;
         let mut names = Vec::new();
         extra_names(&source.yaml, &mut names);
         let mut scope = Scope {

@@ -1,17 +1,20 @@
 //! Scripted backends inside the harness. Each remembers what it saw, which is part of the outcome:
 //! a proxy is judged by both of its ends.
 
+mod dns;
 mod frames;
 mod h1;
 mod h2;
 mod tcp;
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -52,22 +55,53 @@ pub struct State {
 pub struct Bound {
     pub port: u16,
     listener: Option<TcpListener>,
+    /// The same port for datagrams, for backends that need it.
+    datagrams: Option<UdpSocket>,
 }
 
-/// Binds a port. What is served there may depend on the ports of all backends of a case, so serving
-/// comes second.
-pub async fn bind(spec: &Upstream) -> Result<Bound> {
+/// Binds the ports of all backends of a case. What is served there may depend on them, so serving comes second.
+pub async fn bind_all(specs: &BTreeMap<String, Upstream>) -> Result<BTreeMap<String, Bound>> {
+    let mut bound: BTreeMap<String, Bound> = BTreeMap::new();
+    let (independent, like_others): (Vec<_>, Vec<_>) = specs.iter().partition(|(_, s)| s.same_port.is_none());
+    for (name, spec) in independent.into_iter().chain(like_others) {
+        let port = match &spec.same_port {
+            Some(other) => bound.get(other).with_context(|| format!("no upstream {other}"))?.port,
+            None => 0,
+        };
+        bound.insert(name.clone(), bind(spec, port).await?);
+    }
+    Ok(bound)
+}
+
+async fn bind(spec: &Upstream, port: u16) -> Result<Bound> {
     if spec.refused {
         return Ok(Bound {
-            port: ports::free()?,
+            port: if port == 0 { ports::free()? } else { port },
             listener: None,
+            datagrams: None,
         });
     }
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    Ok(Bound {
-        port: listener.local_addr()?.port(),
-        listener: Some(listener),
-    })
+    let ip: IpAddr = spec.ip.as_deref().unwrap_or("127.0.0.1").parse()?;
+    if spec.protocol != UpstreamProtocol::Dns {
+        let listener = TcpListener::bind((ip, port)).await?;
+        return Ok(Bound {
+            port: listener.local_addr()?.port(),
+            listener: Some(listener),
+            datagrams: None,
+        });
+    }
+    // Both kinds of port must be free under one number.
+    loop {
+        let datagrams = UdpSocket::bind((ip, 0)).await?;
+        let port = datagrams.local_addr()?.port();
+        if let Ok(listener) = TcpListener::bind((ip, port)).await {
+            return Ok(Bound {
+                port,
+                listener: Some(listener),
+                datagrams: Some(datagrams),
+            });
+        }
+    }
 }
 
 impl Backend {
@@ -85,9 +119,11 @@ impl Backend {
             .as_deref()
             .map(|name| acceptor(name, spec, certs))
             .transpose()?;
-        let task = bound
-            .listener
-            .map(|listener| tokio::spawn(accept(listener, state.clone(), tls)));
+        let task = match (bound.listener, bound.datagrams) {
+            (Some(tcp), Some(udp)) => Some(tokio::spawn(dns::serve(udp, tcp, state.clone()))),
+            (Some(listener), None) => Some(tokio::spawn(accept(listener, state.clone(), tls))),
+            (None, _) => None,
+        };
         Ok(Backend {
             port: bound.port,
             state,
@@ -107,7 +143,12 @@ impl State {
 
     /// Everything it saw, in order.
     pub fn outcome(&self) -> Value {
-        let seen = self.seen.lock().map(|s| s.clone()).unwrap_or_default();
+        let mut seen = self.seen.lock().map(|s| s.clone()).unwrap_or_default();
+        if self.spec.protocol == UpstreamProtocol::Dns {
+            // Names are resolved again and again, however long the case takes.
+            seen.sort_by_key(Value::to_string);
+            seen.dedup();
+        }
         if self.spec.count_connections {
             json!({"connections": *self.connections.borrow(), "requests": seen})
         } else {
@@ -235,6 +276,8 @@ async fn serve(io: Io, state: Arc<State>, tls: Option<Value>) {
         UpstreamProtocol::H2 => h2::serve(io, state, tls).await,
         UpstreamProtocol::Frames => frames::serve(io, &state).await,
         UpstreamProtocol::Tcp => tcp::serve(io, &state, tls).await,
+        // It has sockets of its own.
+        UpstreamProtocol::Dns => {}
     }
 }
 
