@@ -21,7 +21,7 @@ use crate::{
     runtime::Runtime,
     stats::{Stats, StatsConfig, Store},
     tls::Secrets,
-    upstream::{ClusterManager, Http2CodecStats},
+    upstream::{ClusterManager, Http2CodecStats, dns::Resolvers},
     xds,
 };
 
@@ -75,6 +75,8 @@ pub struct ServerContext {
     pub secrets: Secrets,
     /// All clusters.
     pub clusters: ClusterManager,
+    /// What names are resolved with.
+    pub dns: Resolvers,
     /// `--drain-time-s`
     pub drain_time: Duration,
     /// `--drain-strategy`
@@ -131,6 +133,7 @@ impl ServerContext {
                 usize::try_from(cli.file_flush_min_size_kb.saturating_mul(1024)).unwrap_or(usize::MAX),
             )),
             clusters: ClusterManager::new(&stats),
+            dns: Resolvers::default(),
             stats,
             xds: xds::Handle::default(),
             secrets: Secrets::default(),

@@ -13,6 +13,7 @@ mod circuit;
 pub mod client;
 mod cluster;
 pub mod config;
+pub mod dns;
 mod failure;
 mod health_check;
 mod host;

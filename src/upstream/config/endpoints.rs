@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use xds_protos::envoy::config::{
     core::v3::{
-        Address as ProtoAddress, HealthStatus, Locality as ProtoLocality, SocketAddress, address::Address as Kind,
+        Address as ProtoAddress, HealthStatus, Locality as ProtoLocality,
     },
     endpoint::v3::{
         ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
@@ -251,25 +251,5 @@ fn with_port(address: &Address, port: u32) -> Option<Address> {
     match (address, u16::try_from(port)) {
         (Address::Ip(a), Ok(port)) if port > 0 => Some(Address::Ip(std::net::SocketAddr::new(a.ip(), port))),
         _ => None,
-    }
-}
-
-/// The name and port of a DNS cluster's endpoint.
-pub fn dns_name(proto: ProtoAddress, cx: &BuildCx<'_>) -> ConfigResult<(String, u16)> {
-    match proto.address {
-        Some(Kind::SocketAddress(SocketAddress {
-            address,
-            port_specifier,
-            ..
-        })) => {
-            let port = match port_specifier {
-                Some(xds_protos::envoy::config::core::v3::socket_address::PortSpecifier::PortValue(p)) => p,
-                _ => 0,
-            };
-            let port =
-                u16::try_from(port).map_err(|_| cx.error("port_value: value must be less than or equal to 65535"))?;
-            Ok((address, port))
-        }
-        _ => Err(cx.error("DNS clusters need a socket_address")),
     }
 }

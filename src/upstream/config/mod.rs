@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub use connection::{ConnectOptions, SourceAddress};
-pub use discovery::{Discovery, DnsFamily, DnsOptions, DnsTarget, EdsOptions};
+pub use discovery::{Discovery, DnsFields, DnsOptions, DnsTarget, EdsOptions};
 pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, from_assignment};
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
 pub use lb::{
@@ -59,7 +59,8 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             load_assignment, max_requests_per_connection, circuit_breakers, upstream_http_protocol_options,
             common_http_protocol_options, http_protocol_options, http2_protocol_options,
             typed_extension_protocol_options, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl,
-            dns_lookup_family, wait_for_warm_on_init, upstream_bind_config, common_lb_config, transport_socket,
+            dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
+            typed_dns_resolver_config, wait_for_warm_on_init, upstream_bind_config, common_lb_config, transport_socket,
             transport_socket_matches, metadata, protocol_selection, upstream_connection_options,
             load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config, outlier_detection, track_timeout_budgets,
             track_cluster_stats, health_checks, lb_subset_config, ignore_health_on_host_removal
@@ -67,10 +68,6 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         ignored {
             stats_matcher: "the statistics of a cluster are all kept",
             per_connection_buffer_high_watermark_timeout: "a full buffer stops reading without a time limit",
-            dns_resolvers: "the system's resolver is used",
-            use_tcp_for_dns_lookups: "the system's resolver decides",
-            dns_resolution_config: "the system's resolver is used",
-            typed_dns_resolver_config: "the system's resolver is used",
             cleanup_interval: "unused hosts go after a fixed time",
             close_connections_on_host_health_failure: "requests in flight on a host that fails may end",
             lrs_server: "load is not reported",
@@ -115,13 +112,18 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         lb.subsets = cx.field("lb_subset_config", |cx| lb::build_subsets(subsets, cx))?;
     }
     let connect = connection::build(upstream_connection_options, upstream_bind_config, cx)?;
-    let dns = DnsOptions::from_cluster(
-        dns_refresh_rate,
-        dns_failure_refresh_rate,
-        dns_jitter,
-        respect_dns_ttl,
-        dns_lookup_family,
-    );
+    let dns = DnsFields {
+        refresh: dns_refresh_rate,
+        failure: dns_failure_refresh_rate,
+        jitter: dns_jitter,
+        respect_ttl: respect_dns_ttl,
+        family: dns_lookup_family,
+        typed_resolver: typed_dns_resolver_config,
+        untyped_resolver: dns_resolution_config,
+        servers: dns_resolvers,
+        over_tcp: use_tcp_for_dns_lookups,
+        wait: wait_for_warm_on_init.is_none_or(|v| v.value),
+    };
     let discovery_type = cluster_discovery_type.unwrap_or(ClusterDiscoveryType::Type(0));
     let parts = discovery::Parts {
         cluster: &name,

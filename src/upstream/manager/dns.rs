@@ -1,15 +1,6 @@
-//! STRICT_DNS and LOGICAL_DNS: resolves names again and again on the control thread.
-//!
-//! The system's resolver is used (`getaddrinfo`), so `/etc/hosts`, search domains and `nsswitch` hold as for every
-//! other program of the machine. It tells no TTL: with `respect_dns_ttl` names are refreshed at `dns_refresh_rate`.
+//! STRICT_DNS and LOGICAL_DNS: resolves names again and again on the control thread, each at its own pace.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::sync::{oneshot, watch};
@@ -21,7 +12,8 @@ use crate::{
     server::ServerContext,
     stats::Stats,
     upstream::{
-        config::{Assignment, DnsFamily, DnsOptions, DnsTarget},
+        config::{Assignment, DnsOptions, DnsTarget, EndpointSpec},
+        dns::{Answer, Backoff},
         host_store::HostStore,
         stats::UpdateStats,
     },
@@ -36,8 +28,10 @@ pub struct Resolving {
     assignment: Assignment,
     /// One host, however many addresses.
     logical: bool,
-    known: HashMap<Address, Vec<SocketAddr>>,
-    failures: u32,
+    /// By the placeholders of the targets.
+    known: RefCell<HashMap<Address, Vec<SocketAddr>>>,
+    /// Shared by all names, as in Envoy.
+    backoff: RefCell<Backoff>,
 }
 
 impl Resolving {
@@ -50,101 +44,110 @@ impl Resolving {
     ) -> Self {
         Self {
             stats: store.cluster().info.scope.block(),
+            backoff: RefCell::new(Backoff::new(options.failure, options.refresh)),
             store,
             options,
             targets,
             assignment,
             logical,
-            known: HashMap::new(),
-            failures: 0,
+            known: RefCell::default(),
         }
     }
 
-    pub fn name(&self) -> &str {
-        &self.store.cluster().info.name
-    }
-
-    /// Resolves until it is dropped. `ready` is set after the first round, whatever it brought.
-    pub async fn run(mut self, ready: watch::Sender<bool>, server: Arc<ServerContext>) {
-        loop {
-            let all_failed = self.round(&server).await;
+    /// Resolves all names until it is dropped. `ready` is set after the first answer to any of them.
+    async fn run(self, ready: watch::Sender<bool>, server: Arc<ServerContext>) {
+        if self.targets.is_empty() || !self.options.wait {
             ready.send_replace(true);
-            tokio::time::sleep(self.pause(all_failed)).await;
+        }
+        join_all(self.targets.iter().map(|target| self.follow(target, &ready, &server))).await;
+    }
+
+    /// Resolves one name again and again.
+    async fn follow(&self, target: &DnsTarget, ready: &watch::Sender<bool>, server: &Arc<ServerContext>) {
+        loop {
+            self.stats.local().update_attempt.inc();
+            let answer = self.options.resolver.resolve(&target.name, self.options.family).await;
+            let pause = self.take(target, &answer, server);
+            ready.send_replace(true);
+            tokio::time::sleep(pause).await;
         }
     }
 
-    /// Resolves every name once; tells whether all failed.
-    async fn round(&mut self, server: &Arc<ServerContext>) -> bool {
-        let stats = self.stats.clone();
-        stats.local().update_attempt.add(self.targets.len() as u64);
-        let family = self.options.family;
-        let answers = join_all(self.targets.iter().map(|t| resolve(&t.name, t.port, family))).await;
-        let mut failed = 0;
-        for (target, answer) in self.targets.iter().zip(answers) {
-            match answer {
-                Ok(addresses) => {
-                    stats.local().update_success.inc();
-                    if addresses.is_empty() {
-                        self.store.cluster().info.membership.local().update_empty.inc();
-                    }
-                    let known = self.known.entry(target.placeholder.clone()).or_default();
-                    *known = match self.logical {
-                        true => logical(known, addresses),
-                        false => addresses,
-                    };
-                }
-                // What was known stays.
-                Err(error) => {
-                    failed += 1;
-                    stats.local().update_failure.inc();
-                    tracing::debug!(cluster = self.name(), name = target.name, %error, "cannot resolve");
-                }
-            }
+    /// Takes an answer in; tells how long it holds.
+    fn take(&self, target: &DnsTarget, answer: &Answer, server: &Arc<ServerContext>) -> Duration {
+        let stats = self.stats.local();
+        // Without an address there is no logical host; otherwise it means that there is none.
+        if !answer.completed || self.logical && answer.addresses.is_empty() {
+            stats.update_failure.inc();
+            tracing::debug!(cluster = %self.store.cluster().info.name, name = target.name, details = %answer.details, "cannot resolve");
+            // What was known stays.
+            return self.backoff.borrow_mut().next();
         }
+        stats.update_success.inc();
+        let addresses = answer.addresses.iter().map(|a| SocketAddr::new(a.ip, target.port));
+        self.known
+            .borrow_mut()
+            .insert(target.placeholder.clone(), addresses.collect());
         if !self.store.apply(self.expanded(), server).published {
             self.store.cluster().info.membership.local().update_no_rebuild.inc();
         }
-        failed > 0 && failed == self.targets.len()
+        self.backoff.borrow_mut().reset();
+        self.pause(answer)
+    }
+
+    /// How long to wait after an answer.
+    fn pause(&self, answer: &Answer) -> Duration {
+        let ttl = match self.logical {
+            true => answer.addresses.first().map(|a| a.ttl),
+            false => answer.ttl(),
+        };
+        let rate = match ttl.filter(|ttl| self.options.respect_ttl && !ttl.is_zero()) {
+            Some(ttl) => ttl.max(self.options.min_refresh),
+            None => self.options.refresh,
+        };
+        rate.max(Duration::from_millis(1)) + self.options.jitter.mul_f64(fastrand::f64())
     }
 
     /// The assignment with addresses in place of the placeholders.
     fn expanded(&self) -> Assignment {
         let mut out = self.assignment.clone();
+        let known = self.known.borrow();
         for locality in &mut out.localities {
-            let endpoints = std::mem::take(&mut locality.endpoints);
-            for spec in endpoints {
-                for address in self.known.get(&spec.address).into_iter().flatten() {
-                    let mut spec = spec.clone();
-                    spec.address = Address::Ip(*address);
-                    locality.endpoints.push(spec);
+            for spec in std::mem::take(&mut locality.endpoints) {
+                let addresses = known.get(&spec.address).map_or(&[][..], Vec::as_slice);
+                match (self.logical, addresses) {
+                    (true, [first, others @ ..]) => {
+                        let mut spec = at(&spec, *first);
+                        spec.attributes.additional_addresses = others.iter().copied().map(Address::Ip).collect();
+                        locality.endpoints.push(spec);
+                    }
+                    _ => locality.endpoints.extend(addresses.iter().map(|a| at(&spec, *a))),
                 }
             }
         }
         out
     }
-
-    fn pause(&mut self, all_failed: bool) -> Duration {
-        let base = match (all_failed, self.options.failure) {
-            (true, Some((base, max))) => {
-                let longest = base.saturating_mul(1 << self.failures.min(16)).min(max);
-                self.failures += 1;
-                longest.mul_f64(fastrand::f64())
-            }
-            _ => {
-                self.failures = 0;
-                self.options.refresh
-            }
-        };
-        base.max(Duration::from_millis(1)) + self.options.jitter.mul_f64(fastrand::f64())
-    }
 }
 
-/// Starts resolving. The target is ready after the first round.
+/// The endpoint at one of its name's addresses.
+fn at(spec: &EndpointSpec, address: SocketAddr) -> EndpointSpec {
+    let mut spec = spec.clone();
+    spec.address = Address::Ip(address);
+    // A port of its own for health checks came with the placeholder's address.
+    if let Some(Address::Ip(checked)) = &mut spec.attributes.health_check_address
+        && checked.ip().is_unspecified()
+    {
+        checked.set_ip(address.ip());
+    }
+    spec
+}
+
+/// Starts it on the control thread. The target is ready with the first answer.
 pub fn start(resolving: Resolving, server: &Arc<ServerContext>) -> (Source, Option<InitTarget>) {
     let (stop, stopped) = oneshot::channel();
     let (ready, receiver) = watch::channel(false);
     let target = InitTarget {
-        name: format!("Cluster {}", resolving.name()),
+        name: format!("Cluster {}", resolving.store.cluster().info.name),
         ready: receiver,
     };
     let server = server.clone();
@@ -158,43 +161,3 @@ pub fn start(resolving: Resolving, server: &Arc<ServerContext>) -> (Source, Opti
     });
     (Source::Dns { _stop: stop }, Some(target))
 }
-
-/// One address: the one before as long as it is among the answers.
-fn logical(known: &[SocketAddr], answer: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    match known.first() {
-        Some(present) if answer.is_empty() || answer.contains(present) => vec![*present],
-        _ => answer.into_iter().take(1).collect(),
-    }
-}
-
-/// The addresses of a name, without duplicates, in the order of the resolver.
-async fn resolve(name: &str, port: u16, family: DnsFamily) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = match name.parse::<IpAddr>() {
-        Ok(ip) => vec![SocketAddr::new(ip, port)],
-        Err(_) => tokio::net::lookup_host((name, port)).await?.collect(),
-    };
-    Ok(of_family(found, family))
-}
-
-fn of_family(found: Vec<SocketAddr>, family: DnsFamily) -> Vec<SocketAddr> {
-    let has = |v4: bool| found.iter().any(|a| a.is_ipv4() == v4);
-    let wanted: fn(&SocketAddr) -> bool = match family {
-        DnsFamily::All => |_| true,
-        DnsFamily::V4Only => SocketAddr::is_ipv4,
-        DnsFamily::V6Only => SocketAddr::is_ipv6,
-        DnsFamily::V4Preferred if has(true) => SocketAddr::is_ipv4,
-        DnsFamily::Auto if has(false) => SocketAddr::is_ipv6,
-        DnsFamily::V4Preferred => SocketAddr::is_ipv6,
-        DnsFamily::Auto => SocketAddr::is_ipv4,
-    };
-    let mut out: Vec<SocketAddr> = Vec::new();
-    for address in found.into_iter().filter(wanted) {
-        if !out.contains(&address) {
-            out.push(address);
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests;

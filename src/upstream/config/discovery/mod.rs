@@ -17,7 +17,7 @@ use xds_protos::{
 use super::{Assignment, endpoints::from_assignment};
 use crate::config::{AnyExt, BuildCx, ConfigResult};
 
-pub use dns::{DnsFamily, DnsOptions, DnsTarget};
+pub use dns::{DnsFields, DnsOptions, DnsTarget};
 pub use eds::EdsOptions;
 
 /// Where the endpoints come from.
@@ -65,7 +65,7 @@ pub struct Parts<'a> {
     /// `load_assignment`
     pub assignment: Option<ClusterLoadAssignment>,
     /// The cluster's fields on DNS.
-    pub dns: DnsOptions,
+    pub dns: DnsFields,
     /// `original_dst_lb_config`
     pub original_dst: &'a OriginalDstLbConfig,
     /// Whether the policy is `CLUSTER_PROVIDED`.
