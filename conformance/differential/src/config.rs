@@ -149,8 +149,13 @@ fn access_log(case: &Case, scope: &Scope) -> Option<Value> {
 
 fn cluster_names(case: &Case) -> Vec<String> {
     let declared = case.clusters.keys();
-    let implied = case.upstreams.iter().filter(|(_, u)| u.protocol != UpstreamProtocol::Dns);
-    let implied = implied.map(|(name, _)| name).filter(|u| !case.clusters.contains_key(*u));
+    let implied = case
+        .upstreams
+        .iter()
+        .filter(|(_, u)| u.protocol != UpstreamProtocol::Dns);
+    let implied = implied
+        .map(|(name, _)| name)
+        .filter(|u| !case.clusters.contains_key(*u));
     declared.chain(implied).cloned().collect()
 }
 
@@ -205,7 +210,10 @@ fn cluster(case: &Case, scope: &Scope, name: &str) -> Result<Option<Value>> {
         merge(&mut cluster, &json!({"type": "STRICT_DNS"}));
     }
     if let Some(Value::String(name)) = own.remove("nameserver") {
-        merge(&mut cluster, &json!({"typed_dns_resolver_config": resolver(port_of(&name))}));
+        merge(
+            &mut cluster,
+            &json!({"typed_dns_resolver_config": resolver(port_of(&name))}),
+        );
     }
     if own.contains_key("cluster_type") {
         merge(&mut cluster, &json!({"type": null}));

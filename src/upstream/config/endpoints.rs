@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use xds_protos::envoy::config::{
-    core::v3::{
-        Address as ProtoAddress, HealthStatus, Locality as ProtoLocality,
-    },
+    core::v3::{Address as ProtoAddress, HealthStatus, Locality as ProtoLocality},
     endpoint::v3::{
         ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
         cluster_load_assignment::{Policy, policy},

@@ -1,11 +1,14 @@
 //! `envoy.network.dns_resolver.cares`: asks name servers, as Envoy does with the c-ares library.
 //!
-//! The queries are hickory's; which are made, and what an answer means, is Envoy's and c-ares' way: a name without
-//! records or without existence is an answer, not a failure.
+//! The queries are hickory's. Which are made, of whom, and what an answer means is Envoy's and c-ares' way: a name
+//! without records or without existence is an answer, not a failure; after a failure the next name server is asked.
 
 use std::{
     fs,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -43,10 +46,14 @@ const LOCAL_TTL: Duration = Duration::ZERO;
 
 /// The resolver.
 pub struct Cares {
-    /// Name servers, and search domains.
-    pub(super) config: ResolverConfig,
-    /// Tries, timeouts and the like.
+    /// Search domains with one name server each, in the order they are asked.
+    pub(super) servers: Vec<ResolverConfig>,
+    /// Timeouts and the like.
     pub(super) options: ResolverOpts,
+    /// `query_tries`: how often all of them are asked.
+    pub(super) tries: u32,
+    /// `rotate_nameservers`: which one is asked first, one after the other; without it always the first one.
+    pub(super) rotation: Option<AtomicUsize>,
     /// `filter_unroutable_families`
     pub(super) filter_unroutable: bool,
     pub(super) stats: Stats<CaresStats>,
@@ -56,7 +63,8 @@ pub struct Cares {
 /// What is made at the first question.
 #[derive(Default)]
 pub(super) struct State {
-    resolver: Option<Resolver<Runtime>>,
+    /// One for each server.
+    resolvers: Vec<Resolver<Runtime>>,
     hosts: HostsFile,
 }
 
@@ -111,7 +119,7 @@ impl Cares {
         }
         if last && matches!(lookup, Lookup::Failed(_)) {
             stats.reinits.inc();
-            self.state().resolver = None;
+            self.state().resolvers.clear();
         }
     }
 
@@ -144,10 +152,10 @@ impl Cares {
         if let Some(ip) = hosts::literal(name, kind) {
             return local(ip);
         }
-        let Ok(parsed) = Name::from_utf8(name) else {
+        let Some(parsed) = parse(name) else {
             return Lookup::Failed("Misformatted domain name");
         };
-        let resolver = {
+        let resolvers = {
             let mut state = self.state();
             let here = hosts::in_file(state.hosts.current(), &parsed, kind);
             if !here.is_empty() {
@@ -157,22 +165,35 @@ impl Cares {
             if let Some(ip) = hosts::loopback(name, kind) {
                 return local(ip);
             }
-            match &state.resolver {
-                Some(resolver) => resolver.clone(),
-                None => match self.build() {
-                    Ok(built) => state.resolver.insert(built).clone(),
+            if state.resolvers.is_empty() {
+                match self.servers.iter().map(|server| self.build(server)).collect() {
+                    Ok(built) => state.resolvers = built,
                     Err(error) => return failure(&error),
-                },
+                }
             }
+            state.resolvers.clone()
         };
-        match resolver.lookup(parsed, kind).await {
-            Ok(lookup) => records(lookup.answers().iter().map(|r| (&r.data, r.ttl)), kind),
-            Err(error) => failure(&error),
+        let first = self
+            .rotation
+            .as_ref()
+            .map_or(0, |r| r.fetch_add(1, Relaxed) % resolvers.len().max(1));
+        let mut last = Lookup::Failed(NO_SERVERS);
+        for _ in 0..self.tries {
+            for resolver in resolvers[first..].iter().chain(&resolvers[..first]) {
+                last = match resolver.lookup(parsed.clone(), kind).await {
+                    Ok(lookup) => records(lookup.answers().iter().map(|r| (&r.data, r.ttl)), kind),
+                    Err(error) => failure(&error),
+                };
+                if !matches!(last, Lookup::Failed(_)) {
+                    return last;
+                }
+            }
         }
+        last
     }
 
-    fn build(&self) -> Result<Resolver<Runtime>, NetError> {
-        let mut builder = Resolver::builder_with_config(self.config.clone(), Runtime::default());
+    fn build(&self, server: &ResolverConfig) -> Result<Resolver<Runtime>, NetError> {
+        let mut builder = Resolver::builder_with_config(server.clone(), Runtime::default());
         *builder.options_mut() = self.options.clone();
         builder.build()
     }
@@ -180,6 +201,12 @@ impl Cares {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The name, if it is one of a host; an address of the wrong kind is none.
+fn parse(name: &str) -> Option<Name> {
+    let of_host = |b: u8| b.is_ascii_alphanumeric() || b"-._/*".contains(&b);
+    Name::from_ascii(name).ok().filter(|_| name.bytes().all(of_host))
 }
 
 /// The addresses among the records, none of which lives longer than a name on the way to it.
@@ -203,6 +230,7 @@ fn records<'r>(records: impl Iterator<Item = (&'r RData, u32)> + Clone, kind: Re
 
 const NOT_FOUND: &str = "Domain name not found";
 const NO_DATA: &str = "DNS server returned answer with no data";
+const NO_SERVERS: &str = "Could not contact DNS servers";
 const TIMEOUT: &str = "Timeout while contacting DNS servers";
 
 /// The words of c-ares.
@@ -219,7 +247,7 @@ fn failure(error: &NetError) -> Lookup {
             _ => "DNS server returned general failure",
         }),
         NetError::Timeout => Lookup::Failed(TIMEOUT),
-        _ => Lookup::Failed("Could not contact DNS servers"),
+        _ => Lookup::Failed(NO_SERVERS),
     }
 }
 

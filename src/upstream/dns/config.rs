@@ -1,13 +1,13 @@
 //! `typed_dns_resolver_config` and the older ways to say the same.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use hickory_resolver::{
-    config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts, ServerOrderingStrategy},
+    config::{NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig, ResolverOpts},
     system_conf,
 };
 use tokio::sync::Semaphore;
@@ -79,7 +79,7 @@ impl DnsResolver {
         let any = typed_config.unwrap_or_default();
         match any.type_name() {
             "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig" => {
-                cx.field("typed_config", |cx| cares(decode(&any, cx)?, cx))
+                cx.field("typed_config", |cx| cares(unpack(&any, cx)?, cx))
             }
             "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig" => {
                 cx.field("typed_config", |cx| getaddrinfo(unpack(&any, cx)?, cx))
@@ -115,12 +115,6 @@ impl DnsResolver {
     }
 }
 
-/// Envoy does not check the limits of these fields.
-fn decode(any: &xds_protos::google::protobuf::Any, cx: &BuildCx<'_>) -> ConfigResult<CaresDnsResolverConfig> {
-    use xds_protos::prost::Message;
-    CaresDnsResolverConfig::decode(any.value.as_slice()).map_err(|e| cx.error(e.to_string()))
-}
-
 fn cares(proto: CaresDnsResolverConfig, cx: &mut BuildCx<'_>) -> ConfigResult<DnsResolver> {
     coverage!(cx, proto => CaresDnsResolverConfig {
         supported {
@@ -151,10 +145,8 @@ fn cares(proto: CaresDnsResolverConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Dn
     }
     if name_servers.is_empty() {
         // As c-ares: there may be one on this machine.
-        let this: IpAddr = std::net::Ipv4Addr::LOCALHOST.into();
-        match servers.is_empty() || use_resolvers_as_fallback {
-            true if servers.is_empty() => servers.push((this, PORT)),
-            _ => {}
+        if servers.is_empty() {
+            servers.push((Ipv4Addr::LOCALHOST.into(), PORT));
         }
     } else if use_resolvers_as_fallback {
         servers.clear();
@@ -164,36 +156,34 @@ fn cares(proto: CaresDnsResolverConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Dn
     }
     if over_tcp {
         for server in &mut name_servers {
-            server.connections.retain(|c| matches!(c.protocol, hickory_resolver::config::ProtocolConfig::Tcp));
+            server.connections.retain(|c| matches!(c.protocol, ProtocolConfig::Tcp));
         }
     }
     set_options(&mut options);
     options.timeout = Duration::from_secs(query_timeout_seconds.map_or(TIMEOUT, |v| v.value).max(1));
-    // Ours are the attempts after the first.
-    let tries = query_tries.map_or(TRIES, |v| v.value).max(1);
-    options.attempts = usize::try_from(tries - 1).unwrap_or(usize::MAX);
-    if rotate_nameservers {
-        options.server_ordering_strategy = ServerOrderingStrategy::RoundRobin;
-    }
     if let Some(size) = edns0_max_payload_size {
         options.edns_payload_len = u16::try_from(size.value.clamp(512, 4096)).unwrap_or(u16::MAX);
     }
     Ok(DnsResolver::Cares(Arc::new(Cares {
-        config: ResolverConfig::from_parts(domain, search, name_servers),
+        servers: name_servers
+            .into_iter()
+            .map(|server| ResolverConfig::from_parts(domain.clone(), search.clone(), vec![server]))
+            .collect(),
         options,
+        tries: query_tries.map_or(TRIES, |v| v.value),
+        rotation: rotate_nameservers.then(Default::default),
         filter_unroutable: filter_unroutable_families,
         stats: cx.server.stats.scope("dns.cares.").block(),
         state: std::sync::Mutex::new(State::default()),
     })))
 }
 
-/// Where c-ares differs from hickory whatever is configured: servers are asked in their order, nothing is kept, and
-/// names of this machine are looked up by us.
+/// Where c-ares differs from hickory whatever is configured: nothing is kept. Names of this machine are looked up by
+/// us, and so it is us who try again.
 fn set_options(options: &mut ResolverOpts) {
     options.cache_size = 0;
-    options.use_hosts_file = hickory_resolver::config::ResolveHosts::Never;
-    options.num_concurrent_reqs = 1;
-    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.attempts = 0;
     options.edns0 = true;
     // More than one cluster's names may be asked for at once.
     options.max_active_requests = 4096;
@@ -202,7 +192,6 @@ fn set_options(options: &mut ResolverOpts) {
 fn server(ip: IpAddr, port: u16) -> NameServerConfig {
     let mut server = NameServerConfig::udp_and_tcp(ip);
     for connection in &mut server.connections {
-        let connection: &mut ConnectionConfig = connection;
         connection.port = port;
     }
     server

@@ -8,7 +8,12 @@ use crate::{
 
 fn found(text: &[&str]) -> Vec<Resolved> {
     let ttl = Duration::from_secs(1);
-    text.iter().map(|t| Resolved { ip: t.parse().unwrap(), ttl }).collect()
+    text.iter()
+        .map(|t| Resolved {
+            ip: t.parse().unwrap(),
+            ttl,
+        })
+        .collect()
 }
 
 #[test]

@@ -84,15 +84,31 @@ impl Resolving {
             return self.backoff.borrow_mut().next();
         }
         stats.update_success.inc();
-        let addresses = answer.addresses.iter().map(|a| SocketAddr::new(a.ip, target.port));
-        self.known
-            .borrow_mut()
-            .insert(target.placeholder.clone(), addresses.collect());
-        if !self.store.apply(self.expanded(), server).published {
+        if self.learn(target, answer) {
+            self.store.apply(self.expanded(), server);
+        } else {
             self.store.cluster().info.membership.local().update_no_rebuild.inc();
         }
         self.backoff.borrow_mut().reset();
         self.pause(answer)
+    }
+
+    /// Remembers the addresses of a name; tells whether they are others than before. Their order means nothing, but
+    /// for the first one of a logical host.
+    fn learn(&self, target: &DnsTarget, answer: &Answer) -> bool {
+        let addresses: Vec<SocketAddr> = answer
+            .addresses
+            .iter()
+            .map(|a| SocketAddr::new(a.ip, target.port))
+            .collect();
+        let mut known = self.known.borrow_mut();
+        let before = known.entry(target.placeholder.clone()).or_default();
+        let others = before.len() != addresses.len() || addresses.iter().any(|a| !before.contains(a));
+        let changed = others || self.logical && before.first() != addresses.first();
+        if changed {
+            *before = addresses;
+        }
+        changed
     }
 
     /// How long to wait after an answer.

@@ -100,7 +100,12 @@ impl DnsFields {
             over_tcp,
             wait,
         } = self;
-        let failure = failure.map(|RefreshRate { base_interval, max_interval }| (base_interval, max_interval));
+        let failure = failure.map(
+            |RefreshRate {
+                 base_interval,
+                 max_interval,
+             }| (base_interval, max_interval),
+        );
         Ok(DnsOptions {
             resolver: DnsResolver::choose(typed_resolver, untyped_resolver, servers, over_tcp, cx)?,
             refresh: refresh.or_duration(DEFAULT_REFRESH),
@@ -125,9 +130,9 @@ pub fn failure_rates(
     let base = base.or_duration(DEFAULT_REFRESH);
     let max = max.or_duration(base * 10);
     if max < base {
-        return Err(cx.error(
-            "dns_failure_refresh_rate must have max_interval greater than or equal to the base_interval",
-        ));
+        return Err(
+            cx.error("dns_failure_refresh_rate must have max_interval greater than or equal to the base_interval")
+        );
     }
     Ok(Some((base, max)))
 }
@@ -192,7 +197,8 @@ fn all_addresses(
     assignment: Option<ClusterLoadAssignment>,
     cx: &mut BuildCx<'_>,
 ) -> ConfigResult<Discovery> {
-    dns_targets("STRICT_DNS", assignment, cx).map(|(targets, assignment)| Discovery::StrictDns(dns, targets, assignment))
+    dns_targets("STRICT_DNS", assignment, cx)
+        .map(|(targets, assignment)| Discovery::StrictDns(dns, targets, assignment))
 }
 
 fn single_endpoint(
@@ -265,6 +271,7 @@ fn name_and_port(of_type: &str, proto: ProtoAddress, cx: &mut BuildCx<'_>) -> Co
         Some(PortSpecifier::PortValue(port)) => port,
         _ => 0,
     };
-    let port = u16::try_from(port).map_err(|_| cx.error_at("port_value", "value must be less than or equal to 65535"))?;
+    let port =
+        u16::try_from(port).map_err(|_| cx.error_at("port_value", "value must be less than or equal to 65535"))?;
     Ok((address, port))
 }
