@@ -4,6 +4,7 @@
 pub mod address;
 pub mod cel;
 mod header;
+mod predicate;
 mod query;
 mod re2;
 mod regex;
@@ -13,6 +14,7 @@ mod value;
 
 pub use address::AddressMatcher;
 pub use header::{CookieMatcher, HeaderLookup, HeaderMatcher, cookie};
+pub use predicate::ResponsePredicate;
 pub use query::{QueryParameterMatcher, query_parameter};
 pub use regex::{RegexMatcher, RegexSubstitution, full_match};
 pub use string::StringMatcher;

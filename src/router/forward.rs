@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     http::{
-        Body, Flag, LocalReply, RequestHead, Scheme, codec::Upgrade, filter::FilterCx, grpc, stream_info::Progress,
+        Body, Flag, LocalReply, RequestHead, ResponseHead, Scheme, codec::Upgrade, filter::FilterCx, grpc,
+        stream_info::Progress,
     },
     route::{HashOutcome, Priority, RouteAction, RouteMatch},
     upstream::{
@@ -273,7 +274,7 @@ async fn one_by_one(
         if let Some(log) = &mut log {
             log.note(&cx.info, &result);
         }
-        report(cluster, &host, &result);
+        report(request, &host, &result);
         if let Err(failure) = &result {
             if let Failure::NoPool = failure {
                 cx.info.upstream.host = None;
@@ -398,7 +399,8 @@ fn refused(request: &Request<'_>, cx: &FilterCx) -> Result<(), Box<LocalReply>> 
 }
 
 /// Tells outlier detection how the attempt went; what the host is not to blame for says nothing.
-pub(super) fn report(cluster: &WorkerCluster, host: &Arc<Host>, result: &Result<Box<Answer>, Failure>) {
+pub(super) fn report(request: &Request<'_>, host: &Arc<Host>, result: &Result<Box<Answer>, Failure>) {
+    let cluster = request.cluster;
     if let Ok(answer) = result
         && answer.head.headers.contains_key("x-envoy-immediate-health-check-fail")
     {
@@ -408,16 +410,39 @@ pub(super) fn report(cluster: &WorkerCluster, host: &Arc<Host>, result: &Result<
         host,
         match result {
             Ok(answer) if answer.local.is_some() => return,
-            Ok(answer) => HostResult::Status(match answer.head.headers.get("grpc-status") {
-                Some(status) => grpc::http_of_status(status),
-                None => answer.head.status,
-            }),
+            Ok(answer) if answer.head.headers.contains_key("x-envoy-degraded") => {
+                HostResult::Degraded(judged(&answer.head, cluster))
+            }
+            Ok(answer) => HostResult::Status(judged(&answer.head, cluster)),
             Err(Failure::Connect(f) | Failure::Upstream(UpstreamFailure::Connect(f))) if f.is_overflow() => return,
             Err(Failure::Upstream(UpstreamFailure::RequestBody(_)) | Failure::MaxDuration | Failure::NoPool) => return,
             Err(Failure::Connect(_) | Failure::Upstream(_)) => HostResult::Failed,
-            Err(Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle) => HostResult::TimedOut,
+            Err(Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle) => timed_out(request),
         },
     );
+}
+
+/// The status of a response as outlier detection sees it: a cluster may say itself what is an error.
+fn judged(head: &ResponseHead, cluster: &WorkerCluster) -> StatusCode {
+    if let Some(errors) = &cluster.info.http.error_matcher {
+        return match errors.matches(head) {
+            true if head.status.is_server_error() => head.status,
+            true => StatusCode::INTERNAL_SERVER_ERROR,
+            false => StatusCode::OK,
+        };
+    }
+    match head.headers.get("grpc-status") {
+        Some(status) => grpc::http_of_status(status),
+        None => head.status,
+    }
+}
+
+/// What a timeout says of the host: nothing bad if the client wants it answered 204.
+pub(super) fn timed_out(request: &Request<'_>) -> HostResult {
+    HostResult::TimedOut(match request.limits.alternative {
+        true => StatusCode::NO_CONTENT,
+        false => StatusCode::GATEWAY_TIMEOUT,
+    })
 }
 
 fn note_host(cx: &mut FilterCx, host: &Arc<Host>) {

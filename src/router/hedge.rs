@@ -16,7 +16,7 @@ use super::{
     attempt::{self, Answer},
     body::Bodies,
     failure::Failure,
-    forward::{Ended, charge_attempt, count_host, leave, note_failure, report, start_again},
+    forward::{Ended, charge_attempt, count_host, leave, note_failure, report, start_again, timed_out},
     request::Request,
     retry::{Again, Retry, Verdict},
     timeout,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     http::{Flag, LocalReply, RequestHead, filter::FilterCx},
-    upstream::{Guard, Host, HostResult, UpstreamFailure},
+    upstream::{Guard, Host, UpstreamFailure},
 };
 
 type Outcome = Result<Box<Answer>, Failure>;
@@ -129,7 +129,7 @@ pub(super) async fn run(
             }
             Event::Late(i) => {
                 let attempt = &mut running[i];
-                request.cluster.report(&attempt.host, HostResult::TimedOut);
+                request.cluster.report(&attempt.host, timed_out(request));
                 attempt.reported = true;
                 if !retry.enabled() || bodies.abandoned() || request.informed.get() {
                     continue;
@@ -155,7 +155,7 @@ pub(super) async fn run(
                     log.note(&cx.info, &result);
                 }
                 if !ended.reported || result.is_ok() {
-                    report(request.cluster, &ended.host, &result);
+                    report(request, &ended.host, &result);
                 }
                 if let Err(failure) = &result {
                     if let Failure::NoPool = failure {
@@ -209,7 +209,7 @@ pub(super) async fn run(
                     note_failure(&Failure::Timeout, cx, request.cluster, &attempt.host);
                     request.count(|stats| &stats.upstream_rq_timeout);
                     if !attempt.reported {
-                        request.cluster.report(&attempt.host, HostResult::TimedOut);
+                        request.cluster.report(&attempt.host, timed_out(request));
                     }
                     request.charge_failure(&Failure::Timeout, reply.status, &attempt.host);
                 }

@@ -74,6 +74,16 @@ fn cluster_text(cluster: &Cluster, out: &mut String) -> std::fmt::Result {
     let info = &cluster.info;
     let name = &info.name;
     writeln!(out, "{name}::observability_name::{}", info.observability_name)?;
+    if let Some(outlier) = &info.outlier {
+        for (local, text) in [(false, ""), (true, "local_origin_")] {
+            let (average, threshold) = outlier.compared_with(local);
+            writeln!(out, "{name}::outlier::{text}success_rate_average::{average}")?;
+            writeln!(
+                out,
+                "{name}::outlier::{text}success_rate_ejection_threshold::{threshold}"
+            )?;
+        }
+    }
     for (priority, text) in PRIORITIES {
         let limits = info.resources(priority);
         writeln!(
@@ -110,12 +120,8 @@ fn cluster_text(cluster: &Cluster, out: &mut String) -> std::fmt::Result {
         writeln!(out, "{at}::sub_zone::{sub_zone}")?;
         writeln!(out, "{at}::canary::{}", attributes.canary)?;
         writeln!(out, "{at}::priority::{}", attributes.priority)?;
-        writeln!(out, "{at}::success_rate::{}", host.outlier.success_rate(false))?;
-        writeln!(
-            out,
-            "{at}::local_origin_success_rate::{}",
-            host.outlier.success_rate(true)
-        )?;
+        writeln!(out, "{at}::success_rate::{}", host.success_rate(false))?;
+        writeln!(out, "{at}::local_origin_success_rate::{}", host.success_rate(true))?;
     }
     Ok(())
 }
@@ -183,6 +189,7 @@ fn host_status(host: &Host) -> HostStatus {
         health_status: Some(HostHealthStatus {
             failed_active_health_check: host.has_flag(HealthFlag::FailedActiveHc),
             failed_outlier_check: host.has_flag(HealthFlag::FailedOutlierCheck),
+            failed_degraded_outlier_detection: host.has_flag(HealthFlag::DegradedOutlierDetection),
             failed_active_degraded_check: host.has_flag(HealthFlag::DegradedActiveHc),
             pending_dynamic_removal: host.has_flag(HealthFlag::PendingDynamicRemoval),
             pending_active_hc: host.has_flag(HealthFlag::PendingActiveHc),
@@ -202,7 +209,7 @@ fn host_status(host: &Host) -> HostStatus {
 
 /// A rate of success, where it is known.
 fn rate(host: &Host, local: bool) -> Option<Percent> {
-    let value = host.outlier.success_rate(local);
+    let value = host.success_rate(local);
     (value >= 0.0).then_some(Percent { value })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -92,15 +92,21 @@ flags! {
     /// Its last health check timed out.
     ActiveHcTimeout = 0x100 "/active_hc_timeout";
     /// EDS said DRAINING.
-    EdsStatusDraining = 0x400 "/eds_status_draining";
+    EdsStatusDraining = 0x200 "/eds_status_draining";
+    /// It said `x-envoy-degraded`, and outlier detection looks for that.
+    DegradedOutlierDetection = 0x400 "/degraded_outlier_detection";
 }
 
 const UNHEALTHY: u32 = HealthFlag::FailedActiveHc as u32
     | HealthFlag::FailedOutlierCheck as u32
     | HealthFlag::FailedEdsHealth as u32
     | HealthFlag::EdsStatusDraining as u32;
-const EXCLUDED: u32 = HealthFlag::PendingActiveHc as u32 | HealthFlag::ExcludedViaImmediateHcFail as u32;
-const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32 | HealthFlag::DegradedEdsHealth as u32;
+const EXCLUDED: u32 = HealthFlag::PendingActiveHc as u32
+    | HealthFlag::ExcludedViaImmediateHcFail as u32
+    | HealthFlag::EdsStatusDraining as u32;
+const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32
+    | HealthFlag::DegradedEdsHealth as u32
+    | HealthFlag::DegradedOutlierDetection as u32;
 
 /// Milliseconds since the first call.
 fn now() -> u64 {
@@ -146,8 +152,8 @@ pub struct Host {
     /// Milliseconds of [`now`]: since when it is well, or there.
     well_since: AtomicU64,
     attributes: ArcSwap<HostAttributes>,
-    /// What outlier detection counts.
-    pub(super) outlier: HostOutlier,
+    /// What outlier detection counts; most hosts never need it.
+    outlier: OnceLock<Box<HostOutlier>>,
 }
 
 impl Host {
@@ -162,8 +168,23 @@ impl Host {
             removed: AtomicBool::new(false),
             well_since: AtomicU64::new(now()),
             attributes: ArcSwap::from_pointee(attributes),
-            outlier: HostOutlier::default(),
+            outlier: OnceLock::new(),
         }
+    }
+
+    /// What outlier detection counts.
+    pub(super) fn outlier(&self) -> &HostOutlier {
+        self.outlier.get_or_init(Box::default)
+    }
+
+    /// What outlier detection counts, if it ever did.
+    pub(super) fn outlier_if_any(&self) -> Option<&HostOutlier> {
+        self.outlier.get().map(Box::as_ref)
+    }
+
+    /// Success in percent in the last interval, on this side or on the other; -1 if nothing can be said.
+    pub fn success_rate(&self, local: bool) -> f64 {
+        self.outlier_if_any().map_or(-1.0, |o| o.success_rate(local))
     }
 
     /// A health check finds it well again: its slow start begins.

@@ -151,6 +151,9 @@ impl HostStore {
             stats.membership_change.add(touched.len() as u64);
             self.publish(sets, changed, server);
         }
+        if let Some(outlier) = &self.cluster.info.outlier {
+            outlier.removed(&removed);
+        }
         if let Some(checks) = &self.cluster.checks {
             checks.update(&added, &removed, &self.cluster, server);
         }

@@ -85,6 +85,9 @@ impl Cluster {
         });
         self.count_hosts();
         self.info.membership.local().membership_change.inc();
+        if let Some(outlier) = &self.info.outlier {
+            outlier.removed(std::slice::from_ref(host));
+        }
         if let Some(checks) = &self.checks {
             checks.update(&[], std::slice::from_ref(host), self, server);
         }

@@ -1,6 +1,6 @@
 //! `HttpProtocolOptions` and the deprecated fields on `Cluster` to what pools need.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use xds_protos::{
     envoy::{
@@ -11,7 +11,7 @@ use xds_protos::{
         extensions::upstreams::http::v3::{
             HttpProtocolOptions,
             http_protocol_options::{
-                AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+                AutoHttpConfig, ExplicitHttpConfig, OutlierDetection, UpstreamProtocolOptions, UseDownstreamHttpConfig,
                 explicit_http_config::ProtocolConfig,
             },
         },
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, plain, unpack},
     http::codec::{FloodLimits, HeaderCase, Keepalive},
+    matching::ResponsePredicate,
 };
 
 /// The key of these options: they are found by it, whatever type stands below.
@@ -134,6 +135,8 @@ pub struct HttpOptions {
     pub filters: UpstreamHttpFilters,
     /// What replaces the policies of routes.
     pub policies: RequestPolicies,
+    /// `outlier_detection.error_matcher`: which responses are errors of the host, instead of 5xx.
+    pub error_matcher: Option<Arc<ResponsePredicate>>,
 }
 
 impl Default for HttpOptions {
@@ -154,6 +157,7 @@ impl Default for HttpOptions {
             override_auto_sni_header: String::new(),
             filters: UpstreamHttpFilters::default(),
             policies: RequestPolicies::default(),
+            error_matcher: None,
         }
     }
 }
@@ -249,13 +253,20 @@ fn extension(proto: HttpProtocolOptions, out: &mut HttpOptions, cx: &mut BuildCx
     coverage!(cx, proto => HttpProtocolOptions {
         supported {
             common_http_protocol_options, upstream_http_protocol_options, http_filters, upstream_protocol_options,
-            retry_policy, hash_policy, request_mirror_policies
+            retry_policy, hash_policy, request_mirror_policies, outlier_detection
         }
         ignored {
             header_validation_config: "the codec's own header checks apply",
-            outlier_detection: "outlier detection looks at statuses alone"
         }
     });
+    let error_matcher = outlier_detection.and_then(|OutlierDetection { error_matcher }| error_matcher);
+    out.error_matcher = cx
+        .opt(
+            "outlier_detection.error_matcher",
+            error_matcher,
+            ResponsePredicate::build,
+        )?
+        .map(Arc::new);
     out.filters = http_filter_chain("http_filters", http_filters, cx)?;
     out.policies = RequestPolicies::build(retry_policy, hash_policy, request_mirror_policies, cx)?;
     if let Some(proto) = common_http_protocol_options {

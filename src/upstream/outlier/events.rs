@@ -1,111 +1,110 @@
 //! The log of ejections: `envoy.data.cluster.v3.OutlierDetectionEvent` as lines of JSON, for all clusters together
 //! (`cluster_manager.outlier_detection.event_log_path` of the bootstrap).
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::SystemTime;
 
 use xds_protos::{
     dynamic,
     envoy::data::cluster::v3::{
         Action, OutlierDetectionEvent, OutlierEjectConsecutive, OutlierEjectFailurePercentage, OutlierEjectSuccessRate,
-        OutlierEjectionType, outlier_detection_event::Event,
+        outlier_detection_event::Event,
     },
     google::protobuf::UInt64Value,
     print::{self, PrintOptions},
 };
 
-use super::{Cause, rates::Threshold};
+use super::{Cause, OutlierDetector};
 use crate::{
-    access_log::LogFile,
-    upstream::{Host, admin},
+    server::ServerContext,
+    upstream::{Cluster, Host, admin},
 };
 
 /// What happened to a host.
 #[derive(Debug, Clone, Copy)]
 pub enum Happened {
     /// It was ejected, or would have been if ejections were enforced.
-    Ejected {
-        cause: Cause,
-        enforced: bool,
-        /// What the success rates were compared with.
-        threshold: Threshold,
-    },
-    /// It came back.
+    Ejected { cause: Cause, enforced: bool },
+    /// It said that it is degraded.
+    Degraded,
+    /// It came back, or is not degraded any more.
     Back,
 }
 
-/// Writes one line. `since` is the time since the host was last ejected, or came back.
-pub fn write(
-    file: &Arc<LogFile>,
-    happened: Happened,
-    cluster: &str,
-    host: &Host,
-    ejections: u32,
-    since: Option<Duration>,
-) {
-    let mut message = OutlierDetectionEvent {
-        timestamp: Some(admin::timestamp(SystemTime::now())),
-        secs_since_last_action: since.map(|s| UInt64Value { value: s.as_secs() }),
-        cluster_name: cluster.to_owned(),
-        upstream_url: host.address.to_string(),
-        action: Action::Uneject as i32,
-        num_ejections: ejections,
-        ..OutlierDetectionEvent::default()
-    };
-    if let Happened::Ejected {
-        cause,
-        enforced,
-        threshold,
-    } = happened
-    {
-        message.action = Action::Eject as i32;
-        message.enforced = enforced;
-        message.r#type = cause.proto() as i32;
-        message.event = Some(match cause {
+impl OutlierDetector {
+    /// Writes one line, if anybody wants it.
+    pub(super) fn write(&self, happened: Happened, cluster: &Cluster, host: &Host, server: &ServerContext) {
+        let Some(file) = server.clusters.ejection_log() else {
+            return;
+        };
+        let (count, since) = {
+            let ejection = host.outlier().ejection();
+            let since = match happened {
+                Happened::Back => ejection.ejected.since_begin(),
+                _ => ejection.ejected.since_end(),
+            };
+            (ejection.count, since)
+        };
+        let mut message = OutlierDetectionEvent {
+            timestamp: Some(admin::timestamp(SystemTime::now())),
+            secs_since_last_action: since.map(|s| UInt64Value { value: s.as_secs() }),
+            cluster_name: cluster.info.name.to_string(),
+            upstream_url: host.address.to_string(),
+            action: Action::Eject as i32,
+            num_ejections: count,
+            ..OutlierDetectionEvent::default()
+        };
+        match happened {
+            Happened::Back => message.action = Action::Uneject as i32,
+            Happened::Degraded => {
+                message.enforced = true;
+                message.event = Some(Event::EjectConsecutiveEvent(OutlierEjectConsecutive {}));
+            }
+            Happened::Ejected { cause, enforced } => {
+                message.enforced = enforced;
+                message.r#type = cause.proto() as i32;
+                message.event = Some(self.event(cause, host));
+            }
+        }
+        let options = PrintOptions {
+            always_print_defaults: true,
+            redact_sensitive: false,
+            pretty: false,
+        };
+        let Ok(message) = dynamic::from_typed(&message) else {
+            return;
+        };
+        let mut line = print::json(&message, options) + "\n";
+        if matches!(happened, Happened::Degraded) {
+            // The API's enum does not have Envoy's name for it.
+            line = line.replace("\"CONSECUTIVE_5XX\"", "\"DEGRADED\"");
+        }
+        file.write(line.as_bytes());
+    }
+
+    fn event(&self, cause: Cause, host: &Host) -> Event {
+        let rate = || whole(host.outlier().success_rate(cause.is_local()));
+        match cause {
             Cause::SuccessRate | Cause::LocalOriginSuccessRate => {
+                let compared = self.compared(cause.is_local());
                 Event::EjectSuccessRateEvent(OutlierEjectSuccessRate {
-                    host_success_rate: whole(host.outlier.success_rate(cause.is_local())),
-                    cluster_average_success_rate: whole(threshold.average),
-                    cluster_success_rate_ejection_threshold: whole(threshold.ejection),
+                    host_success_rate: rate(),
+                    cluster_average_success_rate: whole(compared.average),
+                    cluster_success_rate_ejection_threshold: whole(compared.ejection),
                 })
             }
             Cause::FailurePercentage | Cause::LocalOriginFailurePercentage => {
                 Event::EjectFailurePercentageEvent(OutlierEjectFailurePercentage {
-                    host_success_rate: whole(host.outlier.success_rate(cause.is_local())),
+                    host_success_rate: rate(),
                 })
             }
             Cause::Consecutive5xx | Cause::GatewayFailure | Cause::LocalOrigin => {
                 Event::EjectConsecutiveEvent(OutlierEjectConsecutive {})
             }
-        });
-    }
-    let options = PrintOptions {
-        always_print_defaults: true,
-        redact_sensitive: false,
-        pretty: false,
-    };
-    if let Ok(message) = dynamic::from_typed(&message) {
-        file.write((print::json(&message, options) + "\n").as_bytes());
+        }
     }
 }
 
 /// Rates are written without their fraction; there is none below zero.
 fn whole(rate: f64) -> u32 {
     rate.max(0.0) as u32
-}
-
-impl Cause {
-    fn proto(self) -> OutlierEjectionType {
-        match self {
-            Self::Consecutive5xx => OutlierEjectionType::Consecutive5xx,
-            Self::GatewayFailure => OutlierEjectionType::ConsecutiveGatewayFailure,
-            Self::LocalOrigin => OutlierEjectionType::ConsecutiveLocalOriginFailure,
-            Self::SuccessRate => OutlierEjectionType::SuccessRate,
-            Self::LocalOriginSuccessRate => OutlierEjectionType::SuccessRateLocalOrigin,
-            Self::FailurePercentage => OutlierEjectionType::FailurePercentage,
-            Self::LocalOriginFailurePercentage => OutlierEjectionType::FailurePercentageLocalOrigin,
-        }
-    }
 }

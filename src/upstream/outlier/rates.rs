@@ -5,8 +5,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use xds_protos::google::protobuf::UInt32Value;
-
 use super::Cause;
 use crate::{
     runtime::{Key, OutlierKeys},
@@ -93,11 +91,6 @@ pub struct Comparison {
     pub failure_request_volume: u32,
 }
 
-/// A wrapped number or its default.
-pub fn number(value: Option<UInt32Value>, default: u32) -> u32 {
-    value.map_or(default, |v| v.value)
-}
-
 impl Comparison {
     /// Ends the interval for all hosts, and says whom to eject, why, and what they were compared with.
     pub fn finish(&self, hosts: &[Arc<Host>], local: bool, keys: &OutlierKeys) -> (Vec<(Arc<Host>, Cause)>, Threshold) {
@@ -106,7 +99,10 @@ impl Comparison {
         let volume = of(&keys.success_rate_request_volume, self.request_volume);
         let failure_hosts = of(&keys.failure_percentage_minimum_hosts, self.failure_minimum_hosts);
         let failure_volume = of(&keys.failure_percentage_request_volume, self.failure_request_volume);
-        let rates: Vec<_> = hosts.iter().map(|h| (h, h.outlier.rate(local).finish())).collect();
+        let rates: Vec<_> = hosts
+            .iter()
+            .filter_map(|h| Some((h, h.outlier_if_any()?.rate(local).finish())))
+            .collect();
         let (mut ejected, mut threshold) = (Vec::new(), Threshold::default());
         if (hosts.len() as u64) < minimum_hosts.min(failure_hosts) {
             return (ejected, threshold);
@@ -117,7 +113,7 @@ impl Comparison {
                 continue;
             };
             if answers >= volume.min(failure_volume) {
-                host.outlier.rate(local).set_last(rate);
+                host.outlier().rate(local).set_last(rate);
             }
             if answers >= volume {
                 compared.push((host, rate));

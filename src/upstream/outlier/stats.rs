@@ -7,6 +7,7 @@ crate::stats_block! {
         counter ejections_detected_consecutive_5xx => "outlier_detection.ejections_detected_consecutive_5xx", "Hosts with too many 5xx";
         counter ejections_detected_consecutive_gateway_failure => "outlier_detection.ejections_detected_consecutive_gateway_failure", "Hosts with too many gateway failures";
         counter ejections_detected_consecutive_local_origin_failure => "outlier_detection.ejections_detected_consecutive_local_origin_failure", "Hosts with too many failures on this side";
+        counter ejections_detected_degradation => "outlier_detection.ejections_detected_degradation", "Hosts that said they are degraded";
         counter ejections_detected_failure_percentage => "outlier_detection.ejections_detected_failure_percentage", "Hosts with too high a share of failures";
         counter ejections_detected_local_origin_failure_percentage => "outlier_detection.ejections_detected_local_origin_failure_percentage", "Likewise, of failures on this side";
         counter ejections_detected_local_origin_success_rate => "outlier_detection.ejections_detected_local_origin_success_rate", "Hosts that fail more than others, on this side";

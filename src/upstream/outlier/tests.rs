@@ -1,7 +1,10 @@
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use http::StatusCode;
-use xds_protos::google::protobuf::{Duration as ProtoDuration, UInt32Value};
+use xds_protos::{
+    envoy::config::cluster::v3::OutlierDetection as Proto,
+    google::protobuf::{Duration as ProtoDuration, UInt32Value},
+};
 
 use super::*;
 use crate::upstream::{
@@ -68,7 +71,7 @@ fn failures_in_a_row_eject_as_many_as_may_be() {
         cluster.report(&hosts[0], BAD);
         for host in &hosts[1..] {
             cluster.report(host, HostResult::Failed);
-            cluster.report(host, HostResult::TimedOut);
+            cluster.report(host, HostResult::TimedOut(StatusCode::GATEWAY_TIMEOUT));
         }
         let overflow = || {
             server

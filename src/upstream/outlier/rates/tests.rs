@@ -18,7 +18,7 @@ fn hosts(good: &[u32]) -> Vec<Arc<Host>> {
         let address = Address::Ip(([127, 0, 0, 1], u16::try_from(i + 1).unwrap()).into());
         let host = Arc::new(Host::new(address, "", 1, HostAttributes::default()));
         for n in 0..100 {
-            host.outlier.rate(false).count(n < *good);
+            host.outlier().rate(false).count(n < *good);
         }
         host
     };
@@ -38,10 +38,10 @@ fn who_lies_far_below_the_average_is_an_outlier() {
     assert_eq!((threshold.average, threshold.ejection), (90.0, 52.0));
     assert!(Arc::ptr_eq(&ejected[0].0, &hosts[0]));
     assert_eq!(ejected[0].1, Cause::SuccessRate);
-    assert_eq!(hosts[0].outlier.success_rate(false), 50.0);
+    assert_eq!(hosts[0].outlier().success_rate(false), 50.0);
     // The next interval starts at nothing.
     assert!(causes(&hosts, &comparison()).is_empty());
-    assert_eq!(hosts[0].outlier.success_rate(false), -1.0);
+    assert_eq!(hosts[0].outlier().success_rate(false), -1.0);
 }
 
 #[test]

@@ -155,8 +155,7 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
         }
         match cluster.tcp(&host, &options).await {
             Ok(lease) => {
-                cluster.report(&host, HostResult::Status(http::StatusCode::OK));
-                cluster.report(&host, HostResult::Connected);
+                cluster.report(&host, HostResult::Served);
                 let upstream = &mut session.info.upstream;
                 upstream.local_address = Some(lease.conn.local_address.clone());
                 upstream.remote_address = Some(lease.conn.remote_address.clone());
