@@ -8,7 +8,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::suite::{CaseResult, Options, Verdict};
-use crate::{case, oracle, smuggle, suite};
+use crate::{case, chaos, oracle, smuggle, suite};
 
 #[derive(Clone, Debug, Default, clap::Parser)]
 pub struct Args {
@@ -39,7 +39,13 @@ pub struct Args {
     /// Instead of cases: this many random, mostly malformed HTTP/1 requests.
     #[arg(long)]
     pub smuggle: Option<u64>,
-    /// The seed of the first of them.
+    /// Instead of cases: upstreams that are killed, hung, reset and slowed under a steady load.
+    #[arg(long)]
+    pub chaos: bool,
+    /// How long that takes for each proxy, about.
+    #[arg(long, default_value_t = 60)]
+    pub seconds: u64,
+    /// The seed of the first of the random requests.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Write the cases that do not agree into `open.md`, for the list of what is still to be done.
@@ -97,6 +103,9 @@ fn run(args: &Args) -> Result<bool> {
         .build()?;
     if let Some(count) = args.smuggle {
         return Ok(runtime.block_on(smuggle::run(&options, args.seed, count))? == 0);
+    }
+    if args.chaos {
+        return runtime.block_on(chaos::run(&options, args.seconds));
     }
     let mut results = runtime.block_on(suite::run(&sources, &options))?;
     if args.test {

@@ -9,6 +9,7 @@
 
 pub mod case;
 pub mod certs;
+pub mod chaos;
 pub mod cli;
 pub mod client;
 pub mod config;
