@@ -99,10 +99,15 @@ impl PreviousPriorities {
 
     /// The priorities to avoid after attempts at these hosts. `others` tells whether any hosts are left when these
     /// priorities are avoided: when there are none, it starts from the beginning.
-    pub fn avoid(&self, tried: &[Arc<Host>], others: impl Fn(&[u32]) -> bool) -> Vec<u32> {
+    pub fn avoid(
+        &self,
+        tried: &[Arc<Host>],
+        priority_of: impl Fn(&Arc<Host>) -> u32,
+        others: impl Fn(&[u32]) -> bool,
+    ) -> Vec<u32> {
         let (mut attempted, mut avoided) = (Vec::new(), Vec::new());
         for host in tried {
-            attempted.push(host.attributes().priority);
+            attempted.push(priority_of(host));
             if attempted.len() % self.update_frequency == 0 {
                 avoided.clone_from(&attempted);
                 if !others(&avoided) {

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
 };
@@ -158,14 +157,18 @@ impl Request<'_> {
         let predicates = policy.map_or(&[][..], |p| &p.host_predicates);
         let rejects = |host: &Host| predicates.iter().any(|p| p.rejects(host, &tried));
         let others = |avoided: &[u32]| self.cluster.has_available_besides(avoided);
-        let avoid = policy.and_then(|p| p.priority).map(|p| p.avoid(&tried, others));
+        let avoid = policy
+            .and_then(|p| p.priority)
+            .map(|p| p.avoid(&tried, |host| self.cluster.priority_of(host), others));
         self.cluster.pick(&LbContext {
             hash: self.hash.hash,
             rejects: (!predicates.is_empty()).then_some(&rejects as &dyn Fn(&Host) -> bool),
             attempts: policy.map_or(1, |p| p.host_selection_attempts),
             avoid_priorities: avoid.as_deref().unwrap_or_default(),
             override_host: self.asked_for().map(|o| (&*o.address, o.strict)),
-            original_dst: self.original_destination(head, info),
+            head: Some(head),
+            info: Some(info),
+            forced: None,
             metadata_match: self.criteria(info).as_deref(),
         })
     }
@@ -189,27 +192,6 @@ impl Request<'_> {
             criteria.extend(metadata.fields.iter().map(|(k, v)| (k.clone(), v.clone())));
         }
         Some(Cow::Owned(criteria))
-    }
-
-    /// Where an original destination cluster is to go: by the request's header (`use_http_header`), or where the
-    /// connection was to go before it was redirected.
-    fn original_destination(&self, head: &RequestHead, info: &StreamInfo) -> Option<SocketAddr> {
-        let options = self.cluster.info.original_dst.as_ref()?;
-        if !options.use_http_header {
-            return info.connection.original_destination();
-        }
-        let name = match options.http_header_name.as_str() {
-            "" => "x-envoy-original-dst-host",
-            name => name,
-        };
-        let Some(value) = head.get_str(name) else {
-            return info.connection.original_destination();
-        };
-        let address = value.parse().ok();
-        if address.is_none() {
-            self.cluster.info.stats.local().original_dst_host_invalid.inc();
-        }
-        address
     }
 
     /// The host that a filter asked for, as long as it counts.

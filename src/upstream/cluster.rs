@@ -1,27 +1,21 @@
 //! A cluster on one worker: its load balancer and its pools.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use http::Version;
 use smallvec::SmallVec;
 
 use super::{
-    Cluster, ClusterInfo, ConnectFailure, Host, HostAttributes, HostResult, HttpPool, LbContext, PoolOptions, TcpLease,
+    Cluster, ClusterInfo, ConnectFailure, Host, HostResult, HostSets, HttpPool, LbContext, PoolOptions, TcpLease,
     config::HttpProtocol,
     health_check,
     lb::Balancer,
     pool::{self, Pool},
+    provided::ProvidedLb,
+    worker::ClustersRef,
 };
 use crate::{
     config::FractionalPercent,
-    net::Address,
     server::ServerContext,
     stats::{CodeStats, Histogram, Unit},
 };
@@ -39,12 +33,9 @@ pub struct WorkerCluster {
     pools: RefCell<HashMap<*const Host, Pools, foldhash::fast::RandomState>>,
     /// Response codes below prefixes that requests bring along: zones, `x-envoy-upstream-alt-stat-name`.
     extra_codes: RefCell<HashMap<Box<str>, ExtraStats, foldhash::fast::RandomState>>,
-    /// Hosts of an original destination cluster, with the time of their last use.
-    original: RefCell<HashMap<SocketAddr, (Arc<Host>, Instant)>>,
+    /// The balancer that the cluster's type brings along.
+    provided: Option<ProvidedLb>,
 }
-
-/// How long an original destination stays known without use.
-const ORIGINAL_DST_CLEANUP: Duration = Duration::from_secs(5);
 
 /// How many prefixes a worker keeps ready; more are looked up each time.
 const MAX_EXTRA_STATS: usize = 1024;
@@ -70,8 +61,9 @@ pub enum Dropped {
 }
 
 impl WorkerCluster {
-    pub(super) fn new(cluster: Arc<Cluster>, server: Arc<ServerContext>) -> Rc<Self> {
+    pub(super) fn new(cluster: Arc<Cluster>, server: Arc<ServerContext>, clusters: ClustersRef) -> Rc<Self> {
         let balancer = Balancer::new(cluster.hosts.load_full(), fastrand::Rng::new());
+        let provided = cluster.info.provided.as_ref().map(|p| ProvidedLb::new(p, clusters));
         Rc::new(Self {
             info: cluster.info.clone(),
             cluster,
@@ -79,7 +71,7 @@ impl WorkerCluster {
             balancer: RefCell::new(balancer),
             pools: RefCell::default(),
             extra_codes: RefCell::default(),
-            original: RefCell::default(),
+            provided,
         })
     }
 
@@ -104,6 +96,9 @@ impl WorkerCluster {
 
     /// Whether any host is healthy or degraded besides those of these priorities.
     pub fn has_available_besides(&self, avoided: &[u32]) -> bool {
+        if let Some(aggregate) = self.provided.as_ref().and_then(ProvidedLb::as_aggregate) {
+            return aggregate.has_available_besides(avoided);
+        }
         let sets = self.cluster.hosts.load();
         let mut priorities = sets.priorities.iter().enumerate();
         priorities.any(|(i, set)| {
@@ -113,12 +108,17 @@ impl WorkerCluster {
 
     /// Picks a host. None: `no_healthy_upstream`.
     pub fn pick(&self, cx: &LbContext<'_>) -> Option<Arc<Host>> {
-        if self.info.original_dst.is_some() {
-            let host = self.original_destination(cx);
-            if host.is_none() {
-                self.info.stats.local().upstream_cx_none_healthy.inc();
-            }
-            return host;
+        let host = self.choose(cx);
+        if host.is_none() {
+            self.info.stats.local().upstream_cx_none_healthy.inc();
+        }
+        host
+    }
+
+    /// Picks a host, for whoever counts it if there is none.
+    pub(super) fn choose(&self, cx: &LbContext<'_>) -> Option<Arc<Host>> {
+        if let Some(provided) = &self.provided {
+            return provided.pick(self, cx);
         }
         let mut balancer = self.balancer.borrow_mut();
         balancer.refresh(&self.cluster.hosts.load());
@@ -132,10 +132,43 @@ impl WorkerCluster {
             stats.lb_subsets_fallback.add(picked.subsets.fallback);
             stats.lb_subsets_fallback_panic.add(picked.subsets.fallback_panic);
         }
-        if host.is_none() {
-            self.info.stats.local().upstream_cx_none_healthy.inc();
-        }
         host
+    }
+
+    /// The cluster whose connections, limits and checks a picked host has, where that is another one: a member of
+    /// this aggregate.
+    pub fn owner(&self, host: &Arc<Host>) -> Option<Rc<WorkerCluster>> {
+        self.provided.as_ref()?.as_aggregate()?.owner(host)
+    }
+
+    /// The priority of a picked host, as retries avoid it.
+    pub fn priority_of(&self, host: &Arc<Host>) -> u32 {
+        let aggregate = self.provided.as_ref().and_then(ProvidedLb::as_aggregate);
+        let among_all = aggregate.and_then(|a| a.priority_of(host));
+        among_all.unwrap_or_else(|| host.attributes().priority)
+    }
+
+    /// What control publishes of it.
+    pub(super) fn published(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    pub(super) fn server(&self) -> &Arc<ServerContext> {
+        &self.server
+    }
+
+    /// The present hosts.
+    pub(super) fn sets(&self) -> Arc<HostSets> {
+        self.cluster.hosts.load_full()
+    }
+
+    /// Whether these are the present hosts.
+    pub(super) fn has_sets(&self, sets: &Arc<HostSets>) -> bool {
+        Arc::ptr_eq(&self.cluster.hosts.load(), sets)
+    }
+
+    pub(super) fn panic_threshold(&self) -> f64 {
+        self.info.panic_threshold(&self.server)
     }
 
     /// Whether the cluster has a host of this address (with its port), in whatever health.
@@ -147,6 +180,9 @@ impl WorkerCluster {
     /// Tells outlier detection how an attempt went.
     #[inline]
     pub fn report(&self, host: &Arc<Host>, result: HostResult) {
+        if let Some(owner) = self.owner(host) {
+            return owner.report(host, result);
+        }
         if let Some(detector) = &self.info.outlier {
             detector.report(&self.cluster, host, result, &self.server);
         }
@@ -179,6 +215,9 @@ impl WorkerCluster {
 
     /// The pool of HTTP connections to a host.
     pub fn http(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> HttpPool {
+        if let Some(owner) = self.owner(host) {
+            return owner.http(host, options);
+        }
         let protocol = match (self.info.http.protocol, options.downstream) {
             (HttpProtocol::Downstream, Some(Version::HTTP_2 | Version::HTTP_3)) => HttpProtocol::Http2,
             (HttpProtocol::Downstream, _) => HttpProtocol::Http1,
@@ -206,7 +245,9 @@ impl WorkerCluster {
 
     /// Opens a connection of its own to a host, counted and limited like pooled ones: TCP proxying.
     pub async fn tcp(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> Result<TcpLease, ConnectFailure> {
-        pool::tcp(self.info.clone(), host.clone(), &self.server, options).await
+        let owner = self.owner(host);
+        let info = owner.as_ref().unwrap_or(self).info.clone();
+        pool::tcp(info, host.clone(), &self.server, options).await
     }
 
     /// Hosts were removed: their pools drain, and go once they are unused.
@@ -229,6 +270,9 @@ impl WorkerCluster {
 
     /// A response asked for its host not to be used any more (`x-envoy-immediate-health-check-fail`).
     pub fn fail_health_check(&self, host: &Arc<Host>) {
+        if let Some(owner) = self.owner(host) {
+            return owner.fail_health_check(host);
+        }
         health_check::fail_immediately(&self.cluster, host, &self.server);
     }
 
@@ -237,39 +281,5 @@ impl WorkerCluster {
         for pools in self.pools.borrow_mut().drain() {
             pools.1.iter().for_each(|p| p.drain());
         }
-    }
-
-    /// The host for wherever the client wanted to go.
-    fn original_destination(&self, cx: &LbContext<'_>) -> Option<Arc<Host>> {
-        let mut to = cx.original_dst?;
-        if let Some(port) = self
-            .info
-            .original_dst
-            .as_ref()
-            .and_then(|o| o.upstream_port_override.as_ref())
-        {
-            to.set_port(u16::try_from(port.value).unwrap_or(to.port()));
-        }
-        let now = Instant::now();
-        let mut hosts = self.original.borrow_mut();
-        if let Some((host, used)) = hosts.get_mut(&to) {
-            *used = now;
-            return Some(host.clone());
-        }
-        hosts.retain(|_, (host, used)| {
-            let keep = now.duration_since(*used) < ORIGINAL_DST_CLEANUP
-                || self
-                    .pools
-                    .borrow()
-                    .get(&Arc::as_ptr(host))
-                    .is_some_and(|p| p.iter().any(|p| !p.is_unused()));
-            if !keep {
-                self.pools.borrow_mut().remove(&Arc::as_ptr(host));
-            }
-            keep
-        });
-        let host = Arc::new(Host::new(Address::Ip(to), "", 1, HostAttributes::default()));
-        hosts.insert(to, (host.clone(), now));
-        Some(host)
     }
 }

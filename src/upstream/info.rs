@@ -3,11 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use xds_protos::envoy::config::cluster::v3::cluster::OriginalDstLbConfig;
 
 use super::{
-    ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, ResourceManager, ResourcePriority,
-    TransportSockets,
+    ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, Provided, ResourceManager,
+    ResourcePriority, TransportSockets,
     config::{ConnectOptions, DropOverload, HttpOptions, LbConfig},
     outlier::OutlierDetector,
     stats::MembershipStats,
@@ -168,8 +167,8 @@ pub struct ClusterInfo {
     pub lb: LbConfig,
     /// `eds_cluster_config.service_name` or the name, for EDS clusters; empty for others.
     pub eds_service_name: Arc<str>,
-    /// Set for original destination clusters.
-    pub original_dst: Option<OriginalDstLbConfig>,
+    /// Set for clusters whose type brings its own balancer along.
+    pub provided: Option<Provided>,
     /// `outlier_detection`
     pub outlier: Option<OutlierDetector>,
     /// What control counts of the hosts.

@@ -25,6 +25,7 @@ mod manager;
 pub mod optional_stats;
 mod outlier;
 mod pool;
+mod provided;
 mod proxy_protocol;
 mod stats;
 mod subset;
@@ -50,6 +51,7 @@ pub use pool::{
     HttpPool, Informed, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo,
     UpstreamResponse,
 };
+pub use provided::{OriginalDst, Provided};
 pub use stats::{ClusterManagerStats, ClusterStats, Http1CodecStats, MembershipStats, UpdateStats};
 pub use transport_socket::{ClientTransport, TransportCx, TransportSocket, TransportSockets};
 pub use worker::{ClusterMsg, WorkerClusters};

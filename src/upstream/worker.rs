@@ -1,6 +1,11 @@
 //! All clusters as one worker sees them.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::{Rc, Weak},
+    sync::Arc,
+};
 
 use foldhash::fast::RandomState;
 
@@ -25,18 +30,32 @@ struct Entry {
 }
 
 /// A worker's clusters by name. A cluster costs a map entry until the first request to it.
-pub struct WorkerClusters {
+#[derive(Clone)]
+pub struct WorkerClusters(Rc<Inner>);
+
+struct Inner {
     server: Arc<ServerContext>,
     map: RefCell<HashMap<Arc<str>, Entry, RandomState>>,
+}
+
+/// The worker's clusters, for a cluster among them.
+#[derive(Clone, Default)]
+pub struct ClustersRef(Weak<Inner>);
+
+impl ClustersRef {
+    /// None once the worker has ended.
+    pub fn upgrade(&self) -> Option<WorkerClusters> {
+        self.0.upgrade().map(WorkerClusters)
+    }
 }
 
 impl WorkerClusters {
     /// Starts with what the manager has now. Call it once the mailboxes are open: what comes later comes as messages.
     pub fn new(server: &Arc<ServerContext>) -> Self {
-        let clusters = Self {
+        let clusters = Self(Rc::new(Inner {
             server: server.clone(),
             map: RefCell::default(),
-        };
+        }));
         for cluster in server.clusters.active() {
             clusters.handle(ClusterMsg::Set(cluster));
         }
@@ -45,17 +64,21 @@ impl WorkerClusters {
 
     /// The cluster of this name, inflated at first use.
     pub fn get(&self, name: &str) -> Option<Rc<WorkerCluster>> {
-        let mut map = self.map.borrow_mut();
+        let mut map = self.0.map.borrow_mut();
         let entry = map.get_mut(name)?;
-        let inflate = || WorkerCluster::new(entry.cluster.clone(), self.server.clone());
+        let inflate = || WorkerCluster::new(entry.cluster.clone(), self.0.server.clone(), self.downgrade());
         Some(entry.inflated.get_or_insert_with(inflate).clone())
+    }
+
+    fn downgrade(&self) -> ClustersRef {
+        ClustersRef(Rc::downgrade(&self.0))
     }
 
     /// Applies a message from control.
     pub fn handle(&self, msg: ClusterMsg) {
         let old = match msg {
             ClusterMsg::Set(cluster) => {
-                let mut map = self.map.borrow_mut();
+                let mut map = self.0.map.borrow_mut();
                 if map
                     .get(&cluster.info.name)
                     .is_some_and(|e| Arc::ptr_eq(&e.cluster, &cluster))
@@ -71,9 +94,9 @@ impl WorkerClusters {
                     },
                 )
             }
-            ClusterMsg::Remove(name) => self.map.borrow_mut().remove(&name),
+            ClusterMsg::Remove(name) => self.0.map.borrow_mut().remove(&name),
             ClusterMsg::HostsRemoved(cluster) => {
-                let map = self.map.borrow();
+                let map = self.0.map.borrow();
                 let entry = map
                     .get(&cluster.info.name)
                     .filter(|e| Arc::ptr_eq(&e.cluster, &cluster));
@@ -83,7 +106,7 @@ impl WorkerClusters {
                 return;
             }
             ClusterMsg::HostFailed(cluster, host) => {
-                let map = self.map.borrow();
+                let map = self.0.map.borrow();
                 let entry = map
                     .get(&cluster.info.name)
                     .filter(|e| Arc::ptr_eq(&e.cluster, &cluster));

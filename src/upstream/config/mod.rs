@@ -49,6 +49,8 @@ pub struct ClusterConfig {
 }
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Unused original destinations go after so long.
+const DEFAULT_CLEANUP: Duration = Duration::from_secs(5);
 const DEFAULT_BUFFER_LIMIT: u32 = 1 << 20;
 
 /// Builds a cluster. Nothing is started yet; secrets by SDS become init targets of `cx`.
@@ -63,12 +65,12 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             typed_dns_resolver_config, wait_for_warm_on_init, upstream_bind_config, common_lb_config, transport_socket,
             transport_socket_matches, metadata, protocol_selection, upstream_connection_options,
             load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config, outlier_detection, track_timeout_budgets,
-            track_cluster_stats, health_checks, lb_subset_config, ignore_health_on_host_removal
+            track_cluster_stats, health_checks, lb_subset_config, ignore_health_on_host_removal,
+            cleanup_interval
         }
         ignored {
             stats_matcher: "the statistics of a cluster are all kept",
             per_connection_buffer_high_watermark_timeout: "a full buffer stops reading without a time limit",
-            cleanup_interval: "unused hosts go after a fixed time",
             close_connections_on_host_health_failure: "requests in flight on a host that fails may end",
             lrs_server: "load is not reported",
             lrs_report_endpoint_metrics: "load is not reported",
@@ -130,7 +132,8 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         eds: eds_cluster_config,
         assignment: load_assignment,
         dns,
-        original_dst: &lb.original_dst,
+        original_dst: lb.original_dst.take(),
+        cleanup_interval: cleanup_interval.or_duration(DEFAULT_CLEANUP),
         lb_provided: lb.policy == LbPolicy::ClusterProvided,
         typed_config: Any::default(),
     };
@@ -181,10 +184,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             Discovery::Eds(eds) => eds.service_name.as_str().into(),
             _ => "".into(),
         },
-        original_dst: match &discovery {
-            Discovery::OriginalDst(options) => Some(options.clone()),
-            _ => None,
-        },
+        provided: discovery.provided(),
         observability_name: observability_name.as_str().into(),
         name: name.into(),
         scope,

@@ -24,9 +24,10 @@ use super::{
     Health, Host, HostSet, HostSets,
     config::{Criteria, LbConfig, LocalityLb},
 };
+use crate::http::{RequestHead, StreamInfo};
 
 /// What the choice of a host may depend on. `LbContext::default()` is a plain request.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct LbContext<'a> {
     /// Hash of the request (`hash_policy`), for ring hash and Maglev; random when none.
     pub hash: Option<u64>,
@@ -40,9 +41,16 @@ pub struct LbContext<'a> {
     pub avoid_priorities: &'a [u32],
     /// An address to prefer whatever the policy says (stateful session), and whether nothing else will do.
     pub override_host: Option<(&'a str, bool)>,
-    /// Where the client's connection wanted to go, for original destination clusters.
-    pub original_dst: Option<std::net::SocketAddr>,
+    /// The request, for balancers that its headers speak to.
+    pub head: Option<&'a RequestHead>,
+    /// The stream or connection: where it wanted to go, what filters said of it.
+    pub info: Option<&'a StreamInfo>,
+    /// The priority that was chosen already, by an aggregate.
+    pub forced: Option<Forced>,
 }
+
+/// A priority and which of its hosts are meant.
+pub type Forced = (usize, Availability);
 
 /// What happened besides the pick, for the statistics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -166,7 +174,10 @@ impl Balancer {
             avoid => PriorityLoads::without(&sets.priorities, avoid, config.panic_threshold),
         };
         let loads = avoiding.as_ref().unwrap_or(&sets.loads);
-        let (priority, availability) = loads.choose(self.random.u64(..))?;
+        let (priority, availability) = match cx.forced {
+            Some(forced) => forced,
+            None => loads.choose(self.random.u64(..))?,
+        };
         let set = sets.priorities.get(priority)?;
         let pickers = self.pickers.get_mut(priority)?;
         let random = &mut self.random;

@@ -43,7 +43,8 @@ impl PriorityLoads {
             .then(|| Self::of(&sets, panic_threshold))
     }
 
-    fn of(sets: &[Option<&HostSet>], panic_threshold: f64) -> Self {
+    /// The same for priorities some of which are left out.
+    pub fn of(sets: &[Option<&HostSet>], panic_threshold: f64) -> Self {
         let healthy: Vec<u32> = sets
             .iter()
             .map(|s| s.map_or(0, |s| availability(s, Availability::Healthy)))

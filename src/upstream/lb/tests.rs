@@ -47,7 +47,6 @@ fn config(policy: LbPolicy) -> LbConfig {
         slow_start: None,
         needs_hostnames: false,
         override_statuses: Vec::new(),
-        original_dst: Default::default(),
     }
 }
 

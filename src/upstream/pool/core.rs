@@ -115,12 +115,6 @@ impl Pool {
         }
     }
 
-    /// Whether nothing is open, opening or waiting.
-    pub fn is_unused(&self) -> bool {
-        let state = self.state.borrow();
-        state.open == 0 && state.connecting == 0 && state.pending.is_empty()
-    }
-
     #[inline]
     pub(super) fn breakers(&self) -> &Arc<ResourceManager> {
         self.cluster.resources(self.priority)

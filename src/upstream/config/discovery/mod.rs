@@ -1,8 +1,11 @@
 //! Where a cluster's endpoints come from: one file for each cluster type, and the table they are found in.
 
+mod aggregate;
 mod dns;
 mod eds;
 mod original_dst;
+
+use std::{sync::Arc, time::Duration};
 
 use xds_protos::{
     envoy::config::{
@@ -15,7 +18,10 @@ use xds_protos::{
 };
 
 use super::{Assignment, endpoints::from_assignment};
-use crate::config::{AnyExt, BuildCx, ConfigResult};
+use crate::{
+    config::{AnyExt, BuildCx, ConfigResult},
+    upstream::{OriginalDst, Provided},
+};
 
 pub use dns::{DnsFields, DnsOptions, DnsTarget};
 pub use eds::EdsOptions;
@@ -32,7 +38,9 @@ pub enum Discovery {
     /// One host, connecting to the present addresses of a name.
     LogicalDns(DnsOptions, Vec<DnsTarget>, Assignment),
     /// Wherever the client's connection wanted to go.
-    OriginalDst(OriginalDstLbConfig),
+    OriginalDst(Arc<OriginalDst>),
+    /// Other clusters, by their health and in this order.
+    Aggregate(Arc<[Arc<str>]>),
 }
 
 impl Discovery {
@@ -44,14 +52,16 @@ impl Discovery {
             Self::Eds(_) => Some("eds"),
             Self::LogicalDns(..) => Some("logical_dns"),
             Self::OriginalDst(_) => Some("original_dst"),
+            Self::Aggregate(_) => Some("aggregate"),
         }
     }
 
-    /// Whether the type brings its own load balancer along, which `CLUSTER_PROVIDED` asks for.
-    fn provides_lb(&self) -> bool {
+    /// The load balancer that the type brings along, which `CLUSTER_PROVIDED` asks for.
+    pub fn provided(&self) -> Option<Provided> {
         match self {
-            Self::Static(_) | Self::Eds(_) | Self::StrictDns(..) | Self::LogicalDns(..) => false,
-            Self::OriginalDst(_) => true,
+            Self::Static(_) | Self::Eds(_) | Self::StrictDns(..) | Self::LogicalDns(..) => None,
+            Self::OriginalDst(shared) => Some(Provided::OriginalDst(shared.clone())),
+            Self::Aggregate(names) => Some(Provided::Aggregate(names.clone())),
         }
     }
 }
@@ -67,7 +77,9 @@ pub struct Parts<'a> {
     /// The cluster's fields on DNS.
     pub dns: DnsFields,
     /// `original_dst_lb_config`
-    pub original_dst: &'a OriginalDstLbConfig,
+    pub original_dst: Option<OriginalDstLbConfig>,
+    /// `cleanup_interval`
+    pub cleanup_interval: Duration,
     /// Whether the policy is `CLUSTER_PROVIDED`.
     pub lb_provided: bool,
     /// `cluster_type.typed_config`
@@ -87,6 +99,7 @@ const TYPES: &[ClusterType] = &[
     ClusterType("envoy.cluster.logical_dns", "", dns::logical),
     ClusterType("envoy.cluster.original_dst", "", original_dst::build),
     ClusterType("envoy.clusters.dns", "envoy.extensions.clusters.dns.v3.DnsCluster", dns::typed),
+    ClusterType("envoy.clusters.aggregate", "envoy.extensions.clusters.aggregate.v3.ClusterConfig", aggregate::build),
 ];
 
 /// Sorts out the type and reads what belongs to it.
@@ -108,7 +121,7 @@ pub fn build(
         }
     };
     let discovery = build(parts, cx)?;
-    match (lb_provided, discovery.provides_lb()) {
+    match (lb_provided, discovery.provided().is_some()) {
         (true, false) => Err(cx.error(format!(
             "cluster manager: cluster provided LB specified but cluster '{cluster}' did not provide one. \
              Check cluster documentation."

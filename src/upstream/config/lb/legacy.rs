@@ -38,7 +38,7 @@ pub fn build(policy: i32, config: Option<Config>, cx: &mut BuildCx<'_>) -> Confi
             config.policy = LbPolicy::LeastRequest(own);
         }
     }
-    config.original_dst = original_dst.unwrap_or_default();
+    config.original_dst = original_dst;
     Ok(config)
 }
 

@@ -90,7 +90,7 @@ pub struct LbConfig {
     /// `override_host_status`: statuses of a host that may be asked for by name.
     pub override_statuses: Vec<HealthStatus>,
     /// `OriginalDstLbConfig`, for original destination clusters.
-    pub original_dst: OriginalDstLbConfig,
+    pub original_dst: Option<OriginalDstLbConfig>,
 }
 
 impl LbConfig {
@@ -105,7 +105,7 @@ impl LbConfig {
             subsets: None,
             ignore_new_hosts_until_first_hc: false,
             override_statuses: vec![HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded],
-            original_dst: OriginalDstLbConfig::default(),
+            original_dst: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Starts whatever finds a cluster's endpoints, and says when it has found the first.
 
 mod eds;
+mod original_dst;
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub enum Source {
     None,
     /// An EDS subscription.
     Eds { _guard: WatchGuard },
+    /// A task that removes unused hosts until the sender is dropped.
+    OriginalDst { _stop: oneshot::Sender<()> },
     /// A task that resolves names until the sender is dropped.
     Dns { _stop: oneshot::Sender<()> },
 }
@@ -39,7 +42,12 @@ pub fn start(discovery: Discovery, store: Arc<HostStore>, server: &Arc<ServerCon
             store.apply(assignment, server);
             (Source::None, None)
         }
-        Discovery::OriginalDst(_) => (Source::None, None),
+        Discovery::OriginalDst(options) => {
+            let stop = original_dst::start(options, store.cluster().clone(), server);
+            (Source::OriginalDst { _stop: stop }, None)
+        }
+        // Its workers look for the members.
+        Discovery::Aggregate(_) => (Source::None, None),
         Discovery::Eds(options) => {
             let (guard, target) = eds::start(&options, store, server);
             (Source::Eds { _guard: guard }, Some(target))

@@ -138,7 +138,7 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
     for _ in 0..session.config.max_connect_attempts {
         session.info.upstream.attempts += 1;
         let Some(host) = cluster.pick(&LbContext {
-            original_dst: session.info.connection.original_destination(),
+            info: Some(&session.info),
             ..LbContext::default()
         }) else {
             session.info.flags.set(Flag::NoHealthyUpstream);
@@ -161,7 +161,8 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
                 upstream.remote_address = Some(lease.conn.remote_address.clone());
                 upstream.tls.clone_from(&lease.conn.tls);
                 upstream.connection_id = Some(lease.conn.id);
-                session.upstream = Some(cluster.info.clone());
+                let owner = cluster.owner(&host);
+                session.upstream = Some(owner.as_ref().unwrap_or(&cluster).info.clone());
                 return Some(lease);
             }
             Err(failure) => {
