@@ -46,6 +46,7 @@ fn config(policy: LbPolicy) -> LbConfig {
         subsets: None,
         slow_start: None,
         needs_hostnames: false,
+        original_dst: None,
         override_statuses: Vec::new(),
     }
 }
