@@ -35,6 +35,11 @@ impl Informational {
         }
     }
 
+    /// The connection manager that serves the stream; none for requests of our own.
+    pub fn manager(&self) -> Option<&Arc<HcmConfig>> {
+        self.config.as_ref()
+    }
+
     /// The 100 of the connection manager itself.
     pub fn go_on(&self) {
         self.inform(StatusCode::CONTINUE, &HeaderMap::new());

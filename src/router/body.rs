@@ -175,7 +175,7 @@ pub(super) struct UpstreamTail {
     limits: timeout::Limits,
     timer: Option<Pin<Box<Sleep>>>,
     /// Written when the body ends.
-    _log: Option<Box<AttemptLog>>,
+    log: Option<Box<AttemptLog>>,
     /// A gRPC request's: its trailers tell whether it succeeded.
     deferred: Option<Arc<Host>>,
 }
@@ -204,7 +204,7 @@ impl UpstreamTail {
             limits: timing.limits,
             timing,
             timer: None,
-            _log: log,
+            log,
             deferred,
         })
     }
@@ -255,6 +255,9 @@ impl HttpBody for UpstreamTail {
         let frame = match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
+                if let Some(log) = &mut this.log {
+                    log.poll_due(cx, |_| {});
+                }
                 let failure = std::task::ready!(this.poll_limits(cx));
                 failure.count(this.timing.cluster.local());
                 return Poll::Ready(Some(Err(failure.late())));

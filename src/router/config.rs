@@ -1,5 +1,7 @@
 //! `envoy.extensions.filters.http.router.v3.Router` -> [`RouterConfig`].
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue};
 use xds_protos::{
     envoy::extensions::filters::http::router::v3::{Router as Proto, router::UpstreamAccessLogOptions},
@@ -8,7 +10,7 @@ use xds_protos::{
 
 use crate::{
     access_log::AccessLogs,
-    config::{BuildCx, ConfigResult, unpack},
+    config::{BuildCx, ConfigResult, DurationExt, unpack},
     http::hcm::RouterStats,
     net::local_address,
     runtime::KnownKeys,
@@ -36,6 +38,8 @@ pub struct RouterConfig {
     pub upstream_log: AccessLogs,
     /// `upstream_log_options.flush_upstream_log_on_upstream_stream`: another one when it has its connection.
     pub upstream_log_on_stream: bool,
+    /// `upstream_log_options.upstream_log_flush_interval`: more lines while it lasts.
+    pub upstream_log_interval: Option<Duration>,
     /// Runtime keys of retries.
     pub keys: KnownKeys,
     /// `http.<stat_prefix>.*`
@@ -58,17 +62,19 @@ impl RouterConfig {
                 reject_connect_request_early_data: "bytes sent before CONNECT is answered wait for the answer",
             }
         });
-        let upstream_log_on_stream = cx.opt("upstream_log_options", upstream_log_options, |proto, cx| {
+        let log_options = cx.opt("upstream_log_options", upstream_log_options, |proto, cx| {
             coverage!(cx, proto => UpstreamAccessLogOptions {
-                supported { flush_upstream_log_on_upstream_stream }
-                ignored { upstream_log_flush_interval: "lines are written when an attempt starts and when it ends" }
+                supported { flush_upstream_log_on_upstream_stream, upstream_log_flush_interval }
             });
-            Ok(flush_upstream_log_on_upstream_stream)
+            let interval = upstream_log_flush_interval.enabled_or(Duration::ZERO);
+            Ok((flush_upstream_log_on_upstream_stream, interval))
         })?;
+        let (upstream_log_on_stream, upstream_log_interval) = log_options.unwrap_or_default();
         let zone = cx.server.node.locality.as_ref().map(|l| l.zone.clone());
         Ok(Self {
             suppress_grpc_code_stats: suppress_grpc_request_failure_code_stats,
-            upstream_log_on_stream: upstream_log_on_stream.unwrap_or_default(),
+            upstream_log_on_stream,
+            upstream_log_interval,
             zone: zone.filter(|zone| !zone.is_empty()),
             upstream_filters: http_filter_chain("upstream_http_filters", upstream_http_filters, cx)?,
             suppress_envoy_headers,

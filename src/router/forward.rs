@@ -15,7 +15,7 @@ use super::{
     body::Bodies,
     charge::Charging,
     failure::Failure,
-    headers, hedge, mirror, redirect,
+    headers, hedge, mirror, periodic, redirect,
     request::{ATTEMPT_COUNT, Request},
     retry::{Again, Retry, Verdict},
     timeout::{self, Limits},
@@ -265,6 +265,8 @@ async fn one_by_one(
                 biased;
                 result = running.as_mut() => result,
                 () = expired.as_mut() => Err(Failure::Timeout),
+                never = periodic::of_stream(&shared, &head) => match never {},
+                never = periodic::of_attempt(log.as_deref_mut(), &shared) => match never {},
             }
         };
         drop(held.take());

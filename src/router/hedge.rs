@@ -17,6 +17,7 @@ use super::{
     body::Bodies,
     failure::Failure,
     forward::{Ended, charge_attempt, count_host, leave, note_failure, report, start_again, timed_out},
+    periodic,
     request::Request,
     retry::{Again, Retry, Verdict},
     timeout,
@@ -91,6 +92,7 @@ pub(super) async fn run(
     };
     let mut running = vec![start(host, None)];
     let mut waiting: Option<Waiting> = None;
+    let mut logging = pin!(periodic::of_stream(&shared, &head));
     loop {
         let alone = running.is_empty();
         let mut outgrown = pin!(async {
@@ -113,6 +115,14 @@ pub(super) async fn run(
             }
             if expired.as_mut().poll(task).is_ready() {
                 return Poll::Ready(Event::Expired);
+            }
+            for attempt in &mut running {
+                if let Some(log) = &mut attempt.log {
+                    log.poll_due(task, |log| log.note_connection(&shared.borrow().info));
+                }
+            }
+            if let Poll::Ready(never) = logging.as_mut().poll(task) {
+                match never {}
             }
             outgrown.as_mut().poll(task).map(|()| Event::Outgrown)
         })

@@ -13,6 +13,7 @@ mod headers;
 mod hedge;
 mod mirror;
 mod number;
+mod periodic;
 mod redirect;
 mod replay;
 mod request;

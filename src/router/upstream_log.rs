@@ -1,21 +1,32 @@
 //! `upstream_log`: a line for each attempt, as the upstream's side of it was.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use super::{RouterConfig, attempt::Answer, failure::Failure};
 use crate::{
     access_log::LogCx,
     http::{RequestHead, ResponseHead, StreamInfo, stream_info::Progress},
+    net::Deadline,
 };
 
 /// An attempt that will be logged. Dropping it writes the line.
 pub(super) struct AttemptLog {
     config: Arc<RouterConfig>,
+    /// What kind of line the last one is.
+    end: &'static str,
     info: StreamInfo,
     request: RequestHead,
     response: Option<ResponseHead>,
     /// What the attempt has moved; counted only once it has a connection.
     moved: Option<Rc<Progress>>,
+    /// When the next line of an attempt that lasts is due.
+    due: Option<Deadline>,
 }
 
 impl AttemptLog {
@@ -32,13 +43,14 @@ impl AttemptLog {
             .clone_from(&stream.upstream.cluster_observability_name);
         info.upstream.host.clone_from(&stream.upstream.host);
         info.request_id.clone_from(&stream.request_id);
-        info.access_log_type = "UpstreamEnd";
         Some(Box::new(Self {
             config: config.clone(),
             info,
+            end: "UpstreamEnd",
             request: head.clone(),
             response: None,
             moved: None,
+            due: config.upstream_log_interval.map(Deadline::after),
         }))
     }
 
@@ -48,7 +60,7 @@ impl AttemptLog {
             && let Some(mut log) = Self::start(config, head, stream)
         {
             log.note_connection(stream);
-            log.info.access_log_type = "UpstreamPoolReady";
+            log.end = "UpstreamPoolReady";
         }
     }
 
@@ -73,7 +85,18 @@ impl AttemptLog {
 }
 
 impl AttemptLog {
-    fn note_connection(&mut self, stream: &StreamInfo) {
+    /// Writes the lines that are due, and wakes the task for the next one. `update` brings them up to date.
+    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>, update: impl Fn(&mut Self)) {
+        while let (Some(due), Some(interval)) = (&mut self.due, self.config.upstream_log_interval)
+            && let Poll::Ready(()) = Pin::new(due).poll(cx)
+        {
+            update(self);
+            self.write("UpstreamPeriodic");
+            self.due = Some(Deadline::after(interval));
+        }
+    }
+
+    pub(super) fn note_connection(&mut self, stream: &StreamInfo) {
         let upstream = &mut self.info.upstream;
         upstream.local_address.clone_from(&stream.upstream.local_address);
         upstream.remote_address.clone_from(&stream.upstream.remote_address);
@@ -83,11 +106,9 @@ impl AttemptLog {
         upstream.pool_ready = stream.upstream.pool_ready;
         self.info.protocol = stream.upstream.protocol;
     }
-}
 
-impl Drop for AttemptLog {
-    fn drop(&mut self) {
-        self.info.end = Some(Instant::now());
+    fn write(&mut self, kind: &'static str) {
+        self.info.access_log_type = kind;
         if let Some(moved) = &self.moved {
             let progress = &self.info.progress;
             // Seen from the upstream's side.
@@ -103,5 +124,12 @@ impl Drop for AttemptLog {
             response: self.response.as_ref(),
             info: &self.info,
         });
+    }
+}
+
+impl Drop for AttemptLog {
+    fn drop(&mut self) {
+        self.info.end = Some(Instant::now());
+        self.write(self.end);
     }
 }

@@ -13,10 +13,10 @@ pub(crate) mod http2;
 mod reason;
 mod upgrade;
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use super::{Body, RequestHead, ResponseHead};
-use crate::stats::Stats;
+use crate::{matching::StringMatcher, stats::Stats};
 
 pub use case::HeaderCase;
 pub(crate) use date::value as date_value;
@@ -69,7 +69,7 @@ pub struct CodecOptions {
 }
 
 /// `Http1ProtocolOptions` of a downstream connection, and the limits of its messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct H1Options {
     /// `max_request_headers_kb` in bytes, of a head and of trailers; default 60 KiB.
     pub max_header_bytes: usize,
@@ -91,6 +91,8 @@ pub struct H1Options {
     pub case: HeaderCase,
     /// `allow_chunked_length`: of two lengths of a body `chunked` counts, and the other is dropped.
     pub allow_chunked_length: bool,
+    /// `ignore_http_11_upgrade`: upgrades that are taken for not asked for.
+    pub ignored_upgrades: Arc<[StringMatcher]>,
 }
 
 impl Default for H1Options {
@@ -106,6 +108,7 @@ impl Default for H1Options {
             enable_trailers: false,
             case: HeaderCase::Lower,
             allow_chunked_length: false,
+            ignored_upgrades: Arc::default(),
         }
     }
 }
@@ -169,8 +172,6 @@ pub struct CodecRequest {
     pub header_bytes: u64,
     /// The scheme is the client's own word, not guessed from TLS.
     pub scheme_given: bool,
-    /// How many headers were left out because of underscores.
-    pub dropped_headers: u32,
     /// What the stream may ask of its connection.
     pub handle: StreamHandle,
 }
@@ -191,6 +192,9 @@ pub trait Handler {
 
     /// `http2.*`
     fn http2_stats(&self) -> Stats<Http2CodecStats>;
+
+    /// So many headers or trailers of HTTP/1 were left out because of underscores.
+    fn headers_dropped(&self, count: u32);
 
     /// Bytes read and written since the last call.
     fn count_bytes(&self, read: u64, written: u64);

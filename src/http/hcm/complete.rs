@@ -142,10 +142,7 @@ impl Active {
 
     /// When the next line of a running stream is due, by `access_log_flush_interval`.
     pub(super) fn next_log(&self) -> Option<Instant> {
-        let interval = self.hcm.config.log_moments.interval?;
-        let passed = self.cx.info.start.elapsed().as_nanos() / interval.as_nanos().max(1);
-        let next = interval.checked_mul(u32::try_from(passed + 1).ok()?)?;
-        self.cx.info.start.checked_add(next)
+        self.hcm.config.log_moments.next(self.cx.info.start)
     }
 
     fn complete(&mut self) {

@@ -13,7 +13,7 @@ use xds_protos::{
         extensions::filters::network::http_connection_manager::v3::{
             HttpConnectionManager as Proto, Rds,
             http_connection_manager::{
-                CodecType as ProtoCodec, HcmAccessLogOptions, InternalAddressConfig, RouteSpecifier,
+                CodecType as ProtoCodec, InternalAddressConfig, RouteSpecifier,
                 ServerHeaderTransformation, StripPortMode,
             },
         },
@@ -29,6 +29,7 @@ use super::{
     chain::{FilterChainConfig, Upgrade, filter_chain, upgrades},
     forward_proto::ForwardProto,
     local_reply::LocalReplies,
+    moments::LogMoments,
     options::{Common, Http1, http2},
     original_ip::IpDetection,
     path::PathOptions,
@@ -71,33 +72,6 @@ impl Routes {
             Self::Rds(slot) => slot.load(),
             Self::Inline(table) => Some(table.clone()),
         }
-    }
-}
-
-/// `HcmAccessLogOptions`: lines besides the one at the end of a stream.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LogMoments {
-    /// `flush_access_log_on_new_request`: once the route is chosen, before the filters.
-    pub new_request: bool,
-    /// `flush_log_on_tunnel_successfully_established`
-    pub tunnel: bool,
-    /// `access_log_flush_interval`: while the response's body streams.
-    pub interval: Option<Duration>,
-}
-
-impl LogMoments {
-    fn build(proto: HcmAccessLogOptions, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        coverage!(cx, proto => HcmAccessLogOptions {
-            supported {
-                flush_access_log_on_new_request, flush_log_on_tunnel_successfully_established,
-                access_log_flush_interval
-            }
-        });
-        Ok(Self {
-            new_request: flush_access_log_on_new_request,
-            tunnel: flush_log_on_tunnel_successfully_established,
-            interval: access_log_flush_interval.enabled_or(Duration::ZERO),
-        })
     }
 }
 
@@ -351,6 +325,7 @@ impl HcmConfig {
                     enable_trailers: http1.enable_trailers,
                     case: http1.case,
                     allow_chunked_length: http1.allow_chunked_length,
+                    ignored_upgrades: http1.ignored_upgrades,
                 },
                 idle_timeout: common.idle_timeout,
                 max_connection_duration: common.max_connection_duration,

@@ -208,6 +208,13 @@ impl Handler for HcmConnection {
         self.worker.server.http2_stats().clone()
     }
 
+    fn headers_dropped(&self, count: u32) {
+        if count > 0 {
+            let stats = self.config.http1_stats.local();
+            stats.dropped_headers_with_underscores.add(count.into());
+        }
+    }
+
     fn count_bytes(&self, read: u64, written: u64) {
         let stats = self.stats();
         stats.downstream_cx_rx_bytes_total.add(read);

@@ -11,6 +11,7 @@ mod connection;
 mod forward_proto;
 mod host;
 mod local_reply;
+mod moments;
 mod mutate;
 mod options;
 mod original_ip;

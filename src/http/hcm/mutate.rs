@@ -12,7 +12,7 @@ use super::{
     xfcc,
 };
 use crate::{
-    http::{ConnectionInfo, LocalReply, RequestHead, Scheme, StreamInfo, inline_headers::join},
+    http::{ConnectionInfo, LocalReply, RequestHead, Scheme, StreamInfo},
     net::Address,
 };
 
@@ -321,5 +321,18 @@ pub(super) fn is_marked_internal(headers: &HeaderMap) -> bool {
 
 /// HTTP/2 clients may send each cookie by itself; everybody else knows one header (RFC 9113, 8.2.3).
 pub(super) fn join_cookies(headers: &mut HeaderMap) {
-    join(headers, &header::COOKIE, b"; ");
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.nth(1).is_none() {
+        return;
+    }
+    let mut whole = Vec::new();
+    for crumb in headers.get_all(header::COOKIE) {
+        if !whole.is_empty() {
+            whole.extend_from_slice(b"; ");
+        }
+        whole.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(whole) = HeaderValue::from_bytes(&whole) {
+        headers.insert(header::COOKIE, whole);
+    }
 }

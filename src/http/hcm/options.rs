@@ -1,6 +1,6 @@
 //! Protocol options of a connection manager -> [`CodecOptions`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use xds_protos::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings,
@@ -10,6 +10,7 @@ use xds_protos::envoy::config::core::v3::{
 use crate::{
     config::{BuildCx, ConfigResult, DurationExt, duration},
     http::codec::{FloodLimits, H2Options, HeaderCase, Keepalive},
+    matching::StringMatcher,
 };
 
 /// `common_http_protocol_options`
@@ -55,7 +56,6 @@ impl Common {
 }
 
 /// `http_protocol_options`
-#[derive(Default)]
 pub(super) struct Http1 {
     pub(super) case: HeaderCase,
     pub(super) allow_chunked_length: bool,
@@ -65,6 +65,7 @@ pub(super) struct Http1 {
     pub(super) default_host_for_http_10: String,
     pub(super) absolute_urls: bool,
     pub(super) stream_error: Option<bool>,
+    pub(super) ignored_upgrades: Arc<[StringMatcher]>,
 }
 
 impl Http1 {
@@ -72,14 +73,12 @@ impl Http1 {
         coverage!(cx, proto => Http1ProtocolOptions {
             supported {
                 allow_absolute_url, accept_http_10, default_host_for_http_10, header_key_format, enable_trailers,
-                allow_custom_methods, allow_chunked_length, override_stream_error_on_invalid_http_message
+                allow_custom_methods, allow_chunked_length, override_stream_error_on_invalid_http_message,
+                ignore_http_11_upgrade
             }
             ignored {
                 use_balsa_parser: "there is one parser",
                 send_fully_qualified_url: "it concerns clients",
-            }
-            rejected {
-                ignore_http_11_upgrade: "ignoring chosen upgrades",
             }
         });
         let case = cx.opt("header_key_format", header_key_format, HeaderCase::build)?;
@@ -91,6 +90,9 @@ impl Http1 {
             enable_trailers,
             default_host_for_http_10,
             absolute_urls: allow_absolute_url.is_none_or(|v| v.value),
+            ignored_upgrades: cx
+                .each("ignore_http_11_upgrade", ignore_http_11_upgrade, StringMatcher::build)?
+                .into(),
             stream_error: override_stream_error_on_invalid_http_message.map(|v| v.value),
         })
     }

@@ -49,13 +49,8 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
         mut upgrade,
         header_bytes,
         scheme_given,
-        dropped_headers,
         handle,
     } = request;
-    if dropped_headers > 0 {
-        let stats = hcm.config.http1_stats.local();
-        stats.dropped_headers_with_underscores.add(dropped_headers.into());
-    }
     let mut active = Active::start(hcm, head, header_bytes, handle);
     continue_at_once(&mut active);
     // What follows an upgrade belongs to the request, which ends with the connection.
@@ -514,7 +509,9 @@ async fn taken(active: &mut Active, index: usize, body: &mut Body) -> Result<(),
 
 /// Reads the whole body for a filter that wants it, and lets the filter see it.
 async fn buffered(active: &mut Active, index: usize, body: Body, limit: u64) -> Result<Body, Box<LocalReply>> {
-    let (mut bytes, trailers) = match whole::read(body, limit).await {
+    // As in Envoy, where a frame of HTTP/2 that is all of the body is never kept.
+    let frame_free = active.head.version >= Version::HTTP_2;
+    let (mut bytes, trailers) = match whole::read_frames(body, limit, frame_free).await {
         Ok(read) => read,
         Err(BodyError::TooLarge { .. }) => {
             active.hcm.stats().downstream_rq_too_large.inc();

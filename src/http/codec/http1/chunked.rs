@@ -60,6 +60,8 @@ pub(super) struct Chunked {
     excess: u64,
     /// How much of the trailers was searched for their end.
     searched: usize,
+    /// How many trailers were left out because of underscores.
+    pub(super) dropped: u32,
 }
 
 impl Default for Chunked {
@@ -70,6 +72,7 @@ impl Default for Chunked {
             line: 0,
             excess: 0,
             searched: 0,
+            dropped: 0,
         }
     }
 }
@@ -202,7 +205,11 @@ impl Chunked {
             let name = head::name(&block, name)?;
             let value = head::value(&block, value, folded)?;
             // Framing and routing were settled by the head (RFC 9110, 6.5.1).
-            if !options.enable_trailers || head::drops(&name, options)? || head::is_settled_by_head(&name) {
+            if !options.enable_trailers || head::is_settled_by_head(&name) {
+                continue;
+            }
+            if head::drops(&name, options)? {
+                self.dropped += 1;
                 continue;
             }
             trailers.append(name, value);

@@ -59,6 +59,14 @@ impl Decoder {
         }
     }
 
+    /// How many trailers were left out because of underscores.
+    pub(super) fn dropped(&self) -> u32 {
+        match self {
+            Self::Chunked(chunked) => chunked.dropped,
+            _ => 0,
+        }
+    }
+
     /// Bytes of the body that are still to come, when that is known.
     pub(super) fn left(&self) -> Option<u64> {
         match self {

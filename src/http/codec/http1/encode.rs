@@ -90,6 +90,8 @@ pub(super) fn head(
     let framing = framing(status, asked, end, length);
     let close = close.map(|close| close || framing == Framing::UntilClose);
     match close {
+        // What follows an accepted CONNECT is no HTTP any more.
+        _ if asked.connect && status.is_success() => {}
         Some(true) if !connection => field(out, &header::CONNECTION, b"close", case),
         Some(false) if !connection && asked.http_10 => field(out, &header::CONNECTION, b"keep-alive", case),
         _ => {}

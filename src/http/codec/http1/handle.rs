@@ -30,7 +30,7 @@ impl WireHandle {
     /// Sends an informational response ahead of the one that counts.
     pub(in super::super) fn inform(&self, status: StatusCode, headers: &HeaderMap) {
         let mut wire = self.0.borrow_mut();
-        let options = *wire.options();
-        wire.inform(|out| encode::interim(out, status, headers, options.case));
+        let case = wire.options().case;
+        wire.inform(|out| encode::interim(out, status, headers, case));
     }
 }

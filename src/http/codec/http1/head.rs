@@ -65,19 +65,20 @@ pub(super) fn find_end(buffer: &[u8], searched: &mut usize) -> Option<usize> {
     None
 }
 
-/// Looks at the start of a head whose end is still to come: what cannot become a request is not waited for.
-pub(super) fn check_start(buffer: &[u8], options: &H1Options) -> Result<(), CodecError> {
+/// Looks at the start of a head whose end is still to come: what cannot become a request is not waited for. Where it
+/// ends all the same, for HTTP/0.9 has no more than its first line.
+pub(super) fn check_start(buffer: &[u8], options: &H1Options) -> Result<Option<usize>, CodecError> {
     if buffer.len() > options.max_header_bytes {
         return Err(CodecError::HeadersTooLarge);
     }
     if !buffer.first().is_none_or(|&b| is_token(b)) {
         return Err(CodecError::Syntax);
     }
-    let Some(lf) = memchr(b'\n', buffer) else { return Ok(()) };
-    // HTTP/0.9 has no more than its first line.
-    RequestLine::split(buffer.get(..lf).unwrap_or_default())
-        .map(drop)
-        .map_err(|e| e.of(options))
+    let Some(lf) = memchr(b'\n', buffer) else {
+        return Ok(None);
+    };
+    let line = RequestLine::read(buffer.get(..lf).unwrap_or_default(), options)?;
+    Ok((line.version == Some(Version::HTTP_09)).then_some(lf + 1))
 }
 
 /// Reads a head. `block` ends with its empty line.
@@ -86,12 +87,15 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
         return Err(CodecError::HeadersTooLarge);
     }
     let lf = memchr(b'\n', block).ok_or(CodecError::Syntax)?;
-    let line = RequestLine::split(block.get(..lf).unwrap_or_default()).map_err(|e| e.of(options))?;
+    let line = RequestLine::read(block.get(..lf).unwrap_or_default(), options)?;
     let method = method(block.get(line.method).unwrap_or_default(), options)?;
     let target = block.slice(line.target);
     target::check(&target, method == Method::CONNECT)?;
 
-    let mut fields = Fields::read(block, lf + 1, options)?;
+    let mut fields = match line.version {
+        Some(Version::HTTP_09) => Fields::none(options),
+        _ => Fields::read(block, lf + 1, options)?,
+    };
     let headers = &mut fields.headers;
     let mut upgrade = is_upgrade(headers);
     if upgrade
@@ -101,6 +105,10 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
     {
         nominated::remove_h2c(headers);
         upgrade = false;
+    }
+    if upgrade && !options.ignored_upgrades.is_empty() {
+        nominated::remove_ignored(headers, &options.ignored_upgrades);
+        upgrade = is_upgrade(headers);
     }
     if method == Method::CONNECT {
         match fields.content_length {
@@ -123,7 +131,7 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
             return Err(CodecError::TransferEncoding);
         }
     }
-    let version = line.version.unwrap_or(Version::HTTP_10);
+    let version = line.version.unwrap_or(Version::HTTP_10).max(Version::HTTP_10);
     let keep_alive = keeps_alive(version, headers);
     if !upgrade && headers.contains_key(header::CONNECTION) {
         nominated::sanitize(headers, &mut fields.host)?;
@@ -174,34 +182,16 @@ pub(super) fn parse(block: &Bytes, scheme: Scheme, options: &H1Options) -> Resul
 struct RequestLine {
     method: Range<usize>,
     target: Range<usize>,
-    /// None: neither HTTP/1.1 nor HTTP/1.0.
+    /// 0.9 when it names none; none: neither of those that there are.
     version: Option<Version>,
-}
-
-/// Why a request line is none.
-enum BadLine {
-    Syntax,
-    /// No version, as in HTTP/0.9.
-    NoVersion,
-    Characters,
-}
-
-impl BadLine {
-    fn of(self, options: &H1Options) -> CodecError {
-        match self {
-            Self::NoVersion if !options.accept_http_10 => CodecError::LowVersion,
-            Self::NoVersion | Self::Syntax => CodecError::Syntax,
-            Self::Characters => CodecError::InvalidCharacters,
-        }
-    }
 }
 
 impl RequestLine {
     /// Splits at white space, of which there may be more than one, as Envoy allows.
-    fn split(line: &[u8]) -> Result<Self, BadLine> {
+    fn read(line: &[u8], options: &H1Options) -> Result<Self, CodecError> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.iter().any(|b| is_control(*b)) {
-            return Err(BadLine::Characters);
+            return Err(CodecError::InvalidCharacters);
         }
         let mut fields = [0..0, 0..0, 0..0];
         let mut at = 0;
@@ -215,14 +205,15 @@ impl RequestLine {
         }
         let [method, target, version] = fields;
         if at < line.len() || method.is_empty() || target.is_empty() {
-            return Err(BadLine::Syntax);
+            return Err(CodecError::Syntax);
         }
         let version = match line.get(version).unwrap_or_default() {
             b"HTTP/1.1" => Some(Version::HTTP_11),
             b"HTTP/1.0" => Some(Version::HTTP_10),
-            [] => return Err(BadLine::NoVersion),
+            [] if options.accept_http_10 => Some(Version::HTTP_09),
+            [] => return Err(CodecError::LowVersion),
             [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => None,
-            _ => return Err(BadLine::Syntax),
+            _ => return Err(CodecError::Syntax),
         };
         Ok(Self {
             method,
@@ -290,9 +281,8 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The lines of `block` from `at` on.
-    pub(super) fn read(block: &Bytes, at: usize, options: &H1Options) -> Result<Self, CodecError> {
-        let mut fields = Self {
+    fn none(options: &H1Options) -> Self {
+        Self {
             spelling: match options.case {
                 HeaderCase::Preserved { proper_others, .. } => Some(Spelling::new(proper_others)),
                 HeaderCase::Lower | HeaderCase::ProperWords => None,
@@ -303,7 +293,12 @@ impl Fields {
             encodings: 0,
             chunked: false,
             dropped: 0,
-        };
+        }
+    }
+
+    /// The lines of `block` from `at` on.
+    pub(super) fn read(block: &Bytes, at: usize, options: &H1Options) -> Result<Self, CodecError> {
+        let mut fields = Self::none(options);
         let mut count = 0;
         let mut lines = Lines::new(block, at);
         while let Some((line_name, line_value, folded)) = lines.next_header()? {

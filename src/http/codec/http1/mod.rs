@@ -40,6 +40,7 @@ use crate::{
 };
 
 pub use body::RequestBody;
+pub(super) use inbound::read_ahead;
 pub use error::CodecError;
 pub use handle::WireHandle;
 pub use stats::Http1CodecStats;
@@ -60,7 +61,7 @@ pub(super) async fn serve<H: Handler + 'static>(
     mut drain: Drain,
     handler: Rc<H>,
 ) {
-    let wire: Shared = Rc::new(RefCell::new(Wire::new(stream, prefix, options.h1)));
+    let wire: Shared = Rc::new(RefCell::new(Wire::new(stream, prefix, options.h1.clone())));
     let counted = handler.clone();
     let _counted = Counted(&wire, &*counted);
     let mut timers = Timers::new(options);
@@ -96,7 +97,8 @@ pub(super) async fn serve<H: Handler + 'static>(
             }
             Err(Stop::Close(reason)) => {
                 handler.closing(reason);
-                return close(&wire, options, &*handler, false).await;
+                // A client that was answered has time to close first.
+                return close(&wire, options, &*handler, timers.had_request()).await;
             }
         };
         let end = match head {
@@ -117,6 +119,7 @@ pub(super) async fn serve<H: Handler + 'static>(
             }
             End::Gone => return,
         }
+        handler.headers_dropped(wire.borrow().dropped_trailers());
         wire.borrow_mut().end_request();
         timers.request_ended();
         if drain_started.started() && !wire.borrow().has_bytes() {
@@ -159,6 +162,7 @@ async fn exchange<H: Handler + 'static>(
     };
     let keep_alive = head.keep_alive;
     wire.borrow_mut().start_body(head.length);
+    handler.headers_dropped(head.dropped);
     let (upgrade, taker) = match head.length {
         Length::Upgrade => {
             let (taker, upgrade) = Upgrade::new();
@@ -175,7 +179,6 @@ async fn exchange<H: Handler + 'static>(
         upgrade,
         header_bytes,
         scheme_given: head.scheme_given,
-        dropped_headers: head.dropped,
         handle: StreamHandle::http1(WireHandle::new(wire.clone())),
     };
     // Boxed apart: a long response does not keep room for what led to it.

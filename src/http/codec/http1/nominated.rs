@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::CodecError;
+use crate::matching::StringMatcher;
 
 /// So many names are a sign of somebody looking for a hole.
 const MOST: usize = 9;
@@ -62,15 +63,30 @@ fn keep_trailers(headers: &mut HeaderMap) -> Result<(), CodecError> {
 pub(super) fn remove_h2c(headers: &mut HeaderMap) {
     headers.remove(header::UPGRADE);
     headers.remove(HTTP2_SETTINGS);
-    let left: Vec<&[u8]> = headers
-        .get_all(header::CONNECTION)
+    keep_tokens(headers, &header::CONNECTION, |t| {
+        !t.eq_ignore_ascii_case(b"upgrade") && !t.eq_ignore_ascii_case(b"http2-settings")
+    });
+}
+
+/// `ignore_http_11_upgrade`: the request goes on as if it had not asked for those that match.
+pub(super) fn remove_ignored(headers: &mut HeaderMap, ignored: &[StringMatcher]) {
+    keep_tokens(headers, &header::UPGRADE, |t| !ignored.iter().any(|m| m.matches(t)));
+    if !headers.contains_key(header::UPGRADE) {
+        keep_tokens(headers, &header::CONNECTION, |t| !t.eq_ignore_ascii_case(b"upgrade"));
+    }
+}
+
+/// Leaves the tokens of a header that are to be kept, and no header without one.
+fn keep_tokens(headers: &mut HeaderMap, name: &HeaderName, keep: impl Fn(&[u8]) -> bool) {
+    let kept: Vec<&[u8]> = headers
+        .get_all(name)
         .iter()
         .flat_map(tokens)
-        .filter(|t| !t.eq_ignore_ascii_case(b"upgrade") && !t.eq_ignore_ascii_case(b"http2-settings"))
+        .filter(|t| keep(t))
         .collect();
-    match HeaderValue::from_bytes(&left.join(&b','.to_owned())) {
-        Ok(value) if !value.is_empty() => drop(headers.insert(header::CONNECTION, value)),
-        _ => drop(headers.remove(header::CONNECTION)),
+    match HeaderValue::from_bytes(&kept.join(&b','.to_owned())) {
+        Ok(value) if !value.is_empty() => drop(headers.insert(name, value)),
+        _ => drop(headers.remove(name)),
     }
 }
 

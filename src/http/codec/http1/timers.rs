@@ -44,6 +44,11 @@ impl<'a> Timers<'a> {
         self.idle_since = Instant::now();
     }
 
+    /// Whether there was a request.
+    pub(super) fn had_request(&self) -> bool {
+        self.idle_since != self.started
+    }
+
     /// Ready when the connection has waited for long enough; `partial` when a part of a head is there.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, partial: bool) -> Poll<Stop> {
         loop {

@@ -138,7 +138,11 @@ impl Wire {
             self.skip_empty_lines().map_err(NoHead::Refused)?;
             // A CR alone may be the first half of another empty line.
             if !matches!(*self.inbound, [] | [b'\r']) {
-                if let Some(end) = head::find_end(&self.inbound, &mut self.searched) {
+                let end = match head::find_end(&self.inbound, &mut self.searched) {
+                    None => head::check_start(&self.inbound, &self.options).map_err(NoHead::Refused)?,
+                    end => end,
+                };
+                if let Some(end) = end {
                     self.searched = 0;
                     self.skipped = 0;
                     return Poll::Ready(Ok(match end == self.inbound.len() {
@@ -146,7 +150,6 @@ impl Wire {
                         false => self.inbound.split_to(end).freeze(),
                     }));
                 }
-                head::check_start(&self.inbound, &self.options).map_err(NoHead::Refused)?;
             }
             match ready!(self.poll_ahead(cx)) {
                 Ok(n) if n > 0 => {}
@@ -194,6 +197,11 @@ impl Wire {
         self.sent = None;
         self.interim.clear();
         self.decoder = length.into();
+    }
+
+    /// How many trailers of the request were left out because of underscores.
+    pub(super) fn dropped_trailers(&self) -> u32 {
+        self.decoder.dropped()
     }
 
     /// Lets go of what a request leaves, so that a connection that waits holds nothing.

@@ -41,7 +41,7 @@ pub(crate) struct Incoming {
 impl Http2Body {
     /// The body of a request, whose trailers have limits.
     pub(super) fn of_request(stream: RecvStream, options: &H1Options, stats: &Stats<Http2CodecStats>) -> Self {
-        Self(Rc::new(Incoming::new(stream, Some((*options, stats.clone())))))
+        Self(Rc::new(Incoming::new(stream, Some((options.clone(), stats.clone())))))
     }
 
     /// The body of a response.

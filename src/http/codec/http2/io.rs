@@ -20,6 +20,8 @@ use crate::net::Stream;
 pub(super) struct Counts {
     read: Cell<u64>,
     written: Cell<u64>,
+    /// The client has closed its side.
+    pub(super) closed: Cell<bool>,
 }
 
 impl Counts {
@@ -67,6 +69,7 @@ impl AsyncRead for Socket {
         ready!(Pin::new(&mut *this.stream.borrow_mut()).poll_read(cx, buf))?;
         let n = buf.filled().len() - before;
         this.counts.read.set(this.counts.read.get() + n as u64);
+        this.counts.closed.set(n == 0);
         Poll::Ready(Ok(()))
     }
 }

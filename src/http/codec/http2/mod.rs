@@ -84,7 +84,8 @@ pub(super) async fn serve<H: Handler + 'static>(
     let seen = Observer::server(handler.http2_stats(), options.h2.floods);
     let socket = Rc::new(RefCell::new(stream));
     let io = Socket::new(socket.clone(), prefix);
-    let _counted = Counted(io.counts(), &*handler);
+    let counts = io.counts();
+    let _counted = Counted(counts.clone(), &*handler);
     let io = Observed::new(io, seen.clone());
     let (mut drained, mut broken) = (false, false);
     let ended = match handshake(io, options).await {
@@ -117,7 +118,8 @@ pub(super) async fn serve<H: Handler + 'static>(
         _ if broken => handler.closing(CloseReason::ProtocolError),
         Ended::Idle => handler.closing(CloseReason::Idle),
         Ended::Unanswered => handler.closing(CloseReason::Local),
-        Ended::Over | Ended::Error(_) if !drained => handler.closing(CloseReason::Remote),
+        // One that is told to go, and goes before its time is up, has closed by itself, too.
+        Ended::Over | Ended::Error(_) if !drained || counts.closed.get() => handler.closing(CloseReason::Remote),
         Ended::Over | Ended::Error(_) | Ended::Drained => {}
     }
     // Whoever floods is not waited for.
@@ -316,7 +318,6 @@ impl<H: Handler + 'static> Server<'_, H> {
             upgrade,
             header_bytes: read.bytes,
             scheme_given: true,
-            dropped_headers: 0,
             handle: StreamHandle::http2(state.clone()),
         };
         let patience = self.options.flush_timeout;

@@ -63,6 +63,7 @@ impl Handler for Endless {
         self.stats.clone()
     }
     fn count_bytes(&self, _: u64, _: u64) {}
+    fn headers_dropped(&self, _: u32) {}
     fn protocol(&self, _: Version) {}
     fn closing(&self, reason: CloseReason) {
         self.closed.set(Some(reason));

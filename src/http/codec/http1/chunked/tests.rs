@@ -3,23 +3,20 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
-const TRAILERS: H1Options = H1Options {
-    enable_trailers: true,
-    ..DEFAULT
-};
+fn options() -> H1Options {
+    H1Options {
+        max_header_bytes: 1024,
+        max_headers: 10,
+        ..H1Options::default()
+    }
+}
 
-const DEFAULT: H1Options = H1Options {
-    max_header_bytes: 1024,
-    max_headers: 10,
-    underscores: crate::http::codec::Underscores::Allow,
-    accept_http_10: false,
-    absolute_urls: true,
-    checks_scheme: false,
-    custom_methods: false,
-    enable_trailers: false,
-    case: crate::http::codec::HeaderCase::Lower,
-    allow_chunked_length: false,
-};
+fn with_trailers() -> H1Options {
+    H1Options {
+        enable_trailers: true,
+        ..options()
+    }
+}
 
 /// What a body came to: its bytes, and its end, if it has one.
 type Outcome = (Vec<u8>, Option<Result<Option<HeaderMap>, CodecError>>);
@@ -48,7 +45,7 @@ fn decode(parts: &[&[u8]], options: &H1Options) -> (Outcome, Vec<u8>) {
 }
 
 fn whole(text: &[u8]) -> Outcome {
-    decode(&[text], &DEFAULT).0
+    decode(&[text], &options()).0
 }
 
 /// `text` cut at the given places.
@@ -116,9 +113,9 @@ fn what_another_reader_might_read_otherwise_is_refused() {
 #[test]
 fn trailers_are_kept_only_when_enabled_and_checked_always() {
     let text = b"0\r\nA: 1\r\ncontent-length: 9\r\na: 2\r\n\r\nrest";
-    let ((_, off), rest) = decode(&[text], &DEFAULT);
+    let ((_, off), rest) = decode(&[text], &options());
     assert_eq!((off, &*rest), (Some(Ok(None)), &b"rest"[..]));
-    let ((_, on), _) = decode(&[text], &TRAILERS);
+    let ((_, on), _) = decode(&[text], &with_trailers());
     let trailers = on.unwrap().unwrap().unwrap();
     assert_eq!(trailers.get_all("a").iter().collect::<Vec<_>>(), ["1", "2"]);
     assert_eq!(trailers.len(), 2);
@@ -136,7 +133,7 @@ fn trailers_are_kept_only_when_enabled_and_checked_always() {
 fn trailers_have_limits() {
     let many = format!("0\r\n{}\r\n", "a: b\r\n".repeat(11));
     assert_eq!(
-        decode(&[many.as_bytes()], &TRAILERS).0.1,
+        decode(&[many.as_bytes()], &with_trailers()).0.1,
         Some(Err(CodecError::TooManyHeaders))
     );
     // An end that never comes is not waited for.
@@ -172,7 +169,7 @@ proptest! {
             expected.extend_from_slice(data);
         }
         text.extend_from_slice(b"0\r\n\r\nGET /next");
-        let (outcome, rest) = decode(&cut(&text, &places), &DEFAULT);
+        let (outcome, rest) = decode(&cut(&text, &places), &options());
         prop_assert_eq!(outcome, (expected, Some(Ok(None))));
         prop_assert!(b"GET /next".ends_with(&rest[..]));
     }
@@ -186,6 +183,6 @@ proptest! {
     ) {
         let text = pieces.concat();
         let parts = cut(text.as_bytes(), &places);
-        prop_assert_eq!(decode(&parts, &TRAILERS).0, decode(&[text.as_bytes()], &TRAILERS).0);
+        prop_assert_eq!(decode(&parts, &with_trailers()).0, decode(&[text.as_bytes()], &with_trailers()).0);
     }
 }

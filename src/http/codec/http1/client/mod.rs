@@ -31,7 +31,7 @@ use super::{
 use crate::http::{Body, BodyError, RequestHead, ResponseHead, codec::H1Options};
 
 /// What a connection to an upstream is held to.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ClientOptions {
     /// Limits of responses (`max_response_headers_kb`, `max_headers_count`), `enable_trailers` and
     /// `header_key_format`.
@@ -212,6 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             body_read: BODY_READ,
             keep_alive: false,
             ended: false,
+            closed: false,
         })
     }
 
@@ -350,7 +351,7 @@ pub(crate) struct Begun {
     pub(crate) bytes: u64,
     /// What follows are the bytes of a tunnel: see [`Exchange::into_stream`].
     pub(crate) tunnel: bool,
-    /// The upstream wants to close afterwards.
+    /// The upstream says that it closes afterwards.
     pub(crate) closes: bool,
     /// Nothing follows.
     pub(crate) ends: bool,
@@ -362,7 +363,7 @@ pub(crate) enum Finished<S> {
     Free(Rc<Client<S>>),
     /// It can take no other, and is closed.
     Spent,
-    /// The upstream has ended it meanwhile; its task knows how.
+    /// The upstream has ended it.
     Ended,
 }
 
@@ -380,6 +381,8 @@ pub(crate) struct Exchange<S> {
     keep_alive: bool,
     /// The response was read to its end.
     ended: bool,
+    /// The upstream has closed.
+    closed: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
@@ -462,7 +465,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             head: response.head,
             bytes,
             tunnel,
-            closes: !response.keep_alive,
+            closes: response.closes,
             ends: self.ended,
         }
     }
@@ -505,7 +508,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                 Ok(n) if n > 0 => {}
                 Ok(_) if matches!(self.decoder, Decoder::UntilClose) => {
                     self.ended = true;
-                    self.keep_alive = false;
+                    self.closed = true;
                 }
                 _ => return Poll::Ready(Some(Err(Broken::Cut))),
             }
@@ -535,6 +538,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         let mut inner = self.client.inner.borrow_mut();
         let rest = self.upload.as_ref().or(inner.upload.as_ref());
         let request_done = !inner.unsent && rest.is_none_or(Upload::is_out);
+        if self.closed {
+            return Finished::Ended;
+        }
         if !(self.ended && request_done && self.keep_alive && inner.inbound.is_empty()) {
             return Finished::Spent;
         }

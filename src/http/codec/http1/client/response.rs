@@ -25,6 +25,8 @@ pub(super) struct Response {
     pub(super) length: Length,
     /// The upstream takes another request afterwards.
     pub(super) keep_alive: bool,
+    /// The upstream says that it closes.
+    pub(super) closes: bool,
 }
 
 /// Looks at the start of a head whose end is still to come: what cannot become a response is not waited for.
@@ -78,7 +80,8 @@ pub(super) fn parse(block: &Bytes, asked: Asked, options: &ClientOptions) -> Res
         fields.headers.append(header::HOST, host);
     }
     // After a 101 that nobody asked for the upstream speaks who knows what.
-    let keep_alive = status != StatusCode::SWITCHING_PROTOCOLS && head::keeps_alive(version, &fields.headers);
+    let closes = !head::keeps_alive(version, &fields.headers);
+    let keep_alive = status != StatusCode::SWITCHING_PROTOCOLS && !closes;
     let switches = status == StatusCode::SWITCHING_PROTOCOLS && asked.upgrade && head::is_upgrade(&fields.headers);
     let tunnel = switches || asked.connect && status.is_success();
     let length = if tunnel {
@@ -107,6 +110,7 @@ pub(super) fn parse(block: &Bytes, asked: Asked, options: &ClientOptions) -> Res
         },
         length,
         keep_alive,
+        closes,
     })
 }
 

@@ -190,11 +190,11 @@ fn responses_are_read_however_they_are_cut() {
             Script::new(response.as_bytes(), 0, true),
             request(Method::GET),
             Body::Empty,
-            options,
+            options.clone(),
         );
         for split in 1..response.len() {
             let script = Script::new(response.as_bytes(), split, true);
-            let cut = run(script, request(Method::GET), Body::Empty, options);
+            let cut = run(script, request(Method::GET), Body::Empty, options.clone());
             assert_eq!(cut, whole, "{response:?} cut at {split}");
         }
     }
@@ -314,7 +314,7 @@ fn requests_on_the_wire() {
     let mut sized = request(Method::PUT);
     sized.headers.insert("content-length", HeaderValue::from_static("3"));
     assert_eq!(
-        written(sized, Body::full("abc"), plain),
+        written(sized, Body::full("abc"), plain.clone()),
         "PUT /x?y HTTP/1.1\r\nhost: a.test\r\ncontent-length: 3\r\n\r\nabc"
     );
     assert_eq!(
@@ -323,7 +323,7 @@ fn requests_on_the_wire() {
     );
     let absolute = ClientOptions {
         absolute_url: true,
-        ..plain
+        ..plain.clone()
     };
     assert_eq!(
         written(request(Method::GET), Body::Empty, absolute),
@@ -332,7 +332,7 @@ fn requests_on_the_wire() {
     let mut upgrade = request(Method::CONNECT);
     upgrade.protocol = Some("websocket".into());
     assert_eq!(
-        written(upgrade, Body::Empty, plain),
+        written(upgrade, Body::Empty, plain.clone()),
         "GET /x?y HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
     );
     let proper = ClientOptions {

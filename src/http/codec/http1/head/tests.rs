@@ -351,5 +351,11 @@ fn what_cannot_become_a_request_is_not_waited_for() {
     assert_eq!(start(b"\x16\x03\x01"), Some(CodecError::Syntax));
     assert_eq!(start(b" GET"), Some(CodecError::Syntax));
     assert_eq!(start(b"GET /\r\n"), Some(CodecError::LowVersion));
+    let lenient = H1Options {
+        accept_http_10: true,
+        ..options()
+    };
+    assert_eq!(check_start(b"GET /\r\n", &lenient), Ok(Some(7)));
+    assert_eq!(check_start(b"GET / HTTP/1.0\r\n", &lenient), Ok(None));
     assert_eq!(start(&[b'x'; 61_441]), Some(CodecError::HeadersTooLarge));
 }
