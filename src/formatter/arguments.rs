@@ -44,6 +44,9 @@ const WITH_ARGUMENTS: &[(&str, Syntax, Constructor)] = &[
     ("REQUEST_HEADER", Syntax::Required { length: true }, |a| {
         header(Head::Request, a, false)
     }),
+    ("STREAM_INFO_REQ", Syntax::Required { length: true }, |a| {
+        header(Head::Request, a, false)
+    }),
     ("RESPONSE_HEADER", Syntax::Required { length: true }, |a| {
         header(Head::Response, a, false)
     }),

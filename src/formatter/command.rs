@@ -11,6 +11,7 @@ use super::{
     date::TimeFormat,
     grpc_status::{self, GrpcStyle},
     metadata::{self, MetadataSource},
+    meters::Bytes,
     operators,
     percent::{decode, decode_visible},
     time::{TimePoint, TimeSource},
@@ -47,6 +48,7 @@ pub(super) type Plain = fn(&FormatCx<'_>, &mut Vec<u8>) -> Option<Kind>;
 #[derive(Clone)]
 pub(super) enum Operation {
     Plain(Plain),
+    Bytes(Bytes),
     /// An address without its port, as the network of so many bits.
     Masked {
         address: AddressOf,
@@ -158,6 +160,8 @@ impl Command {
             (syntax, new(arguments))
         } else if let Some(write) = operators::find(name) {
             plain(Operation::Plain(write))
+        } else if let Some(bytes) = Bytes::find(name) {
+            plain(Operation::Bytes(bytes))
         } else if name == "HOSTNAME" {
             plain(Operation::Constant(arguments::hostname().into()))
         } else {
@@ -246,6 +250,7 @@ impl Operation {
     fn write(&self, out: &mut Vec<u8>, cx: &FormatCx<'_>) -> Option<Kind> {
         match self {
             Self::Plain(write) => write(cx, out),
+            Self::Bytes(bytes) => number(out, bytes.of(cx.info).into()),
             Self::Constant(text) => put(out, text.as_bytes()),
             Self::Masked { address, bits } => masked(out, address(cx)?, *bits),
             Self::WithoutPort(address) => without_port(out, address(cx)?),

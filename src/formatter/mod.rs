@@ -12,6 +12,7 @@ mod date;
 mod grpc_status;
 mod json;
 mod metadata;
+mod meters;
 mod operators;
 mod parse;
 mod percent;

@@ -34,6 +34,12 @@ const TABLE: &[(&str, Plain)] = &[
         text(out, cx.info.connection_termination_details.as_deref())
     }),
     ("ROUTE_NAME", |cx, out| text(out, cx.info.route_name.as_deref())),
+    ("ROUTE_RESOLUTION_COUNT", |cx, out| {
+        count(out, cx.info.route_resolutions.0.into())
+    }),
+    ("ROUTE_RESOLUTION_TIME_US", |cx, out| {
+        number(out, cx.info.route_resolutions.1.as_micros())
+    }),
     ("VIRTUAL_CLUSTER_NAME", |cx, out| {
         text(out, cx.info.virtual_cluster.as_deref())
     }),
@@ -82,70 +88,6 @@ const TABLE: &[(&str, Plain)] = &[
     }),
     ("RESPONSE_TRAILERS_BYTES", |cx, out| {
         count(out, cx.info.response_trailers.as_ref().map_or(0, header_bytes))
-    }),
-    ("DOWNSTREAM_HEADER_BYTES_RECEIVED", |cx, out| {
-        count(out, cx.info.progress.meters.downstream_received.header.get())
-    }),
-    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", |cx, out| {
-        count(out, cx.info.progress.meters.downstream_received.decompressed.get())
-    }),
-    ("DOWNSTREAM_WIRE_BYTES_RECEIVED", |cx, out| {
-        count(
-            out,
-            cx.info
-                .progress
-                .meters
-                .downstream_received
-                .wire(cx.info.progress.bytes_received.get()),
-        )
-    }),
-    ("DOWNSTREAM_HEADER_BYTES_SENT", |cx, out| {
-        count(out, cx.info.progress.meters.downstream_sent.header.get())
-    }),
-    ("DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", |cx, out| {
-        count(out, cx.info.progress.meters.downstream_sent.decompressed.get())
-    }),
-    ("DOWNSTREAM_WIRE_BYTES_SENT", |cx, out| {
-        count(
-            out,
-            cx.info
-                .progress
-                .meters
-                .downstream_sent
-                .wire(cx.info.progress.bytes_sent.get()),
-        )
-    }),
-    ("UPSTREAM_HEADER_BYTES_RECEIVED", |cx, out| {
-        count(out, cx.info.progress.meters.upstream_received.header.get())
-    }),
-    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", |cx, out| {
-        count(out, cx.info.progress.meters.upstream_received.decompressed.get())
-    }),
-    ("UPSTREAM_WIRE_BYTES_RECEIVED", |cx, out| {
-        count(
-            out,
-            cx.info
-                .progress
-                .meters
-                .upstream_received
-                .wire(cx.info.progress.upstream_bytes_received.get()),
-        )
-    }),
-    ("UPSTREAM_HEADER_BYTES_SENT", |cx, out| {
-        count(out, cx.info.progress.meters.upstream_sent.header.get())
-    }),
-    ("UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", |cx, out| {
-        count(out, cx.info.progress.meters.upstream_sent.decompressed.get())
-    }),
-    ("UPSTREAM_WIRE_BYTES_SENT", |cx, out| {
-        count(
-            out,
-            cx.info
-                .progress
-                .meters
-                .upstream_sent
-                .wire(cx.info.progress.upstream_bytes_sent.get()),
-        )
     }),
     // Durations in milliseconds.
     ("DURATION", |cx, out| {

@@ -4,7 +4,7 @@
 //! suspended future *is* Envoy's stopped iteration, and dropping it cancels. Bodies are wrapped, not
 //! called back, so back-pressure costs nothing.
 
-use std::{any::Any, rc::Rc, sync::Arc};
+use std::{any::Any, rc::Rc, sync::Arc, time::Instant};
 
 use futures_util::future::LocalBoxFuture;
 use http::{HeaderValue, StatusCode};
@@ -96,7 +96,12 @@ impl FilterCx {
         if head.headers.get("x-forwarded-proto").is_some_and(HeaderValue::is_empty) {
             return;
         }
-        let RouteOutcome::Match(found) = table.find(head, &self.info, fastrand::u64(..)) else {
+        let asked = Instant::now();
+        let found = table.find(head, &self.info, fastrand::u64(..));
+        let (times, took) = &mut self.info.route_resolutions;
+        *times += 1;
+        *took += asked.elapsed();
+        let RouteOutcome::Match(found) = found else {
             return;
         };
         self.info.route_name = (!found.name.is_empty()).then(|| found.name.clone());

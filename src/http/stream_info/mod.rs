@@ -209,6 +209,8 @@ pub struct StreamInfo {
     pub health_check: bool,
     /// `scheme_header_transformation.match_upstream`: `:scheme` tells how the upstream is spoken to.
     pub scheme_of_upstream: bool,
+    /// How often a route was looked for, and how long that took in all.
+    pub route_resolutions: (u32, Duration),
     /// Internal redirects so far.
     pub redirects: InternalRedirects,
     /// Flags that filters set, in order: `%CUSTOM_FLAGS%`.
@@ -248,6 +250,7 @@ impl StreamInfo {
             span_id: None,
             health_check: false,
             scheme_of_upstream: false,
+            route_resolutions: (0, Duration::ZERO),
             redirects: InternalRedirects::default(),
             custom_flags: Vec::new(),
             access_log_type: "NotSet",
