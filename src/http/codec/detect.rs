@@ -1,10 +1,9 @@
 //! Which protocol a client speaks: as configured, as TLS settled, or as its first bytes tell.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{future::poll_fn, io, rc::Rc, time::Duration};
 
 use bytes::BytesMut;
 use http::Version;
-use tokio::io::AsyncReadExt;
 
 use super::{CloseReason, CodecOptions, CodecType, Handler, http1, http2};
 use crate::{http::Scheme, net::Stream, server::Drain};
@@ -60,8 +59,7 @@ async fn detect(stream: &mut Stream) -> io::Result<Option<(bool, BytesMut)>> {
     let mut seen = BytesMut::new();
     loop {
         // Most clients start with their first request, whole.
-        seen.reserve(512);
-        if stream.read_buf(&mut seen).await? == 0 {
+        if poll_fn(|cx| http1::read_ahead(stream, &mut seen, cx)).await? == 0 {
             return Ok(None);
         }
         let common = seen.len().min(PREFACE.len());
