@@ -4,6 +4,7 @@ pub mod access_loggers;
 pub mod compression;
 pub mod filters;
 pub mod formatter;
+pub mod grpc_service;
 mod registry;
 
 pub use registry::Registry;

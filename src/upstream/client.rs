@@ -6,11 +6,12 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use send_wrapper::SendWrapper;
@@ -20,6 +21,18 @@ use crate::{
     http::{Body, BodyError, RequestHead, Scheme},
     server::Worker,
 };
+
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+
+/// Marks a request as the proxy's own, as Envoy's are: from inside, and so long waited for.
+pub fn mark_own(headers: &mut HeaderMap, timeout: Option<Duration>) {
+    headers.insert(INTERNAL, HeaderValue::from_static("true"));
+    if let Some(timeout) = timeout {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
+    }
+}
 
 /// Why a side call got no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

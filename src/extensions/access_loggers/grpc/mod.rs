@@ -21,7 +21,6 @@ use crate::{
     stats_block,
 };
 pub(super) use config::{Service, common};
-pub(in crate::extensions) use config::{Target, target};
 pub(in crate::extensions) use entry::address;
 use entry::{Entry, Headers};
 

@@ -106,17 +106,12 @@ fn identifier(node: &Arc<Node>, log_name: &str) -> Identifier {
 /// Opens a stream. When it ends, for whatever reason, the sender is closed and the next flush opens another.
 fn open(worker: &Rc<Worker>, service: &Service) -> mpsc::Sender<StreamAccessLogsMessage> {
     let (sender, messages) = mpsc::channel(MESSAGES);
-    let channel = ClusterChannel::new(
-        worker.clone(),
-        service.target.cluster.as_str(),
-        service.target.authority.as_deref(),
-    );
+    let channel = service.target.channel(worker.clone());
     let cluster = service.target.cluster.clone();
-    let mut request = Request::new(ReceiverStream::new(messages));
-    service.target.add_metadata(request.metadata_mut());
+    let request = service.target.request(ReceiverStream::new(messages), None);
     tokio::task::spawn_local(async move {
         if let Err(status) = stream(channel, request).await {
-            tracing::debug!(cluster, "access log stream closed: {}", status.message());
+            tracing::debug!(%cluster, "access log stream closed: {}", status.message());
         }
     });
     sender

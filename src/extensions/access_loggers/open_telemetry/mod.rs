@@ -12,7 +12,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
-use tonic::{Request, Status, client::Grpc};
+use tonic::{Status, client::Grpc};
 use tonic_prost::ProstCodec;
 use xds_protos::{
     envoy::{
@@ -24,16 +24,16 @@ use xds_protos::{
 
 use super::{
     gather::{Limits, gather},
-    grpc::{self, Target},
+    grpc,
 };
 use crate::{
     access_log::{AccessLogger, AccessLoggerFactory, LogCx},
     config::{BuildCx, ConfigResult, DurationExt},
+    extensions::grpc_service::Target,
     formatter::Commands,
     server::Worker,
     stats::Stats,
     stats_block,
-    upstream::client::ClusterChannel,
 };
 use proto::{ExportLogsServiceRequest, ExportLogsServiceResponse, LogRecord, Resource, ResourceLogs, ScopeLogs};
 use record::RecordFormat;
@@ -87,7 +87,7 @@ impl AccessLoggerFactory for Factory {
             }
             (Some(common), None) => grpc::common(Some(common), cx)?,
             (None, Some(service)) => grpc::Service {
-                target: cx.field("grpc_service", |cx| grpc::target(service, cx))?,
+                target: cx.field("grpc_service", |cx| Target::build(service, cx))?,
                 log_name,
                 flush_interval: buffer_flush_interval.or_duration(Duration::from_secs(1)),
                 buffer_size: buffer_size_bytes.map_or(16384, |v| v.value as usize),
@@ -204,7 +204,7 @@ impl Exporter {
                 Ok(Ok(())) => stats.logs_written.add(count),
                 Ok(Err(status)) => {
                     tracing::debug!(
-                        cluster = exporter.target.cluster,
+                        cluster = %exporter.target.cluster,
                         "log export failed: {}",
                         status.message()
                     );
@@ -216,12 +216,10 @@ impl Exporter {
     }
 
     async fn call(&self, worker: Rc<Worker>, message: ExportLogsServiceRequest) -> Result<(), Status> {
-        let channel = ClusterChannel::new(worker, self.target.cluster.as_str(), self.target.authority.as_deref());
-        let mut client = Grpc::new(channel);
+        let mut client = Grpc::new(self.target.channel(worker));
         client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
         let codec = ProstCodec::<ExportLogsServiceRequest, ExportLogsServiceResponse>::default();
-        let mut request = Request::new(message);
-        self.target.add_metadata(request.metadata_mut());
+        let request = self.target.request(message, None);
         client.unary(request, PathAndQuery::from_static(METHOD), codec).await?;
         Ok(())
     }

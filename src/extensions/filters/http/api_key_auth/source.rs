@@ -6,7 +6,7 @@ use xds_protos::envoy::extensions::filters::http::api_key_auth::v3::KeySource as
 use crate::{
     config::{BuildCx, ConfigResult},
     http::RequestHead,
-    matching::{cookie, query_parameter},
+    matching::{cookie, query_parameter, remove_query_parameter},
 };
 
 /// One place.
@@ -51,25 +51,9 @@ impl Source {
             Self::Header(name) => {
                 head.headers.remove(name);
             }
-            Self::Query(name) => remove_parameter(head, name),
+            Self::Query(name) => remove_query_parameter(head, name),
             Self::Cookie(name) => remove_cookie(head, name),
         }
-    }
-}
-
-fn remove_parameter(head: &mut RequestHead, name: &str) {
-    let Some(query) = head.query() else { return };
-    let is_other = |pair: &&str| pair.split('=').next() != Some(name);
-    if query.split('&').all(|pair| is_other(&pair)) {
-        return;
-    }
-    let others: Vec<_> = query.split('&').filter(is_other).collect();
-    let path = match others.is_empty() {
-        true => head.path_only().to_owned(),
-        false => format!("{}?{}", head.path_only(), others.join("&")),
-    };
-    if let Ok(path) = path.parse() {
-        head.path = Some(path);
     }
 }
 

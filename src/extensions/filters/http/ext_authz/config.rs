@@ -15,7 +15,7 @@ use xds_protos::envoy::{
 use super::http_service::HttpService;
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent},
-    extensions::access_loggers::grpc::{self, Target},
+    extensions::grpc_service::Target,
     matching::{MetadataMatcher, StringMatcher},
     runtime::{RuntimeFeatureFlag, RuntimeFractionalPercent},
     stats::Stats,
@@ -188,7 +188,7 @@ impl Config {
 
 fn grpc_service(proto: GrpcService, cx: &mut BuildCx<'_>) -> ConfigResult<Service> {
     let unset = proto.timeout.is_none();
-    let mut target = cx.field("grpc_service", |cx| grpc::target(proto, cx))?;
+    let mut target = cx.field("grpc_service", |cx| Target::build(proto, cx))?;
     if unset {
         target.timeout = Some(TIMEOUT);
     }

@@ -1,13 +1,12 @@
 //! One stream under the eyes of the service.
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use tonic::{Request, metadata::MetadataValue};
 use xds_protos::{
     envoy::service::auth::v3::{CheckRequest, CheckResponse, authorization_client::AuthorizationClient},
     google::protobuf::Struct,
@@ -19,13 +18,13 @@ use super::{
     config::{BufferSettings, PerRoute, RouteSettings, Service, Shared},
 };
 use crate::{
-    extensions::access_loggers::grpc::Target,
+    extensions::grpc_service::Target,
     http::{
         Body, BodyError, Flag, LocalReply, RequestHead, ResponseHead,
         filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
     },
+    matching::QueryParameters,
     server::Worker,
-    upstream::client::ClusterChannel,
 };
 
 const FAILURE_MODE_ALLOWED: HeaderName = HeaderName::from_static("x-envoy-auth-failure-mode-allowed");
@@ -373,49 +372,25 @@ fn cluster(cx: &FilterCx) -> Option<Rc<crate::upstream::WorkerCluster>> {
 }
 
 fn change_query(allowed: &Allowed, head: &mut RequestHead) -> bool {
-    let Some(path) = head.path.as_ref().map(|p| p.as_str().to_owned()) else {
-        return false;
-    };
-    let (file, query) = path.split_once('?').unwrap_or((&path, ""));
-    let mut pairs: Vec<(String, String)> = query
-        .split('&')
-        .filter(|p| !p.is_empty())
-        .map(|p| p.split_once('=').unwrap_or((p, "")))
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .collect();
+    let before = head.path.clone();
+    let mut parameters = QueryParameters::of(head);
     for (name, value) in &allowed.set_query {
-        pairs.retain(|(k, _)| k != name);
-        pairs.push((name.clone(), value.clone()));
+        parameters.set(name, value.clone());
     }
-    pairs.retain(|(k, _)| !allowed.remove_query.contains(k));
-    let query = pairs
-        .iter()
-        .map(|(k, v)| format!("{k}={v}"))
-        .collect::<Vec<_>>()
-        .join("&");
-    let changed = match query.is_empty() {
-        true => file.to_owned(),
-        false => format!("{file}?{query}"),
-    };
-    let different = changed != path;
-    if let Ok(changed) = changed.parse() {
-        head.path = Some(changed);
+    for name in &allowed.remove_query {
+        parameters.remove(name);
     }
-    different
+    parameters.write_to(head);
+    head.path != before
 }
 
 /// Asks over gRPC; none when there is no answer in time, or an error.
 async fn ask(target: &Target, question: CheckRequest, worker: Rc<Worker>) -> Option<CheckResponse> {
-    let cluster: Arc<str> = target.cluster.as_str().into();
-    let channel = ClusterChannel::new(worker, cluster, target.authority.as_deref());
-    let mut client = AuthorizationClient::new(channel);
-    let mut request = Request::new(question);
-    target.add_metadata(request.metadata_mut());
-    if let Some(limit) = target.timeout
-        && let Ok(timeout) = MetadataValue::try_from(format!("{}m", limit.as_millis()))
-    {
-        request.metadata_mut().insert("grpc-timeout", timeout);
+    let mut client = AuthorizationClient::new(target.channel(worker));
+    if let Some(limit) = target.max_message {
+        client = client.max_decoding_message_size(limit);
     }
+    let request = target.request(question, target.timeout);
     let answer = client.check(request);
     let answer = match target.timeout {
         None => answer.await,

@@ -23,7 +23,7 @@ use crate::{
     http::{Body, RequestHead, Scheme},
     matching::StringMatcher,
     server::Worker,
-    upstream::client::ClusterChannel,
+    upstream::client::{ClusterChannel, mark_own},
 };
 
 /// Names of headers of a request that the service wants gone.
@@ -166,17 +166,7 @@ impl HttpService {
         for (name, value) in &self.headers_to_add {
             headers.insert(name.clone(), value.clone());
         }
-        // What Envoy sends with its own requests.
-        headers.insert(
-            HeaderName::from_static("x-envoy-internal"),
-            HeaderValue::from_static("true"),
-        );
-        if !self.timeout.is_zero() {
-            headers.insert(
-                HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
-                HeaderValue::from(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)),
-            );
-        }
+        mark_own(&mut headers, Some(self.timeout).filter(|limit| !limit.is_zero()));
         RequestHead {
             method: head.method.clone(),
             scheme: Scheme::Http,

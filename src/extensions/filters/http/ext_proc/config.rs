@@ -3,12 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
-use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use xds_protos::envoy::{
-    config::core::v3::{
-        GrpcService, HeaderValue,
-        grpc_service::{EnvoyGrpc, TargetSpecifier},
-    },
     extensions::filters::http::ext_proc::v3::{
         ExtProcOverrides, ExtProcPerRoute, ExternalProcessor as Proto, HeaderForwardingRules, MetadataOptions,
         ProcessingMode, ext_proc_per_route::Override, external_processor::RouteCacheAction,
@@ -20,6 +15,7 @@ use xds_protos::envoy::{
 use super::mutation::Rules;
 use crate::{
     config::{BuildCx, ConfigResult, duration},
+    extensions::grpc_service::{self, Metadata, Target},
     matching::{
         StringMatcher,
         cel::{CelExpression, CelOptions},
@@ -75,14 +71,14 @@ pub(super) struct Config {
 /// What a route may say otherwise.
 #[derive(Clone)]
 pub(super) struct Settings {
-    pub service: Arc<Service>,
+    pub service: Arc<Target>,
     pub mode: ProcessingMode,
     pub failure_mode_allow: bool,
     pub request_attributes: Arc<Attributes>,
     pub response_attributes: Arc<Attributes>,
     pub metadata: Arc<Namespaces>,
     /// `grpc_initial_metadata` of routes.
-    pub initial_metadata: Vec<(AsciiMetadataKey, AsciiMetadataValue)>,
+    pub initial_metadata: Metadata,
 }
 
 /// Expressions by their text.
@@ -102,14 +98,6 @@ pub(super) struct Forward {
     disallowed: Vec<StringMatcher>,
 }
 
-/// Where the service is.
-pub(super) struct Service {
-    pub cluster: Arc<str>,
-    pub authority: Option<String>,
-    pub metadata: Vec<(AsciiMetadataKey, AsciiMetadataValue)>,
-    pub max_message: Option<usize>,
-}
-
 /// What a route says.
 pub(super) enum PerRoute {
     Disabled,
@@ -118,12 +106,12 @@ pub(super) enum PerRoute {
 
 pub(super) struct Overrides {
     mode: Option<ProcessingMode>,
-    service: Option<Arc<Service>>,
+    service: Option<Arc<Target>>,
     failure_mode_allow: Option<bool>,
     request_attributes: Option<Arc<Attributes>>,
     response_attributes: Option<Arc<Attributes>>,
     metadata: Option<Arc<Namespaces>>,
-    initial_metadata: Vec<(AsciiMetadataKey, AsciiMetadataValue)>,
+    initial_metadata: Metadata,
 }
 
 impl Config {
@@ -166,7 +154,7 @@ impl Config {
         Ok(Self {
             settings: Arc::new(Settings {
                 service: cx
-                    .field("grpc_service", |cx| Service::build(service, cx))
+                    .field("grpc_service", |cx| Target::build(service, cx))
                     .map(Arc::new)?,
                 mode,
                 failure_mode_allow,
@@ -285,54 +273,6 @@ impl Forward {
     }
 }
 
-impl Service {
-    fn build(proto: GrpcService, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        coverage!(cx, proto => GrpcService {
-            supported { target_specifier, initial_metadata }
-            ignored {
-                timeout: "each message has its own timeout",
-                retry_policy: "a stream is opened once",
-            }
-        });
-        let metadata = cx.each("initial_metadata", initial_metadata, metadata)?;
-        match target_specifier {
-            Some(TargetSpecifier::EnvoyGrpc(grpc)) => cx.field("envoy_grpc", |cx| {
-                coverage!(cx, grpc => EnvoyGrpc {
-                    supported { cluster_name, authority, max_receive_message_length }
-                    ignored {
-                        retry_policy: "a stream is opened once",
-                        skip_envoy_headers: "no x-envoy headers are sent to the service",
-                    }
-                });
-                Ok(Self {
-                    cluster: cluster_name.into(),
-                    authority: Some(authority).filter(|a| !a.is_empty()),
-                    metadata,
-                    max_message: max_receive_message_length.map(|v| v.value as usize),
-                })
-            }),
-            Some(TargetSpecifier::GoogleGrpc(_)) => {
-                Err(cx.error_at("google_grpc", "not supported: use envoy_grpc with a cluster"))
-            }
-            None => Err(cx.error_at("target_specifier", "value is required")),
-        }
-    }
-}
-
-fn metadata(proto: HeaderValue, cx: &mut BuildCx<'_>) -> ConfigResult<(AsciiMetadataKey, AsciiMetadataValue)> {
-    coverage!(cx, proto => HeaderValue { supported { key, value, raw_value } });
-    let bytes = if value.is_empty() {
-        raw_value
-    } else {
-        value.into_bytes()
-    };
-    let name = AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes())
-        .map_err(|_| cx.error_at("key", "invalid metadata key"))?;
-    let value =
-        AsciiMetadataValue::try_from(bytes.as_slice()).map_err(|_| cx.error_at("value", "invalid metadata value"))?;
-    Ok((name, value))
-}
-
 impl PerRoute {
     pub fn build(proto: ExtProcPerRoute, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => ExtProcPerRoute { supported { r#override } });
@@ -366,14 +306,14 @@ impl Overrides {
         let some = |attributes: Attributes| (!attributes.is_empty()).then(|| Arc::new(attributes));
         Ok(Self {
             mode: processing_mode,
-            service: cx.opt("grpc_service", grpc_service, Service::build)?.map(Arc::new),
+            service: cx.opt("grpc_service", grpc_service, Target::build)?.map(Arc::new),
             failure_mode_allow: failure_mode_allow.map(|v| v.value),
             request_attributes: some(attributes("request_attributes", request_attributes, cx)?),
             response_attributes: some(attributes("response_attributes", response_attributes, cx)?),
             metadata: cx
                 .opt("metadata_options", metadata_options, Namespaces::build)?
                 .map(Arc::new),
-            initial_metadata: cx.each("grpc_initial_metadata", grpc_initial_metadata, metadata)?,
+            initial_metadata: cx.each("grpc_initial_metadata", grpc_initial_metadata, grpc_service::header)?,
         })
     }
 

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::duration,
-    extensions::filters::http::view::View,
+    extensions::{filters::http::view::View, grpc_service::add_metadata},
     http::{LocalReply, ResponseHead, stream_info::Progress},
     server::Worker,
     upstream::client::{ChannelError, ClusterChannel},
@@ -165,11 +165,9 @@ impl Session {
             settings,
         });
         let service = session.settings.service.clone();
-        let channel = ClusterChannel::new(worker.clone(), service.cluster.clone(), service.authority.as_deref());
-        let mut call = Request::new(ReceiverStream::new(outgoing));
-        for (key, value) in service.metadata.iter().chain(&session.settings.initial_metadata) {
-            call.metadata_mut().append(key.clone(), value.clone());
-        }
+        let channel = service.channel(worker.clone());
+        let mut call = service.request(ReceiverStream::new(outgoing), None);
+        add_metadata(call.metadata_mut(), &session.settings.initial_metadata);
         let (limit, known) = (service.max_message, Rc::downgrade(&session));
         tokio::task::spawn_local(async move {
             let read = read(channel, call, limit, |answer| {

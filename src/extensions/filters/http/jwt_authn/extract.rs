@@ -7,7 +7,7 @@ use http::{HeaderName, header};
 use super::provider::Provider;
 use crate::{
     http::RequestHead,
-    matching::{cookie, query_parameter},
+    matching::{cookie, query_parameter, remove_query_parameter},
 };
 
 /// A place for tokens. The order is the one in which they are looked for; the last found is checked first.
@@ -97,24 +97,9 @@ impl Location {
                     head.headers.remove(name);
                 }
             }
-            Self::Parameter(name) => remove_parameter(head, name),
+            Self::Parameter(name) => remove_query_parameter(head, name),
             Self::Cookie(_) => {}
         }
-    }
-}
-
-fn remove_parameter(head: &mut RequestHead, name: &str) {
-    let Some(query) = head.query() else { return };
-    let others: Vec<_> = query
-        .split('&')
-        .filter(|pair| pair.split('=').next() != Some(name))
-        .collect();
-    let path = match others.is_empty() {
-        true => head.path_only().to_owned(),
-        false => format!("{}?{}", head.path_only(), others.join("&")),
-    };
-    if let Ok(path) = path.parse() {
-        head.path = Some(path);
     }
 }
 

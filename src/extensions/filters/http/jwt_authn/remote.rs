@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header::USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header::USER_AGENT};
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::watch;
 use xds_protos::envoy::{
@@ -23,7 +23,7 @@ use crate::{
     http::{Body, Path, RequestHead, Scheme},
     server::Worker,
     stats::Stats,
-    upstream::client::ClusterChannel,
+    upstream::client::{ClusterChannel, mark_own},
 };
 
 /// `cache_duration` unless it is set.
@@ -143,16 +143,9 @@ impl Remote {
 
     /// What Envoy sends with its own requests.
     fn headers(&self) -> HeaderMap {
-        let timeout = self.timeout.min(self.per_try).as_millis();
-        let timeout = HeaderValue::from(u64::try_from(timeout).unwrap_or(u64::MAX));
-        HeaderMap::from_iter([
-            (USER_AGENT, HeaderValue::from_static("Go-browser")),
-            (
-                HeaderName::from_static("x-envoy-internal"),
-                HeaderValue::from_static("true"),
-            ),
-            (HeaderName::from_static("x-envoy-expected-rq-timeout-ms"), timeout),
-        ])
+        let mut headers = HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static("Go-browser"))]);
+        mark_own(&mut headers, Some(self.timeout.min(self.per_try)));
+        headers
     }
 
     async fn get_with_retries(&self, worker: &Rc<Worker>) -> Option<Bytes> {

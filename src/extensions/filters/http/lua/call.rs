@@ -10,11 +10,9 @@ use super::{handle::each_header, run::collect};
 use crate::{
     http::{Body, Path, RequestHead, Scheme},
     server::Worker,
-    upstream::client::{ChannelError, ClusterChannel},
+    upstream::client::{ChannelError, ClusterChannel, mark_own},
 };
 
-const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
-const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Bytes of an answer's body; a longer one is a failure.
@@ -84,10 +82,7 @@ impl Call {
             return Err(error("http call cluster invalid. Must be configured"));
         }
         call.fill_head(headers, forwarded)?;
-        if let Some(limit) = call.timeout {
-            let ms = HeaderValue::from(limit.as_millis() as u64);
-            call.head.headers.insert(EXPECTED, ms);
-        }
+        mark_own(&mut call.head.headers, call.timeout);
         match body {
             Value::Nil => {}
             Value::String(text) => {
@@ -145,7 +140,6 @@ impl Call {
             ));
         };
         (head.method, head.path, head.version) = (method, Some(path), Version::HTTP_11);
-        head.headers.insert(INTERNAL, HeaderValue::from_static("true"));
         if forwarded && let Some(ip) = local_ip() {
             head.headers.append(FORWARDED_FOR, ip);
         }

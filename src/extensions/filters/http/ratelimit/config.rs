@@ -1,15 +1,11 @@
 //! `RateLimit` and `RateLimitPerRoute`.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::StatusCode;
-use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use xds_protos::envoy::{
     config::{
-        core::v3::{
-            GrpcService, HeaderValue, RuntimeFractionalPercent as RuntimeFractionalPercentProto,
-            grpc_service::{EnvoyGrpc, TargetSpecifier},
-        },
+        core::v3::RuntimeFractionalPercent as RuntimeFractionalPercentProto,
         ratelimit::v3::RateLimitServiceConfig,
     },
     extensions::filters::http::ratelimit::v3::{
@@ -22,7 +18,10 @@ use xds_protos::envoy::{
 
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent, duration},
-    extensions::filters::http::local_ratelimit::config::{own_limits, refusal},
+    extensions::{
+        filters::http::local_ratelimit::config::{own_limits, refusal},
+        grpc_service::Target,
+    },
     route::{HeaderMutations, rate_limit::RateLimitPolicy},
     runtime::RuntimeFractionalPercent,
 };
@@ -37,7 +36,7 @@ pub(super) struct Config {
     /// Whether requests from inside and from outside are looked at.
     pub requests: (bool, bool),
     pub timeout: Duration,
-    pub service: Service,
+    pub service: Target,
     pub deny_on_failure: RuntimeFractionalPercent,
     pub resource_exhausted: bool,
     pub x_ratelimit_headers: bool,
@@ -59,14 +58,6 @@ pub(super) struct StatNames {
     pub error: String,
     pub over_limit: String,
     pub failure_mode_allowed: String,
-}
-
-/// Where the service is.
-pub(super) struct Service {
-    pub cluster: Arc<str>,
-    pub authority: Option<String>,
-    pub metadata: Vec<(AsciiMetadataKey, AsciiMetadataValue)>,
-    pub max_message: Option<usize>,
 }
 
 /// Which rate limits of the virtual host count beside the route's.
@@ -111,7 +102,7 @@ impl Config {
             stage,
             requests: (request_type != "external", request_type != "internal"),
             timeout: timeout.as_ref().map_or(TIMEOUT, duration),
-            service: cx.required("rate_limit_service", rate_limit_service, Service::build)?,
+            service: cx.required("rate_limit_service", rate_limit_service, service)?,
             deny_on_failure: cx.field("failure_mode_deny_percent", |cx| {
                 RuntimeFractionalPercent::build_or(failure_mode_deny_percent, deny, cx)
             })?,
@@ -173,58 +164,12 @@ impl StatNames {
     }
 }
 
-impl Service {
-    fn build(proto: RateLimitServiceConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        coverage!(cx, proto => RateLimitServiceConfig {
-            supported { grpc_service }
-            ignored { transport_api_version: "there is only V3" }
-        });
-        cx.required("grpc_service", grpc_service, |proto, cx| {
-            coverage!(cx, proto => GrpcService {
-                supported { target_specifier, initial_metadata }
-                ignored {
-                    timeout: "the filter's own timeout stands",
-                    retry_policy: "a question to the service is asked once",
-                }
-            });
-            let metadata = cx.each("initial_metadata", initial_metadata, metadata)?;
-            match target_specifier {
-                Some(TargetSpecifier::EnvoyGrpc(grpc)) => cx.field("envoy_grpc", |cx| {
-                    coverage!(cx, grpc => EnvoyGrpc {
-                        supported { cluster_name, authority, max_receive_message_length }
-                        ignored {
-                            retry_policy: "a question to the service is asked once",
-                            skip_envoy_headers: "no x-envoy headers are sent to the service",
-                        }
-                    });
-                    Ok(Self {
-                        cluster: cluster_name.into(),
-                        authority: Some(authority).filter(|a| !a.is_empty()),
-                        metadata,
-                        max_message: max_receive_message_length.map(|v| v.value as usize),
-                    })
-                }),
-                Some(TargetSpecifier::GoogleGrpc(_)) => {
-                    Err(cx.error_at("google_grpc", "not supported: use envoy_grpc with a cluster"))
-                }
-                None => Err(cx.error_at("target_specifier", "value is required")),
-            }
-        })
-    }
-}
-
-fn metadata(proto: HeaderValue, cx: &mut BuildCx<'_>) -> ConfigResult<(AsciiMetadataKey, AsciiMetadataValue)> {
-    coverage!(cx, proto => HeaderValue { supported { key, value, raw_value } });
-    let bytes = if value.is_empty() {
-        raw_value
-    } else {
-        value.into_bytes()
-    };
-    let name = AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes())
-        .map_err(|_| cx.error_at("key", "invalid metadata key"))?;
-    let value =
-        AsciiMetadataValue::try_from(bytes.as_slice()).map_err(|_| cx.error_at("value", "invalid metadata value"))?;
-    Ok((name, value))
+fn service(proto: RateLimitServiceConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Target> {
+    coverage!(cx, proto => RateLimitServiceConfig {
+        supported { grpc_service }
+        ignored { transport_api_version: "there is only V3" }
+    });
+    cx.required("grpc_service", grpc_service, Target::build)
 }
 
 fn any_status(proto: HttpStatus, cx: &mut BuildCx<'_>) -> ConfigResult<StatusCode> {

@@ -1,9 +1,8 @@
 //! One stream under the limits of a service.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tonic::{Request, metadata::MetadataValue};
 use xds_protos::{
     envoy::{
         config::core::v3::HeaderValue as ProtoHeader,
@@ -31,7 +30,7 @@ use crate::{
     },
     route::rate_limit::{Descriptor, DescriptorCx, RateLimitPolicy},
     server::Worker,
-    upstream::{ClusterInfo, client::ClusterChannel},
+    upstream::ClusterInfo,
 };
 
 const X_ENVOY_RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
@@ -224,25 +223,16 @@ impl Question {
     /// Asks the service; none when it does not answer in time, or with an error.
     async fn ask(&self, config: &Config, worker: Rc<Worker>) -> Option<RateLimitResponse> {
         let service = &config.service;
-        let channel = ClusterChannel::new(worker, service.cluster.clone(), service.authority.as_deref());
-        let mut client = RateLimitServiceClient::new(channel);
+        let mut client = RateLimitServiceClient::new(service.channel(worker));
         if let Some(limit) = service.max_message {
             client = client.max_decoding_message_size(limit);
         }
-        let mut request = Request::new(self.message());
-        let metadata = request.metadata_mut();
-        for (name, value) in &service.metadata {
-            metadata.append(name.clone(), value.clone());
-        }
-        if !config.timeout.is_zero()
-            && let Ok(timeout) = MetadataValue::try_from(format!("{}m", config.timeout.as_millis()))
-        {
-            metadata.insert("grpc-timeout", timeout);
-        }
+        let timeout = Some(config.timeout).filter(|timeout| !timeout.is_zero());
+        let request = service.request(self.message(), timeout);
         let answer = client.should_rate_limit(request);
-        let answer = match config.timeout {
-            Duration::ZERO => answer.await,
-            limit => tokio::time::timeout(limit, answer).await.ok()?,
+        let answer = match timeout {
+            None => answer.await,
+            Some(limit) => tokio::time::timeout(limit, answer).await.ok()?,
         };
         answer.ok().map(tonic::Response::into_inner)
     }
