@@ -25,7 +25,7 @@ thread_local! {
 }
 
 /// Reads what there is through the thread's buffer.
-pub(super) fn read_ahead<S: AsyncRead + Unpin>(
+pub(in crate::http::codec) fn read_ahead<S: AsyncRead + Unpin>(
     stream: &mut S,
     inbound: &mut BytesMut,
     cx: &mut Context<'_>,
