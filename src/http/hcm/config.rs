@@ -13,8 +13,8 @@ use xds_protos::{
         extensions::filters::network::http_connection_manager::v3::{
             HttpConnectionManager as Proto, Rds,
             http_connection_manager::{
-                CodecType as ProtoCodec, InternalAddressConfig, RouteSpecifier,
-                ServerHeaderTransformation, StripPortMode,
+                CodecType as ProtoCodec, InternalAddressConfig, RouteSpecifier, ServerHeaderTransformation,
+                StripPortMode,
             },
         },
         extensions::{

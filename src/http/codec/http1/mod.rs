@@ -40,9 +40,9 @@ use crate::{
 };
 
 pub use body::RequestBody;
-pub(super) use inbound::read_ahead;
 pub use error::CodecError;
 pub use handle::WireHandle;
+pub(super) use inbound::read_ahead;
 pub use stats::Http1CodecStats;
 pub use wire::SentHead;
 

@@ -5,8 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use xds_protos::envoy::{
     config::{
-        core::v3::RuntimeFractionalPercent as RuntimeFractionalPercentProto,
-        ratelimit::v3::RateLimitServiceConfig,
+        core::v3::RuntimeFractionalPercent as RuntimeFractionalPercentProto, ratelimit::v3::RateLimitServiceConfig,
     },
     extensions::filters::http::ratelimit::v3::{
         RateLimit as Proto, RateLimitPerRoute,
