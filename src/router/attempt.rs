@@ -159,9 +159,7 @@ pub(super) fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {
     upstream.remote_address = Some(conn.remote_address.clone());
     upstream.protocol = Some(conn.protocol);
     upstream.tls.clone_from(&conn.tls);
-    if let Some(previous) = upstream.connection_id.replace(conn.id).filter(|id| *id != conn.id) {
-        upstream.earlier_connections.push(previous);
-    }
+    upstream.connection_id = Some(conn.id);
     upstream.connect = Some(conn.times);
 }
 

@@ -182,13 +182,15 @@ async fn attempts(
             ))))
         }
         Err(failure) => {
-            if let Failure::Connect(ConnectFailure::Overflow) = failure {
+            let refused = matches!(failure, Failure::Connect(ConnectFailure::Overflow));
+            if refused {
                 cx.info.upstream.host = None;
+            } else {
+                // What has come of the request counts as received, though nobody took it.
+                bodies.read_what_came(buffer_limit);
             }
-            // What has come of the request counts as received, though nobody took it.
-            bodies.read_what_came(buffer_limit);
             let reply = request.reply(&failure, cx);
-            request.charge_failure(&failure, reply.status, &ended.host);
+            request.charge_failure(&failure, reply.status, Some(&ended.host).filter(|_| !refused));
             Err(Box::new(reply))
         }
     }
@@ -449,10 +451,10 @@ pub(super) fn timed_out(request: &Request<'_>) -> HostResult {
 
 fn note_host(cx: &mut FilterCx, host: &Arc<Host>) {
     let upstream = &mut cx.info.upstream;
-    let connected = std::mem::take(&mut upstream.connected);
-    if let Some(previous) = upstream.host.replace(host.clone()).filter(|_| connected) {
-        upstream.earlier_hosts.push(previous);
-    }
+    // As in Envoy, what an attempt leaves behind is gone with the next one.
+    upstream.host = Some(host.clone());
+    upstream.connected = false;
+    upstream.transport_failure = None;
 }
 
 pub(super) fn note_failure(failure: &Failure, cx: &mut FilterCx, cluster: &WorkerCluster, host: &Host) {

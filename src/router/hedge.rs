@@ -200,7 +200,7 @@ pub(super) async fn run(
                         Ok(answer) => count_host(&ended.host, answer.head.status),
                         Err(failure) => {
                             let reply = request.reply(failure, cx);
-                            request.charge_failure(failure, reply.status, &ended.host);
+                            request.charge_failure(failure, reply.status, Some(&ended.host));
                         }
                     }
                     continue;
@@ -221,7 +221,7 @@ pub(super) async fn run(
                     if !attempt.reported {
                         request.cluster.report(&attempt.host, timed_out(request));
                     }
-                    request.charge_failure(&Failure::Timeout, reply.status, &attempt.host);
+                    request.charge_failure(&Failure::Timeout, reply.status, Some(&attempt.host));
                 }
                 return Err(Box::new(reply));
             }

@@ -243,7 +243,7 @@ impl Request<'_> {
     }
 
     /// Charges a failure that the client is told of.
-    pub(super) fn charge_failure(&self, failure: &Failure, status: StatusCode, host: &Arc<Host>) {
+    pub(super) fn charge_failure(&self, failure: &Failure, status: StatusCode, host: Option<&Arc<Host>>) {
         if self.informed.get() {
             self.config
                 .stats
@@ -254,7 +254,7 @@ impl Request<'_> {
         }
         // As Envoy, which counts no code for a stream that took too long.
         if !matches!(failure, Failure::MaxDuration) {
-            self.charge(status, None, Some(host));
+            self.charge(status, None, host);
         }
     }
 

@@ -126,9 +126,10 @@ pub struct UpstreamInfo {
     pub cluster_metadata: Option<Arc<Metadata>>,
     /// Whether `host` has given a connection: others do not count as attempted.
     pub connected: bool,
-    /// Hosts that gave a connection before `host`, in order: `%UPSTREAM_HOSTS_ATTEMPTED%`. A first attempt costs nothing.
+    /// Hosts that a TCP proxy tried before `host`, in order: `%UPSTREAM_HOSTS_ATTEMPTED%`. An HTTP request's attempts are
+    /// each by itself, as in Envoy.
     pub earlier_hosts: Vec<Arc<Host>>,
-    /// Connections used before `connection_id`, in order: `%UPSTREAM_CONNECTION_IDS_ATTEMPTED%`.
+    /// Its connections before `connection_id`, in order: `%UPSTREAM_CONNECTION_IDS_ATTEMPTED%`.
     pub earlier_connections: Vec<u64>,
 }
 

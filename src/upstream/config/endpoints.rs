@@ -157,6 +157,8 @@ fn locality(
         }
         None => lb_endpoints,
     };
+    // As in Envoy, a weight belongs to a locality that is named.
+    let load_balancing_weight = load_balancing_weight.filter(|_| locality.is_some());
     let ProtoLocality { region, zone, sub_zone } = locality.unwrap_or_default();
     let place = Arc::new(Locality { region, zone, sub_zone });
     let locality_metadata = Arc::new(metadata.map(self::metadata).unwrap_or_default());
