@@ -7,6 +7,7 @@ mod copy;
 mod deadline;
 mod listen;
 pub mod proxy_protocol;
+mod socket_option;
 mod stream;
 
 pub use address::{Address, local_address};
@@ -15,4 +16,5 @@ pub use cidr::{cidr_range, xds_cidr_range};
 pub use copy::{CopyEnd, CopyProgress, FirstToEnd, Until, copy, copy_both_ways};
 pub use deadline::Deadline;
 pub use listen::{Keepalive, ListenOptions, ListenSocket, bind};
+pub use socket_option::SocketOption;
 pub use stream::{ByteStream, Stream};

@@ -41,6 +41,11 @@ pub trait ClientTransport: Send + Sync + fmt::Debug {
     /// Whether bytes are protected: decides `:scheme` and the ALPN.
     fn is_secure(&self) -> bool;
 
+    /// Where to connect to instead of the host.
+    fn proxy_of(&self, _host: &Host) -> Option<Address> {
+        None
+    }
+
     /// Whether it tells the upstream of the client, so that clients must not share connections.
     fn speaks_proxy_protocol(&self) -> bool {
         false

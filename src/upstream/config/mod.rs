@@ -25,7 +25,7 @@ use crate::{
     http::stream_info::Metadata,
 };
 
-pub use connection::{ConnectOptions, SourceAddress};
+pub use connection::{AddressOrder, ConnectOptions, Source};
 pub use discovery::{Discovery, DnsFields, DnsOptions, DnsTarget, EdsOptions};
 pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, from_assignment};
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
@@ -113,7 +113,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         }
         lb.subsets = cx.field("lb_subset_config", |cx| lb::build_subsets(subsets, cx))?;
     }
-    let connect = connection::build(upstream_connection_options, upstream_bind_config, cx)?;
+    let connect = connection::build(&name, upstream_connection_options, upstream_bind_config, cx)?;
     let dns = DnsFields {
         refresh: dns_refresh_rate,
         failure: dns_failure_refresh_rate,

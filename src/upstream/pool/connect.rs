@@ -5,13 +5,11 @@ use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 use http::Version;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use super::{TransportOptions, UpstreamConnInfo};
+use super::{TransportOptions, UpstreamConnInfo, happy_eyeballs};
 use crate::{
     http::stream_info::{ConnectTimes, TlsInfo},
     net::{Address, Stream},
-    upstream::{
-        ClusterInfo, ConnectFailure, Host, TransportSocket, config::ConnectOptions, transport_socket::TransportCx,
-    },
+    upstream::{ClusterInfo, ConnectFailure, Host, TransportSocket, transport_socket::TransportCx},
 };
 
 /// A connected stream and what is known of it.
@@ -65,35 +63,40 @@ pub async fn open(
     options: Option<&TransportOptions>,
     alpn: &'static [&'static str],
 ) -> Result<Opened, ConnectFailure> {
-    let mut opened = dial(&cluster.connect, &host.address).await;
-    if opened.is_err() {
-        let others = host.attributes().additional_addresses.clone();
-        for other in &others {
-            opened = dial(&cluster.connect, other).await;
-            if opened.is_ok() {
-                break;
+    let socket = cluster.sockets.for_host(host);
+    let attempt = |address: Address| async move {
+        let (stream, local, remote) = dial(cluster, &address).await?;
+        let end = Instant::now();
+        match socket {
+            TransportSocket::RawBuffer => Ok((stream, local, remote, None, end)),
+            TransportSocket::Client(client) => {
+                let cx = TransportCx { host, options, alpn };
+                let (stream, tls) = client
+                    .connect(stream, cx)
+                    .await
+                    .map_err(|e| ConnectFailure::Remote { reason: e.0.into() })?;
+                Ok((stream, local, remote, tls, end))
             }
         }
+    };
+    if let TransportSocket::Client(client) = socket
+        && let Some(proxy) = client.proxy_of(host)
+    {
+        return attempt(proxy).await;
     }
-    let (stream, local, remote) = opened?;
-    let end = Instant::now();
-    match cluster.sockets.for_host(host) {
-        TransportSocket::RawBuffer => Ok((stream, local, remote, None, end)),
-        TransportSocket::Client(client) => {
-            let cx = TransportCx { host, options, alpn };
-            let (stream, tls) = client
-                .connect(stream, cx)
-                .await
-                .map_err(|e| ConnectFailure::Remote { reason: e.0.into() })?;
-            Ok((stream, local, remote, tls, end))
-        }
+    let attributes = host.attributes().clone();
+    if attributes.additional_addresses.is_empty() {
+        return attempt(host.address.clone()).await;
     }
+    let all = std::iter::once(&host.address).chain(&attributes.additional_addresses);
+    let addresses = cluster.connect.order.sort(all.cloned().collect());
+    happy_eyeballs::race(addresses, attempt).await
 }
 
-async fn dial(options: &ConnectOptions, address: &Address) -> Result<(Stream, Address, Address), ConnectFailure> {
+async fn dial(cluster: &ClusterInfo, address: &Address) -> Result<(Stream, Address, Address), ConnectFailure> {
     match address {
         Address::Ip(ip) => {
-            let stream = tcp(options, *ip).await?;
+            let stream = tcp(cluster, *ip).await?;
             let local = stream.local_addr().map_or_else(|_| address.clone(), Address::Ip);
             Ok((Stream::Tcp(stream), local, address.clone()))
         }
@@ -120,7 +123,8 @@ async fn unix(path: &str) -> io::Result<UnixStream> {
     }
 }
 
-async fn tcp(options: &ConnectOptions, to: SocketAddr) -> Result<TcpStream, ConnectFailure> {
+async fn tcp(cluster: &ClusterInfo, to: SocketAddr) -> Result<TcpStream, ConnectFailure> {
+    let options = &cluster.connect;
     let address = Address::Ip(to);
     let socket = if to.is_ipv4() {
         TcpSocket::new_v4()
@@ -128,17 +132,30 @@ async fn tcp(options: &ConnectOptions, to: SocketAddr) -> Result<TcpStream, Conn
         TcpSocket::new_v6()
     };
     let socket = socket.map_err(|e| immediate(&e, &address))?;
-    if let Some(source) = options.sources.iter().find(|s| s.0.is_ipv4() == to.is_ipv4()) {
-        if options.freebind {
-            let raw = socket2::SockRef::from(&socket);
-            let _ = raw.set_freebind_v4(true);
-        }
-        socket.bind(source.0).map_err(|e| ConnectFailure::Local {
-            reason: format!("failed to bind to {}: {}", source.0, text(&e)).into(),
-        })?;
+    let raw = socket2::SockRef::from(&socket);
+    if options.freebind {
+        let _ = match to.is_ipv4() {
+            true => raw.set_freebind_v4(true),
+            false => raw.set_freebind_v6(true),
+        };
     }
     if let Some(keepalive) = options.keepalive {
-        let _ = keepalive.apply(&socket2::SockRef::from(&socket));
+        let _ = keepalive.apply(&raw);
+    }
+    let source = options.source(to);
+    for option in source.map_or(&options.socket_options, |s| &s.socket_options) {
+        option.apply(&socket, to.is_ipv4()).map_err(|error| {
+            tracing::debug!(cluster = %cluster.name, %error, "Setting option on socket failed");
+            ConnectFailure::Local { reason: "".into() }
+        })?;
+    }
+    if let Some(source) = source {
+        socket.bind(source.address).map_err(|e| {
+            cluster.stats.local().bind_errors.inc();
+            ConnectFailure::Local {
+                reason: format!("failed to bind to {}: {}", source.address, text(&e)).into(),
+            }
+        })?;
     }
     // Requests are written whole: waiting for more bytes only adds delay.
     let _ = socket.set_nodelay(true);

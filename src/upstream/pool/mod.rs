@@ -10,6 +10,7 @@ mod connect;
 mod core;
 mod h1;
 mod h2;
+mod happy_eyeballs;
 mod io;
 mod lease;
 mod open;
