@@ -24,7 +24,7 @@ use crate::{
         filter::FilterCx,
         stream_info::{Meter, Progress, is_chunked},
     },
-    net::{Deadline, Stream},
+    net::{Address, Deadline, Stream},
     upstream::{Host, HostResult, PoolOptions, UpstreamConnInfo},
 };
 
@@ -65,6 +65,7 @@ pub(super) async fn run(
             priority: request.priority,
             downstream: cx.info.protocol,
             transport: request.transport.clone(),
+            connection: Some(cx.info.connection.id),
         };
         (options, cx.info.progress.clone(), cx.informational.clone())
     };
@@ -155,7 +156,8 @@ pub(super) async fn run(
 pub(super) fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {
     let upstream = &mut cx.info.upstream;
     upstream.connected = true;
-    upstream.local_address = Some(conn.local_address.clone());
+    // This end of a unix socket has no address.
+    upstream.local_address = Some(conn.local_address.clone()).filter(|a| !matches!(a, Address::Pipe(p) if p.is_empty()));
     upstream.remote_address = Some(conn.remote_address.clone());
     upstream.protocol = Some(conn.protocol);
     upstream.tls.clone_from(&conn.tls);

@@ -1,16 +1,24 @@
 //! A cluster on one worker: its load balancer and its pools.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    rc::Rc,
+    sync::Arc,
+};
 
 use http::Version;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use super::{
-    Cluster, ClusterInfo, ConnectFailure, Host, HostResult, HostSets, HttpPool, LbContext, PoolOptions, TcpLease,
-    config::HttpProtocol,
+    Cluster, ClusterInfo, ConnectFailure, Health, Host, HostResult, HostSets, HttpPool, LbContext, PoolOptions,
+    TcpLease,
+    config::{HttpProtocol, LbPolicy},
     health_check,
     lb::Balancer,
-    pool::{self, Pool},
+    pool::{self, Load, Pool, PoolKey},
     provided::ProvidedLb,
     worker::ClustersRef,
 };
@@ -35,7 +43,16 @@ pub struct WorkerCluster {
     extra_codes: RefCell<HashMap<Box<str>, ExtraStats, foldhash::fast::RandomState>>,
     /// The balancer that the cluster's type brings along.
     provided: Option<ProvidedLb>,
+    /// Hosts of the requests to come, for which connections were opened ahead.
+    foreseen: RefCell<VecDeque<Arc<Host>>>,
+    /// TCP connections that end with their host's health, by the host that is kept with them.
+    severable: RefCell<HashMap<*const Host, Severable, foldhash::fast::RandomState>>,
 }
+
+type Severable = (Option<Arc<Host>>, Vec<oneshot::Sender<Infallible>>);
+
+/// How many connections one request opens for those to come, at most; Envoy's number.
+const MOST_PREDICTED: usize = 3;
 
 /// How many prefixes a worker keeps ready; more are looked up each time.
 const MAX_EXTRA_STATS: usize = 1024;
@@ -72,6 +89,8 @@ impl WorkerCluster {
             pools: RefCell::default(),
             extra_codes: RefCell::default(),
             provided,
+            foreseen: RefCell::default(),
+            severable: RefCell::default(),
         })
     }
 
@@ -119,6 +138,12 @@ impl WorkerCluster {
     pub(super) fn choose(&self, cx: &LbContext<'_>) -> Option<Arc<Host>> {
         if let Some(provided) = &self.provided {
             return provided.pick(self, cx);
+        }
+        if self.info.preconnect.predictive > 1.0
+            && cx.override_host.is_none()
+            && let Some(host) = self.take_foreseen()
+        {
+            return Some(host);
         }
         let mut balancer = self.balancer.borrow_mut();
         balancer.refresh(&self.cluster.hosts.load());
@@ -213,11 +238,18 @@ impl WorkerCluster {
         })
     }
 
-    /// The pool of HTTP connections to a host.
+    /// The pool of HTTP connections to a host, for one request.
     pub fn http(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> HttpPool {
         if let Some(owner) = self.owner(host) {
             return owner.http(host, options);
         }
+        if self.info.preconnect.predictive > 1.0 {
+            self.preconnect(options);
+        }
+        HttpPool(self.pool(host, options))
+    }
+
+    fn pool(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> Option<Rc<Pool>> {
         let protocol = match (self.info.http.protocol, options.downstream) {
             (HttpProtocol::Downstream, Some(Version::HTTP_2 | Version::HTTP_3)) => HttpProtocol::Http2,
             (HttpProtocol::Downstream, _) => HttpProtocol::Http1,
@@ -225,29 +257,92 @@ impl WorkerCluster {
             (HttpProtocol::Auto, _) if !self.info.sockets.for_host(host).is_secure() => HttpProtocol::Http1,
             (protocol, _) => protocol,
         };
-        let transport = options.transport.as_ref();
+        let key = PoolKey {
+            priority: options.priority,
+            protocol,
+            transport: options.transport.clone(),
+            downstream: options.connection.filter(|_| self.info.pool_per_downstream),
+        };
         let mut all = self.pools.borrow_mut();
         let pools = all.entry(Arc::as_ptr(host)).or_default();
-        if let Some(pool) = pools.iter().find(|p| p.serves(options.priority, protocol, transport)) {
-            return HttpPool(Some(pool.clone()));
+        if let Some(pool) = pools.iter().find(|p| p.serves(&key)) {
+            return Some(pool.clone());
         }
-        let pool = Pool::new(
-            self.info.clone(),
-            host.clone(),
-            self.server.clone(),
-            options.priority,
-            protocol,
-            transport.cloned(),
-        );
+        if !self.info.resources(key.priority).connection_pools.can_create()
+            && let Some(idle) = pools.iter().position(|p| p.is_idle())
+        {
+            pools.remove(idle).retire_pool();
+        }
+        let owner = Rc::downgrade(self);
+        let pool = Pool::new(self.info.clone(), host.clone(), self.server.clone(), key, owner);
         pools.extend(pool.clone());
-        HttpPool(pool)
+        pool
+    }
+
+    /// Connects to the hosts that are expected to be picked next (`predictive_preconnect_ratio`).
+    fn preconnect(self: &Rc<Self>, options: &PoolOptions) {
+        let ratio = self.info.preconnect.predictive;
+        for _ in 0..MOST_PREDICTED {
+            let load = (self.pools.borrow().values().flatten()).fold(Load::default(), |sum, pool| sum + pool.load());
+            if !load.exceeds(ratio, 1) {
+                return;
+            }
+            let next = self.peek().and_then(|host| self.pool(&host, options));
+            if next.is_none_or(|pool| !pool.preconnect(ratio)) {
+                return;
+            }
+        }
+    }
+
+    /// The host that a request after this one will be given. As in Envoy only where that can be told, and for no more
+    /// requests than there are hosts.
+    fn peek(&self) -> Option<Arc<Host>> {
+        let foreseeable = matches!(self.info.lb.policy, LbPolicy::RoundRobin | LbPolicy::Random);
+        let (_, usable) = self.membership();
+        if !foreseeable || self.info.lb.subsets.is_some() || self.foreseen.borrow().len() as u64 >= usable {
+            return None;
+        }
+        let mut balancer = self.balancer.borrow_mut();
+        balancer.refresh(&self.cluster.hosts.load());
+        let (host, _) = balancer.pick(&self.info.lb, &LbContext::default());
+        self.foreseen.borrow_mut().extend(host.clone());
+        host
+    }
+
+    /// The host that was foreseen for this request, if one was.
+    fn take_foreseen(&self) -> Option<Arc<Host>> {
+        let mut foreseen = self.foreseen.borrow_mut();
+        std::iter::from_fn(|| foreseen.pop_front()).find(|host| !host.is_removed() && host.health() == Health::Healthy)
+    }
+
+    /// A pool has no connections left.
+    pub(super) fn forget_pool(&self, pool: &Rc<Pool>) {
+        let mut all = self.pools.borrow_mut();
+        let host = Arc::as_ptr(&pool.host);
+        if let Some(pools) = all.get_mut(&host) {
+            pools.retain(|p| !Rc::ptr_eq(p, pool));
+            if pools.is_empty() {
+                all.remove(&host);
+            }
+        }
     }
 
     /// Opens a connection of its own to a host, counted and limited like pooled ones: TCP proxying.
     pub async fn tcp(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> Result<TcpLease, ConnectFailure> {
-        let owner = self.owner(host);
-        let info = owner.as_ref().unwrap_or(self).info.clone();
-        pool::tcp(info, host.clone(), &self.server, options).await
+        if let Some(owner) = self.owner(host) {
+            return Box::pin(owner.tcp(host, options)).await;
+        }
+        let lease = pool::tcp(self.info.clone(), host.clone(), &self.server, options).await?;
+        if !self.info.close_on_health_failure {
+            return Ok(lease);
+        }
+        let (alive, failed) = oneshot::channel();
+        let mut all = self.severable.borrow_mut();
+        let of_host = all.entry(Arc::as_ptr(host)).or_default();
+        of_host.1.retain(|alive: &oneshot::Sender<_>| !alive.is_closed());
+        of_host.0.get_or_insert_with(|| host.clone());
+        of_host.1.push(alive);
+        Ok(lease.sever_when(failed))
     }
 
     /// Hosts were removed: their pools drain, and go once they are unused.
@@ -255,7 +350,7 @@ impl WorkerCluster {
         self.pools.borrow_mut().retain(|_, pools| {
             let removed = pools.first().is_none_or(|p| p.host.is_removed());
             if removed {
-                pools.iter().for_each(|p| p.drain());
+                pools.iter().for_each(|p| p.retire_pool());
             }
             !removed
         });
@@ -263,8 +358,10 @@ impl WorkerCluster {
 
     /// A host is not well any more: its connections close as they become idle, and new ones are opened if it is used.
     pub(super) fn drain_host(&self, host: &Arc<Host>) {
+        // Dropped, it ends the host's TCP connections.
+        self.severable.borrow_mut().remove(&Arc::as_ptr(host));
         if let Some(pools) = self.pools.borrow_mut().remove(&Arc::as_ptr(host)) {
-            pools.iter().for_each(|p| p.drain());
+            pools.iter().for_each(|p| p.retire_pool());
         }
     }
 
@@ -279,7 +376,7 @@ impl WorkerCluster {
     /// The cluster is gone or replaced: its connections close as they become idle.
     pub(super) fn drain(&self) {
         for pools in self.pools.borrow_mut().drain() {
-            pools.1.iter().for_each(|p| p.drain());
+            pools.1.iter().for_each(|p| p.retire_pool());
         }
     }
 }

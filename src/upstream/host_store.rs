@@ -192,6 +192,11 @@ impl HostStore {
                 .mailboxes
                 .broadcast(|| WorkerMsg::Cluster(ClusterMsg::HostsRemoved(cluster.clone())));
         }
+        if changed.added + changed.removed > 0 && self.cluster.info.close_on_host_set_change {
+            server
+                .mailboxes
+                .broadcast(|| WorkerMsg::Cluster(ClusterMsg::HostSetChanged(self.cluster.clone())));
+        }
     }
 }
 

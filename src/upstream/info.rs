@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use super::{
     ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, Provided, ResourceManager,
     ResourcePriority, TransportSockets,
-    config::{ConnectOptions, DropOverload, HttpOptions, LbConfig},
+    config::{ConnectOptions, DropOverload, HttpOptions, LbConfig, Preconnect},
     outlier::OutlierDetector,
     stats::MembershipStats,
     subset::Subsets,
@@ -161,6 +161,14 @@ pub struct ClusterInfo {
     pub http: HttpOptions,
     /// How sockets are opened.
     pub connect: ConnectOptions,
+    /// `preconnect_policy`
+    pub preconnect: Preconnect,
+    /// `connection_pool_per_downstream_connection`
+    pub pool_per_downstream: bool,
+    /// `common_lb_config.close_connections_on_host_set_change`
+    pub close_on_host_set_change: bool,
+    /// `close_connections_on_host_health_failure`: TCP connections end with their host's health.
+    pub close_on_health_failure: bool,
     /// What is spoken below HTTP.
     pub sockets: TransportSockets,
     /// Load balancing.

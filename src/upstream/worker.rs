@@ -20,6 +20,8 @@ pub enum ClusterMsg {
     Remove(Arc<str>),
     /// Hosts of a cluster were removed: drain their pools.
     HostsRemoved(Arc<Cluster>),
+    /// Hosts came or went in a cluster with `close_connections_on_host_set_change`: all its connections end.
+    HostSetChanged(Arc<Cluster>),
     /// A host turned unhealthy: close its connections as they become idle.
     HostFailed(Arc<Cluster>, Arc<Host>),
 }
@@ -74,6 +76,13 @@ impl WorkerClusters {
         ClustersRef(Rc::downgrade(&self.0))
     }
 
+    /// A cluster that is used, unless another one has taken its name.
+    fn inflated(&self, cluster: &Arc<Cluster>) -> Option<Rc<WorkerCluster>> {
+        let map = self.0.map.borrow();
+        let entry = map.get(&cluster.info.name);
+        entry.filter(|e| Arc::ptr_eq(&e.cluster, cluster))?.inflated.clone()
+    }
+
     /// Applies a message from control.
     pub fn handle(&self, msg: ClusterMsg) {
         let old = match msg {
@@ -96,21 +105,19 @@ impl WorkerClusters {
             }
             ClusterMsg::Remove(name) => self.0.map.borrow_mut().remove(&name),
             ClusterMsg::HostsRemoved(cluster) => {
-                let map = self.0.map.borrow();
-                let entry = map
-                    .get(&cluster.info.name)
-                    .filter(|e| Arc::ptr_eq(&e.cluster, &cluster));
-                if let Some(inflated) = entry.and_then(|e| e.inflated.as_ref()) {
+                if let Some(inflated) = self.inflated(&cluster) {
                     inflated.sweep();
                 }
                 return;
             }
+            ClusterMsg::HostSetChanged(cluster) => {
+                if let Some(inflated) = self.inflated(&cluster) {
+                    inflated.drain();
+                }
+                return;
+            }
             ClusterMsg::HostFailed(cluster, host) => {
-                let map = self.0.map.borrow();
-                let entry = map
-                    .get(&cluster.info.name)
-                    .filter(|e| Arc::ptr_eq(&e.cluster, &cluster));
-                if let Some(inflated) = entry.and_then(|e| e.inflated.as_ref()) {
+                if let Some(inflated) = self.inflated(&cluster) {
                     inflated.drain_host(&host);
                 }
                 return;

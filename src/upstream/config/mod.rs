@@ -7,6 +7,7 @@ mod endpoints;
 mod http_filters;
 mod lb;
 mod policies;
+mod preconnect;
 mod protocol;
 
 use std::{sync::Arc, time::Duration};
@@ -34,6 +35,7 @@ pub use lb::{
     SlowStart, SubsetConfig, SubsetFallback, SubsetSelector,
 };
 pub use policies::RequestPolicies;
+pub use preconnect::Preconnect;
 pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol};
 
 /// What one `Cluster` message says.
@@ -66,16 +68,14 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             transport_socket_matches, metadata, protocol_selection, upstream_connection_options,
             load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config, outlier_detection, track_timeout_budgets,
             track_cluster_stats, health_checks, lb_subset_config, ignore_health_on_host_removal,
-            cleanup_interval
+            cleanup_interval, close_connections_on_host_health_failure, preconnect_policy,
+            connection_pool_per_downstream_connection
         }
         ignored {
             stats_matcher: "the statistics of a cluster are all kept",
             per_connection_buffer_high_watermark_timeout: "a full buffer stops reading without a time limit",
-            close_connections_on_host_health_failure: "requests in flight on a host that fails may end",
             lrs_server: "load is not reported",
             lrs_report_endpoint_metrics: "load is not reported",
-            preconnect_policy: "connections are opened when they are needed",
-            connection_pool_per_downstream_connection: "connections are shared, as by default",
             queuing_policies: "the pending queue is first in, first out"
         }
         rejected {
@@ -104,6 +104,9 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         max_requests_per_connection,
     };
     let http = protocol::build(typed_extension_protocol_options, legacy, cx)?;
+    let close_on_host_set_change = common_lb_config
+        .as_ref()
+        .is_some_and(|c| c.close_connections_on_host_set_change);
     let mut lb = lb::build(lb_policy, lb_config, load_balancing_policy, common_lb_config, cx)?;
     if let Some(subsets) = lb_subset_config {
         if lb.policy == LbPolicy::ClusterProvided {
@@ -160,6 +163,12 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     })?;
     let health_check = HealthCheckConfig::build(health_checks, cx)?;
     let info = ClusterInfo {
+        close_on_host_set_change,
+        close_on_health_failure: close_connections_on_host_health_failure,
+        pool_per_downstream: connection_pool_per_downstream_connection,
+        preconnect: cx
+            .opt("preconnect_policy", preconnect_policy, Preconnect::build)?
+            .unwrap_or_default(),
         ignore_health_on_host_removal,
         outlier,
         codes: scope.codes(""),

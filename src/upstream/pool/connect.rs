@@ -90,7 +90,15 @@ pub async fn open(
     }
     let all = std::iter::once(&host.address).chain(&attributes.additional_addresses);
     let addresses = cluster.connect.order.sort(all.cloned().collect());
-    happy_eyeballs::race(addresses, attempt).await
+    let tried = std::cell::Cell::new(0_u64);
+    let counted = |address: Address| {
+        // Envoy counts each further address as a connection.
+        if tried.replace(tried.get() + 1) > 0 {
+            cluster.stats.local().upstream_cx_total.inc();
+        }
+        attempt(address)
+    };
+    happy_eyeballs::race(addresses, counted).await
 }
 
 async fn dial(cluster: &ClusterInfo, address: &Address) -> Result<(Stream, Address, Address), ConnectFailure> {

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
 };
@@ -11,15 +11,17 @@ use std::{
 use http::{HeaderValue, uri::Authority};
 
 use super::{
-    Lease, TransportOptions,
+    Lease,
+    capacity::Load,
     conn::{Conn, Sender},
     h1, h2,
+    key::PoolKey,
     open::OpenGuard,
     waiter::{Waiter, Waiting},
 };
 use crate::{
     server::ServerContext,
-    upstream::{ClusterInfo, ConnectFailure, Host, ResourceManager, ResourcePriority, config::HttpProtocol},
+    upstream::{ClusterInfo, ConnectFailure, Host, ResourceManager, WorkerCluster, config::HttpProtocol},
 };
 
 struct H2Entry {
@@ -46,11 +48,15 @@ pub struct Pool {
     /// Where the connections go.
     pub host: Arc<Host>,
     pub(super) server: Arc<ServerContext>,
-    priority: ResourcePriority,
-    pub(super) protocol: HttpProtocol,
-    pub(super) transport: Option<Arc<TransportOptions>>,
+    pub(super) key: PoolKey,
+    /// Where it is listed as long as it has connections.
+    owner: Weak<WorkerCluster>,
     state: RefCell<State>,
+    /// Requests in flight.
+    active: Cell<usize>,
     draining: Cell<bool>,
+    /// Whether it counts against `max_connection_pools`.
+    counted: Cell<bool>,
     /// The last authority as a URI part: most requests to a host name the same one.
     authority: RefCell<Option<(HeaderValue, Authority)>>,
 }
@@ -61,11 +67,10 @@ impl Pool {
         cluster: Arc<ClusterInfo>,
         host: Arc<Host>,
         server: Arc<ServerContext>,
-        priority: ResourcePriority,
-        protocol: HttpProtocol,
-        transport: Option<Arc<TransportOptions>>,
+        key: PoolKey,
+        owner: Weak<WorkerCluster>,
     ) -> Option<Rc<Self>> {
-        let pools = &cluster.resources(priority).connection_pools;
+        let pools = &cluster.resources(key.priority).connection_pools;
         if !pools.can_create() {
             cluster.stats.local().upstream_cx_pool_overflow.inc();
             return None;
@@ -75,29 +80,37 @@ impl Pool {
             cluster,
             host,
             server,
-            priority,
-            protocol,
-            transport,
+            key,
+            owner,
             state: RefCell::default(),
+            active: Cell::new(0),
             draining: Cell::new(false),
+            counted: Cell::new(true),
             authority: RefCell::default(),
         }))
     }
 
     /// Whether this is the pool for such requests.
-    pub fn serves(
-        &self,
-        priority: ResourcePriority,
-        protocol: HttpProtocol,
-        transport: Option<&Arc<TransportOptions>>,
-    ) -> bool {
-        self.priority == priority
-            && self.protocol == protocol
-            && match (&self.transport, transport) {
-                (None, None) => true,
-                (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs) || ours == theirs,
-                _ => false,
-            }
+    #[inline]
+    pub fn serves(&self, key: &PoolKey) -> bool {
+        self.key == *key
+    }
+
+    /// Whether no request is in flight or waits.
+    pub fn is_idle(&self) -> bool {
+        self.active.get() == 0 && self.state.borrow().pending.is_empty()
+    }
+
+    /// It is not among its cluster's pools any more: it closes as its requests end, and makes room for another.
+    pub fn retire_pool(&self) {
+        self.drain();
+        self.uncount();
+    }
+
+    fn uncount(&self) {
+        if self.counted.replace(false) {
+            self.breakers().connection_pools.dec();
+        }
     }
 
     /// Closes idle connections; busy ones close when their requests end.
@@ -117,13 +130,17 @@ impl Pool {
 
     #[inline]
     pub(super) fn breakers(&self) -> &Arc<ResourceManager> {
-        self.cluster.resources(self.priority)
+        self.cluster.resources(self.key.priority)
     }
 
     /// A connection for one request.
     pub(super) async fn acquire(self: &Rc<Self>) -> Result<Lease, ConnectFailure> {
         if let Some((sender, conn)) = self.take_ready() {
-            return self.attach(sender, conn);
+            let lease = self.attach(sender, conn);
+            if self.cluster.preconnect.per_upstream > 1.0 {
+                self.connect_as_needed();
+            }
+            return lease;
         }
         let stats = self.cluster.stats.local();
         let breakers = self.breakers();
@@ -179,6 +196,7 @@ impl Pool {
         stats.upstream_rq_active.inc();
         self.host.stats.rq_total.fetch_add(1, Relaxed);
         self.host.stats.rq_active.fetch_add(1, Relaxed);
+        self.active.set(self.active.get() + 1);
         conn.active.set(conn.active.get() + 1);
         let count = conn.requests.get() + 1;
         conn.requests.set(count);
@@ -208,6 +226,7 @@ impl Pool {
         self.breakers().requests.dec();
         self.cluster.stats.local().upstream_rq_active.dec();
         self.host.stats.rq_active.fetch_sub(1, Relaxed);
+        self.active.set(self.active.get().saturating_sub(1));
         conn.active.set(conn.active.get().saturating_sub(1));
         if conn.active.get() == 0 {
             conn.idle_since.set(Instant::now());
@@ -270,35 +289,50 @@ impl Pool {
         self.cluster.stats.local().upstream_rq_cancelled.inc();
     }
 
-    /// Opens connections for those who wait and cannot be served by what is being opened already.
-    pub(super) fn connect_as_needed(self: &Rc<Self>) {
-        loop {
-            let (wanted, none_at_all) = {
-                let state = self.state.borrow();
-                // One connection being opened serves one request, or (HTTP/2) all of them.
-                let capacity = match self.protocol {
-                    HttpProtocol::Http2 => state.connecting.saturating_mul(self.h2_streams()),
-                    _ => state.connecting,
-                };
-                (state.pending.len() > capacity, state.open + state.connecting == 0)
-            };
-            if !wanted {
-                return;
-            }
-            let connections = &self.breakers().connections;
-            let per_host = self.breakers().connections_per_host;
-            let allowed = connections.can_create() && self.host.stats.cx_active.load(Relaxed) < per_host;
-            if !allowed {
-                self.cluster.stats.local().upstream_cx_overflow.inc();
-            }
-            // A host without any connection gets one whatever the breaker says, or those who wait would wait for ever.
-            if !allowed && !none_at_all {
-                return;
-            }
-            self.state.borrow_mut().connecting += 1;
-            let opening = OpenGuard::new(self.clone());
-            tokio::task::spawn_local(opening.run());
+    /// What the pool is provisioned for, and for whom.
+    pub fn load(&self) -> Load {
+        let state = self.state.borrow();
+        let limit = self.h2_streams();
+        let opening = match self.key.protocol {
+            HttpProtocol::Http2 => limit.min(self.requests_of_one()),
+            // Of an upstream whose protocol is not settled, no more than one stream is expected.
+            _ => 1,
+        };
+        let open = state.h2.iter().fold(state.idle.len(), |sum, entry| {
+            let conn = &entry.conn;
+            let streams = conn.max_streams.get().min(limit);
+            let free = streams.saturating_sub(conn.active.get() as usize);
+            let requests = self.requests_of_one().saturating_sub(conn.requests.get() as usize);
+            sum.saturating_add(free.min(requests))
+        });
+        Load {
+            pending: state.pending.len(),
+            active: self.active.get(),
+            capacity: state.connecting.saturating_mul(opening).saturating_add(open),
         }
+    }
+
+    /// How many requests one connection may carry.
+    fn requests_of_one(&self) -> usize {
+        let limit = self.cluster.http.max_requests_per_connection;
+        limit.map_or(usize::MAX, |n| n as usize)
+    }
+
+    /// Whether no connection is open or being opened.
+    pub(super) fn has_none(&self) -> bool {
+        let state = self.state.borrow();
+        state.open + state.connecting == 0
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Opens one connection.
+    pub(super) fn start_opening(self: &Rc<Self>) {
+        self.state.borrow_mut().connecting += 1;
+        let opening = OpenGuard::new(self.clone());
+        tokio::task::spawn_local(opening.run());
     }
 
     fn h2_streams(&self) -> usize {
@@ -306,7 +340,7 @@ impl Pool {
     }
 
     pub(super) fn alpn(&self) -> &'static [&'static str] {
-        match self.protocol {
+        match self.key.protocol {
             HttpProtocol::Http2 => &["h2"],
             HttpProtocol::Auto => &["h2", "http/1.1"],
             HttpProtocol::Http1 | HttpProtocol::Downstream => &["http/1.1"],
@@ -322,6 +356,19 @@ impl Pool {
     pub(super) fn closed(&self, conn: &Rc<Conn>) {
         self.state.borrow_mut().open -= 1;
         self.forget(conn);
+    }
+
+    /// Something ended: whoever waits may need a connection in place of it, and without connections the pool goes,
+    /// so that identities that do not come back leave nothing behind.
+    pub(super) fn settle(self: &Rc<Self>) {
+        if !self.state.borrow().pending.is_empty() {
+            self.connect_as_needed();
+        }
+        if self.is_unused()
+            && let Some(owner) = self.owner.upgrade()
+        {
+            owner.forget_pool(self);
+        }
     }
 
     /// The opening of a connection failed: all who wait fail with it, as in Envoy, so that their retries can go
@@ -350,7 +397,9 @@ impl Pool {
         }
         self.serve_pending();
         // What was opened may serve fewer than was assumed.
-        self.connect_as_needed();
+        if !self.state.borrow().pending.is_empty() {
+            self.connect_as_needed();
+        }
         if self.draining.get() && conn.active.get() == 0 {
             self.retire(conn);
         }
@@ -372,6 +421,6 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.breakers().connection_pools.dec();
+        self.uncount();
     }
 }

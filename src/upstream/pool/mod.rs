@@ -5,6 +5,7 @@
 //! while a new one is opened. Every connection is driven by one local task, which ends with it.
 
 mod body;
+mod capacity;
 mod conn;
 mod connect;
 mod core;
@@ -12,6 +13,7 @@ mod h1;
 mod h2;
 mod happy_eyeballs;
 mod io;
+mod key;
 mod lease;
 mod open;
 mod tcp;
@@ -31,7 +33,7 @@ pub use body::UpstreamBody;
 pub use lease::{Informed, Lease, UpstreamResponse};
 pub use tcp::TcpLease;
 
-pub(super) use self::{connect::open, core::Pool, tcp::connect as tcp};
+pub(super) use self::{capacity::Load, connect::open, core::Pool, key::PoolKey, tcp::connect as tcp};
 
 /// What a request wants of its transport socket; connections are only shared between requests that want the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -57,6 +59,8 @@ pub struct PoolOptions {
     pub downstream: Option<Version>,
     /// Transport socket options; none in the usual case.
     pub transport: Option<Arc<TransportOptions>>,
+    /// The client's connection, for clusters with `connection_pool_per_downstream_connection`.
+    pub connection: Option<u64>,
 }
 
 /// Facts of an upstream connection.

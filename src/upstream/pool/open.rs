@@ -29,7 +29,7 @@ impl OpenGuard {
         let stats = pool.cluster.stats.local();
         stats.upstream_cx_total.inc();
         stats.upstream_cx_active.inc();
-        match pool.protocol {
+        match pool.key.protocol {
             HttpProtocol::Http2 => stats.upstream_cx_http2_total.inc(),
             HttpProtocol::Auto => {}
             HttpProtocol::Http1 | HttpProtocol::Downstream => stats.upstream_cx_http1_total.inc(),
@@ -49,19 +49,22 @@ impl OpenGuard {
     pub(super) async fn run(mut self) {
         let pool = self.pool.clone();
         let id = pool.server.next_connection_id();
-        let opened = connect(&pool.cluster, &pool.host, pool.transport.as_deref(), pool.alpn(), id).await;
+        let opened = connect(&pool.cluster, &pool.host, pool.key.transport.as_deref(), pool.alpn(), id).await;
         let Connected { stream, mut info } = match opened {
             Ok(connected) => connected,
             Err(failure) => return self.fail(failure),
         };
         let stats = pool.cluster.stats.local();
         stats.upstream_cx_connect_ms.record(millis(info.connect_time));
-        let http2 = match pool.protocol {
+        let http2 = match pool.key.protocol {
             HttpProtocol::Http2 => true,
             HttpProtocol::Auto => info.protocol == Version::HTTP_2,
             HttpProtocol::Http1 | HttpProtocol::Downstream => false,
         };
-        if pool.protocol == HttpProtocol::Auto {
+        if pool.key.protocol == HttpProtocol::Auto {
+            // Envoy makes a second client of such a connection once its protocol is settled, and counts it.
+            stats.upstream_cx_total.inc();
+            pool.host.stats.cx_total.fetch_add(1, Relaxed);
             match http2 {
                 true => stats.upstream_cx_http2_total.inc(),
                 false => stats.upstream_cx_http1_total.inc(),
@@ -169,10 +172,7 @@ impl Drop for OpenGuard {
             None if self.failed.is_none() => pool.stopped_connecting(),
             None => {}
         }
-        // Those who wait may need a connection in place of this one.
-        if self.conn.is_some() {
-            pool.connect_as_needed();
-        }
+        pool.settle();
     }
 }
 

@@ -1,6 +1,8 @@
 //! Connections of one's own: TCP proxying. Counted and limited like pooled ones.
 
 use std::{
+    convert::Infallible,
+    future::Future,
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -8,7 +10,10 @@ use std::{
     time::Instant,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
 
 use super::{PoolOptions, UpstreamConnInfo, connect, io::Counted, open::millis};
 use crate::{
@@ -129,6 +134,53 @@ impl Drop for TcpCounted {
         stats.upstream_cx_length_ms.record(millis(self.started.elapsed()));
         self.host.stats.cx_active.fetch_sub(1, Relaxed);
         self.cluster.resources(self.priority).connections.dec();
+    }
+}
+
+/// A stream that ends when its host fails (`close_connections_on_host_health_failure`).
+struct Severed {
+    stream: Stream,
+    failed: oneshot::Receiver<Infallible>,
+}
+
+impl Severed {
+    /// Whether the host has failed; the task is woken when it does.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match Pin::new(&mut self.failed).poll(cx) {
+            Poll::Ready(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Severed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Severed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl TcpLease {
+    /// Makes the stream end as soon as the sender of `failed` is dropped.
+    pub(in crate::upstream) fn sever_when(mut self, failed: oneshot::Receiver<Infallible>) -> Self {
+        let stream = self.stream;
+        self.stream = Stream::Other(Box::pin(Severed { stream, failed }));
+        self
     }
 }
 

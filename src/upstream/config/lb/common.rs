@@ -16,13 +16,12 @@ pub fn apply(proto: Proto, by_extension: bool, config: &mut LbConfig, cx: &mut B
     coverage!(cx, proto => Proto {
         supported {
             healthy_panic_threshold, consistent_hashing_lb_config, override_host_status, locality_config_specifier,
-            ignore_new_hosts_until_first_hc
+            ignore_new_hosts_until_first_hc, close_connections_on_host_set_change
         }
-        ignored {
-            update_merge_window: "endpoint updates are applied at once",
-            close_connections_on_host_set_change: "connections to hosts that stay are kept"
-        }
+        ignored { update_merge_window: "endpoint updates are applied at once" }
     });
+    // It is the pools' and not the balancer's.
+    let _ = close_connections_on_host_set_change;
     config.ignore_new_hosts_until_first_hc = ignore_new_hosts_until_first_hc;
     if let Some(threshold) = healthy_panic_threshold {
         config.panic_threshold = percent(&threshold);

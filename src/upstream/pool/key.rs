@@ -1,0 +1,22 @@
+//! What tells the pools of one host apart: requests that differ in any of it never share a connection.
+
+use std::sync::Arc;
+
+use super::TransportOptions;
+use crate::upstream::{ResourcePriority, config::HttpProtocol};
+
+/// A pool's identity among those of its host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolKey {
+    /// Which circuit breakers it counts against.
+    pub priority: ResourcePriority,
+    /// What its connections speak.
+    pub protocol: HttpProtocol,
+    /// What its transport sockets are asked for.
+    pub transport: Option<Arc<TransportOptions>>,
+    /// The downstream connection, with `connection_pool_per_downstream_connection`.
+    pub downstream: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests;
