@@ -157,7 +157,8 @@ pub(super) fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {
     let upstream = &mut cx.info.upstream;
     upstream.connected = true;
     // This end of a unix socket has no address.
-    upstream.local_address = Some(conn.local_address.clone()).filter(|a| !matches!(a, Address::Pipe(p) if p.is_empty()));
+    upstream.local_address =
+        Some(conn.local_address.clone()).filter(|a| !matches!(a, Address::Pipe(p) if p.is_empty()));
     upstream.remote_address = Some(conn.remote_address.clone());
     upstream.protocol = Some(conn.protocol);
     upstream.tls.clone_from(&conn.tls);

@@ -64,7 +64,9 @@ fn identity(info: &StreamInfo) -> u64 {
     let shared = info.filter_state.shared().chain(connection.shared());
     let hashes = shared.filter_map(|(_, object, _)| object.hash());
     // Any mixing of several does, as long as their order counts.
-    hashes.fold(0, |sum: u64, hash| sum.rotate_left(5) ^ hash.wrapping_mul(0x517c_c1b7_2722_0a95))
+    hashes.fold(0, |sum: u64, hash| {
+        sum.rotate_left(5) ^ hash.wrapping_mul(0x517c_c1b7_2722_0a95)
+    })
 }
 
 /// A text of the stream's filter state, or else of its connection's.

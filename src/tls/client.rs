@@ -240,8 +240,10 @@ impl ClientTls {
             return Some(sni.clone());
         }
         let host = options.hostname;
-        if self.auto_host_sni && !host.is_empty() && host.parse::<IpAddr>().is_err() {
-            return Some(host.into());
+        if self.auto_host_sni && !host.is_empty() {
+            // As in Envoy, an address is no name, and the configured name is not sent either.
+            let is_name = host.parse::<IpAddr>().is_err();
+            return is_name.then(|| host.into());
         }
         self.sni.clone()
     }

@@ -45,7 +45,7 @@ const TLS13_SUITES: &[&str] = &[
     "TLS_AES_256_GCM_SHA384",
     "TLS_CHACHA20_POLY1305_SHA256",
 ];
-const DEFAULT_CURVES: &[&str] = &["X25519", "P-256"];
+const DEFAULT_CURVES: &[&str] = &["X25519MLKEM768", "X25519", "P-256"];
 const FIPS_SUITES: &[&str] = &[
     "ECDHE-ECDSA-AES128-GCM-SHA256",
     "ECDHE-RSA-AES128-GCM-SHA256",

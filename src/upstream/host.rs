@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::outlier::HostOutlier;
+use super::{TransportMetadata, outlier::HostOutlier};
 use crate::{http::stream_info::Metadata, net::Address};
 
 /// `core.v3.Locality`.
@@ -31,6 +31,8 @@ pub struct HostAttributes {
     pub locality: Arc<Locality>,
     /// `LbEndpoint.metadata`: subsets, transport socket matches, canary.
     pub metadata: Arc<Metadata>,
+    /// What transport sockets read of the metadata; mostly nothing.
+    pub transport: Option<Arc<TransportMetadata>>,
     /// Metadata of the locality, for logs.
     pub locality_metadata: Arc<Metadata>,
     /// `LocalityLbEndpoints.priority`

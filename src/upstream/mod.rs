@@ -19,6 +19,7 @@ mod health_check;
 mod host;
 mod host_set;
 mod host_store;
+mod http_11_proxy;
 mod info;
 pub mod lb;
 mod manager;
@@ -31,6 +32,7 @@ mod stats;
 mod subset;
 #[cfg(test)]
 mod tests;
+mod transport_metadata;
 mod transport_socket;
 mod worker;
 
@@ -53,5 +55,6 @@ pub use pool::{
 };
 pub use provided::{OriginalDst, Provided};
 pub use stats::{ClusterManagerStats, ClusterStats, Http1CodecStats, MembershipStats, UpdateStats};
+pub use transport_metadata::TransportMetadata;
 pub use transport_socket::{ClientTransport, TransportCx, TransportSocket, TransportSockets};
 pub use worker::{ClusterMsg, WorkerClusters};

@@ -25,13 +25,15 @@ use crate::{
     tls::HandshakeError,
 };
 
+type Tlv = (u8, Bytes);
+
 /// The transport socket: a header, and another socket behind it.
 #[derive(Debug)]
 pub(super) struct UpstreamProxyProtocol {
     version: Version,
     /// None: all.
     pass: Option<Vec<u8>>,
-    added: Vec<(u8, Bytes)>,
+    added: Vec<Tlv>,
     inner: TransportSocket,
 }
 
@@ -84,7 +86,7 @@ impl UpstreamProxyProtocol {
         })
     }
 
-    fn header(&self, proxy: Option<&ProxyData>, own: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    fn header(&self, proxy: Option<&ProxyData>, of_host: &[Tlv], own: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
         let addresses = |p: &ProxyData| match (&p.source, &p.destination) {
             (Address::Ip(from), Address::Ip(to)) => Some((*from, *to)),
             _ => None,
@@ -95,11 +97,16 @@ impl UpstreamProxyProtocol {
                 None => own,
             }),
             Version::V2 => {
+                // The endpoint's come before those of the configuration, and both before what is passed on.
+                let has = |tlvs: &[Tlv], kind: u8| tlvs.iter().any(|(k, _)| *k == kind);
+                let added = self.added.iter().filter(|(kind, _)| !has(of_host, *kind));
                 let passed = proxy.map_or(&[][..], |p| &p.tlvs).iter().filter(|(kind, _)| {
                     self.pass.as_ref().is_none_or(|kinds| kinds.contains(kind))
-                        && !self.added.iter().any(|(k, _)| k == kind)
+                        && !has(&self.added, *kind)
+                        && !has(of_host, *kind)
                 });
-                let tlvs = self.added.iter().chain(passed).map(|(kind, value)| (*kind, &value[..]));
+                let tlvs = of_host.iter().chain(added).chain(passed);
+                let tlvs = tlvs.map(|(kind, value)| (*kind, &value[..]));
                 proxy_protocol::write_v2(proxy.and_then(addresses), tlvs)
             }
         }
@@ -113,7 +120,9 @@ impl ClientTransport for UpstreamProxyProtocol {
                 Stream::Tcp(s) => s.local_addr().ok().zip(s.peer_addr().ok()),
                 _ => None,
             };
-            let header = self.header(cx.options.and_then(|o| o.proxy.as_deref()), own);
+            let attributes = cx.host.attributes().clone();
+            let of_host = attributes.transport.as_ref().map_or(&[][..], |t| &t.tlvs);
+            let header = self.header(cx.options.and_then(|o| o.proxy.as_deref()), of_host, own);
             stream
                 .write_all(&header)
                 .await

@@ -8,12 +8,13 @@ use xds_protos::{
         cluster::v3::cluster::TransportSocketMatch,
         core::v3::{TransportSocket as Proto, transport_socket::ConfigType},
     },
-    google::protobuf::Struct,
+    envoy::extensions::transport_sockets::starttls::v3::UpstreamStartTlsConfig,
+    google::protobuf::{Any, Struct},
 };
 
-use super::{Host, TransportOptions, proxy_protocol::UpstreamProxyProtocol};
+use super::{Host, TransportOptions, http_11_proxy::Http11Proxy, proxy_protocol::UpstreamProxyProtocol};
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult},
+    config::{AnyExt, BuildCx, ConfigResult, unpack},
     http::stream_info::{Metadata, TlsInfo},
     net::{Address, Stream},
     stats::Scope,
@@ -82,6 +83,13 @@ impl TransportSocket {
                 let socket = cx.field("typed_config", |cx| UpstreamProxyProtocol::build(&any, scope, cx))?;
                 Ok(Self::Client(Arc::new(socket)))
             }
+            "envoy.extensions.transport_sockets.http_11_proxy.v3.Http11ProxyUpstreamTransport" => {
+                let socket = cx.field("typed_config", |cx| Http11Proxy::build(&any, scope, cx))?;
+                Ok(Self::Client(Arc::new(socket)))
+            }
+            "envoy.extensions.transport_sockets.starttls.v3.UpstreamStartTlsConfig" => {
+                cx.field("typed_config", |cx| start_tls(&any, scope, cx))
+            }
             _ => Err(cx.error(format!(
                 "Didn't find a registered implementation for '{name}' with type URL: '{}'",
                 any.type_name()
@@ -96,6 +104,18 @@ impl TransportSocket {
             Self::Client(client) => client.is_secure(),
         }
     }
+}
+
+/// `envoy.transport_sockets.starttls` begins in plain text, and the filters that would begin TLS are not built in. The
+/// TLS that would come is checked all the same.
+fn start_tls(any: &Any, scope: &Scope, cx: &mut BuildCx<'_>) -> ConfigResult<TransportSocket> {
+    let proto = unpack::<UpstreamStartTlsConfig>(any, cx)?;
+    coverage!(cx, proto => UpstreamStartTlsConfig { supported { cleartext_socket_config, tls_socket_config } });
+    let _ = cleartext_socket_config;
+    cx.required("tls_socket_config", tls_socket_config, |tls, cx| {
+        ClientTls::build(&xds_protos::any::pack(&tls), scope, cx)
+    })?;
+    Ok(TransportSocket::RawBuffer)
 }
 
 impl ClientTransport for ClientTls {
@@ -170,6 +190,11 @@ impl TransportSockets {
                 has_all(&attributes.metadata, criteria) || has_all(&attributes.locality_metadata, criteria)
             })
             .map_or(&self.default, |(_, socket)| socket)
+    }
+
+    /// Whether ALPN can be settled over all of them.
+    pub fn all_support_alpn(&self) -> bool {
+        self.default.is_secure() && self.matches.iter().all(|(_, socket)| socket.is_secure())
     }
 
     /// Whether any of them tells the upstream of the client.

@@ -124,10 +124,9 @@ impl TrustStore {
             Err(e) if self.allow_expired && is_about_time(&e) => self
                 .verify_expired(purpose, &cert, leaf, intermediates, now)
                 .map_err(|e| failure(&e)),
-            Err(Error::UnknownIssuer) if cert.issuer() == cert.subject() => Err(VerifyFailure::chain(
-                describe(0, "self signed certificate"),
-                CertificateError::UnknownIssuer,
-            )),
+            Err(Error::UnknownIssuer | Error::CaUsedAsEndEntity) if cert.issuer() == cert.subject() => Err(
+                VerifyFailure::chain(describe(0, "self signed certificate"), CertificateError::UnknownIssuer),
+            ),
             Err(e) => Err(failure(&e)),
         }
     }
@@ -297,9 +296,13 @@ pub(super) fn text(error: &CertificateError) -> Option<&'static str> {
     Some(match error {
         CertificateError::Expired => "certificate has expired",
         CertificateError::NotValidYet => "certificate is not yet valid",
-        CertificateError::Revoked => "certificate revoked",
-        CertificateError::UnknownRevocationStatus => "unable to get certificate CRL",
-        CertificateError::ExpiredRevocationList => "CRL has expired",
+        CertificateError::Revoked => "certificate revocation check against provided CRLs failed: certificate revoked",
+        CertificateError::UnknownRevocationStatus => {
+            "certificate revocation check against provided CRLs failed: unable to get certificate CRL"
+        }
+        CertificateError::ExpiredRevocationList => {
+            "certificate revocation check against provided CRLs failed: CRL has expired"
+        }
         CertificateError::UnknownIssuer => "unable to get local issuer certificate",
         CertificateError::InvalidPurpose => "unsupported certificate purpose",
         CertificateError::BadSignature => "certificate signature failure",

@@ -133,8 +133,7 @@ fn socket_options_of(options: Vec<OptionProto>, cx: &mut BuildCx<'_>) -> ConfigR
     cx.each("socket_options", options, SocketOption::build)
 }
 
-const DEFAULT_SELECTOR: &str =
-    "envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector";
+const DEFAULT_SELECTOR: &str = "envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector";
 
 fn sources(
     proto: BindConfig,

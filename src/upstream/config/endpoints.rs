@@ -17,7 +17,7 @@ use super::metadata;
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent, fraction},
     net::{Address, address_from_proto},
-    upstream::{HostAttributes, Locality},
+    upstream::{HostAttributes, Locality, TransportMetadata, transport_metadata},
 };
 
 /// Highest priority Envoy accepts.
@@ -161,11 +161,18 @@ fn locality(
     let load_balancing_weight = load_balancing_weight.filter(|_| locality.is_some());
     let ProtoLocality { region, zone, sub_zone } = locality.unwrap_or_default();
     let place = Arc::new(Locality { region, zone, sub_zone });
+    let locality_proxy = transport_metadata::proxy(metadata.as_ref(), cx);
     let locality_metadata = Arc::new(metadata.map(self::metadata).unwrap_or_default());
     let endpoints = cx.each("lb_endpoints", lb_endpoints, |proto, cx| {
         let mut spec = endpoint(proto, named, address, cx)?;
         spec.attributes.locality = place.clone();
         spec.attributes.locality_metadata = locality_metadata.clone();
+        if let Some(proxy) = &locality_proxy {
+            let transport = spec.attributes.transport.take().map(Arc::unwrap_or_clone);
+            let mut transport = transport.unwrap_or_default();
+            transport.proxy.get_or_insert_with(|| proxy.clone());
+            spec.attributes.transport = Some(Arc::new(transport));
+        }
         spec.attributes.priority = priority;
         Ok(spec)
     })?;
@@ -194,6 +201,7 @@ fn endpoint(
             .ok_or_else(|| cx.error_at("endpoint_name", format!("no named endpoint '{name}'")))?,
         None => return Err(cx.error_at("endpoint", "value is required")),
     };
+    let transport = TransportMetadata::read(metadata.as_ref(), cx);
     let metadata = metadata.map(self::metadata).unwrap_or_default();
     let canary = metadata
         .get("envoy.lb")
@@ -204,6 +212,7 @@ fn endpoint(
     spec.health = HealthStatus::try_from(health_status).unwrap_or(HealthStatus::Unknown);
     spec.attributes.metadata = Arc::new(metadata);
     spec.attributes.canary = canary;
+    spec.attributes.transport = transport.map(Arc::new);
     Ok(spec)
 }
 

@@ -156,6 +156,11 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     };
     let scope = cx.server.stats.scope(&format!("cluster.{observability_name}."));
     let sockets = TransportSockets::build(transport_socket, transport_socket_matches, &scope, cx)?;
+    if http.protocol == HttpProtocol::Auto && !sockets.all_support_alpn() {
+        return Err(cx.error(format!(
+            "ALPN configured for cluster {name} which has a non-ALPN transport socket"
+        )));
+    }
     let stats = scope.block();
     let resources = circuit::build(circuit_breakers, &stats, &scope, cx)?;
     let outlier = cx.opt("outlier_detection", outlier_detection, |o, cx| {

@@ -48,8 +48,7 @@ impl Pool {
         let mut opened = 0;
         loop {
             let load = self.load();
-            let ahead =
-                ratio > 1.0 && opened < MOST_AHEAD && self.may_open_ahead() && load.exceeds(ratio, 0);
+            let ahead = ratio > 1.0 && opened < MOST_AHEAD && self.may_open_ahead() && load.exceeds(ratio, 0);
             if !(load.pending > load.capacity || ahead) || !self.open_one() {
                 return;
             }

@@ -79,12 +79,15 @@ pub async fn open(
             }
         }
     };
-    if let TransportSocket::Client(client) = socket
-        && let Some(proxy) = client.proxy_of(host)
-    {
+    let attributes = host.attributes().clone();
+    let proxy = match socket {
+        TransportSocket::Client(client) => client.proxy_of(host),
+        TransportSocket::RawBuffer => None,
+    };
+    // As in Envoy, the metadata counts whatever the socket is.
+    if let Some(proxy) = proxy.or_else(|| attributes.transport.as_ref()?.proxy.clone()) {
         return attempt(proxy).await;
     }
-    let attributes = host.attributes().clone();
     if attributes.additional_addresses.is_empty() {
         return attempt(host.address.clone()).await;
     }

@@ -49,7 +49,14 @@ impl OpenGuard {
     pub(super) async fn run(mut self) {
         let pool = self.pool.clone();
         let id = pool.server.next_connection_id();
-        let opened = connect(&pool.cluster, &pool.host, pool.key.transport.as_deref(), pool.alpn(), id).await;
+        let opened = connect(
+            &pool.cluster,
+            &pool.host,
+            pool.key.transport.as_deref(),
+            pool.alpn(),
+            id,
+        )
+        .await;
         let Connected { stream, mut info } = match opened {
             Ok(connected) => connected,
             Err(failure) => return self.fail(failure),

@@ -35,6 +35,9 @@ fn the_configured_family_comes_first_as_often_as_configured() {
         sorted(Some(false), 2, &list),
         ["::1", "::2", "10.0.0.1", "::3", "10.0.0.2"]
     );
-    assert_eq!(sorted(Some(true), 9, &list), ["10.0.0.1", "10.0.0.2", "::1", "::2", "::3"]);
+    assert_eq!(
+        sorted(Some(true), 9, &list),
+        ["10.0.0.1", "10.0.0.2", "::1", "::2", "::3"]
+    );
     assert_eq!(sorted(Some(true), 1, &["[::1]", "[::2]"]), ["::1", "::2"]);
 }

@@ -3,7 +3,10 @@ use std::cell::RefCell;
 use super::*;
 
 fn addresses(ports: &[u16]) -> Vec<Address> {
-    ports.iter().map(|port| Address::Ip(([127, 0, 0, 1], *port).into())).collect()
+    ports
+        .iter()
+        .map(|port| Address::Ip(([127, 0, 0, 1], *port).into()))
+        .collect()
 }
 
 fn refused(address: &Address) -> ConnectFailure {
