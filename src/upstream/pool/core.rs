@@ -364,7 +364,8 @@ impl Pool {
         if !self.state.borrow().pending.is_empty() {
             self.connect_as_needed();
         }
-        if self.is_unused()
+        if self.has_none()
+            && self.is_idle()
             && let Some(owner) = self.owner.upgrade()
         {
             owner.forget_pool(self);
