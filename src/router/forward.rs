@@ -70,7 +70,13 @@ pub(super) async fn forward(
             Priority::Default => ResourcePriority::Default,
             Priority::High => ResourcePriority::High,
         },
-        hash: match &cluster.info.http.policies.hash {
+        hash: match cluster
+            .info
+            .lb
+            .hash_policy
+            .as_ref()
+            .or(cluster.info.http.policies.hash.as_ref())
+        {
             // Where nobody asks for it no cookie is made either, as in Envoy.
             _ if !cluster.info.lb.policy.uses_hash() => HashOutcome::default(),
             Some(own) => own.hash(head, &cx.info, true),
@@ -88,13 +94,14 @@ pub(super) async fn forward(
         tried: RefCell::default(),
         informed: Cell::new(false),
         override_host: cx.override_host.clone(),
+        named_hosts: RefCell::default(),
     };
     refused(&request, cx)?;
     cx.info.upstream.attempts = 1;
     let Some(host) = request.pick(head, &cx.info) else {
         return Err(request.no_healthy_upstream(cx));
     };
-    note_host(cx, &host);
+    note_host(cx, &cluster, &host);
     request.limits = timeout::limits(head, action, &cluster.info, config);
     let limits = request.limits;
     limits.set_headers(head, true, &cx.info.progress, config);
@@ -348,7 +355,7 @@ pub(super) fn start_again(
     let Some(host) = request.pick(head, &cx.info) else {
         return Err(request.no_healthy_upstream(cx));
     };
-    note_host(cx, &host);
+    note_host(cx, request.cluster, &host);
     request
         .limits
         .set_headers(head, false, &cx.info.progress, request.config);
@@ -410,6 +417,9 @@ pub(super) fn report(request: &Request<'_>, host: &Arc<Host>, result: &Result<Bo
     {
         cluster.fail_health_check(host);
     }
+    if let Ok(answer) = result {
+        cluster.load_report(host, &answer.head.headers);
+    }
     cluster.report(
         host,
         match result {
@@ -449,7 +459,10 @@ pub(super) fn timed_out(request: &Request<'_>) -> HostResult {
     })
 }
 
-fn note_host(cx: &mut FilterCx, host: &Arc<Host>) {
+fn note_host(cx: &mut FilterCx, cluster: &WorkerCluster, host: &Arc<Host>) {
+    if let Some(named) = &cluster.info.lb.override_hosts {
+        named.note(|| host.address.to_string(), &mut cx.info.metadata);
+    }
     let upstream = &mut cx.info.upstream;
     // As in Envoy, what an attempt leaves behind is gone with the next one.
     upstream.host = Some(host.clone());

@@ -11,6 +11,7 @@ mod failure;
 mod forward;
 mod headers;
 mod hedge;
+mod load_report;
 mod mirror;
 mod number;
 mod periodic;

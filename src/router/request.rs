@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
+    collections::VecDeque,
     rc::Rc,
     sync::Arc,
 };
@@ -16,7 +17,7 @@ use super::{
     charge::{Charging, is_canary},
     failure::{Failure, ReplyCx},
     forward::{count_grpc, count_host},
-    headers,
+    headers, load_report,
     retry::{Again, Verdict},
     terminate,
     timeout::Limits,
@@ -61,6 +62,8 @@ pub(super) struct Request<'a> {
     pub(super) informed: Cell<bool>,
     /// The host that a filter wants for the first attempt.
     pub(super) override_host: Option<OverrideHost>,
+    /// The hosts that the request names and that were not tried yet (`override_host`), once it was looked for them.
+    pub(super) named_hosts: RefCell<Option<VecDeque<String>>>,
 }
 
 impl<'a> Request<'a> {
@@ -84,6 +87,7 @@ impl<'a> Request<'a> {
             tried: self.tried.clone(),
             informed: self.informed.clone(),
             override_host: None,
+            named_hosts: self.named_hosts.clone(),
         }
     }
 }
@@ -160,6 +164,9 @@ impl Request<'_> {
         let avoid = policy
             .and_then(|p| p.priority)
             .map(|p| p.avoid(&tried, |host| self.cluster.priority_of(host), others));
+        if let Some(host) = self.named(head, info) {
+            return Some(host);
+        }
         self.cluster.pick(&LbContext {
             hash: self.hash.hash,
             rejects: (!predicates.is_empty()).then_some(&rejects as &dyn Fn(&Host) -> bool),
@@ -171,6 +178,17 @@ impl Request<'_> {
             forced: None,
             metadata_match: self.criteria(info).as_deref(),
         })
+    }
+
+    /// The next of the hosts that the request names which the cluster has, in whatever health.
+    fn named(&self, head: &RequestHead, info: &StreamInfo) -> Option<Arc<Host>> {
+        let config = self.cluster.info.lb.override_hosts.as_ref()?;
+        if self.asked_for().is_some() {
+            return None;
+        }
+        let mut named = self.named_hosts.borrow_mut();
+        let left = named.get_or_insert_with(|| config.named(head, &info.metadata).into());
+        std::iter::from_fn(|| left.pop_front()).find_map(|address| self.cluster.host(&address))
     }
 
     /// What the host's metadata must say: the route's criteria, with those that filters set (`envoy.lb`) over them.
@@ -321,6 +339,7 @@ impl Request<'_> {
             response.headers.remove(http::header::CONTENT_LENGTH);
             body = Body::Empty;
         }
+        let body = load_report::in_trailers(body, self.cluster, host);
         Routed {
             head: response,
             body: UpstreamTail::wrap(

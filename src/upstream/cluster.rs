@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use http::Version;
+use http::{HeaderMap, Version};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
@@ -17,7 +17,8 @@ use super::{
     TcpLease,
     config::{HttpProtocol, LbPolicy},
     health_check,
-    lb::Balancer,
+    lb::{Balancer, client_side_wrr},
+    orca,
     pool::{self, Load, Pool, PoolKey},
     provided::ProvidedLb,
     worker::ClustersRef,
@@ -196,10 +197,30 @@ impl WorkerCluster {
         self.info.panic_threshold(&self.server)
     }
 
+    /// The host of this address (with its port), in whatever health.
+    pub fn host(&self, address: &str) -> Option<Arc<Host>> {
+        let hosts = self.cluster.hosts.load();
+        hosts.hosts().find(|h| h.address.to_string() == address).cloned()
+    }
+
     /// Whether the cluster has a host of this address (with its port), in whatever health.
     pub fn has_host(&self, address: &str) -> bool {
         let hosts = self.cluster.hosts.load();
         hosts.hosts().any(|h| h.address.to_string() == address)
+    }
+
+    /// Whether the policy goes by what hosts report of their load.
+    pub fn wants_load_reports(&self) -> bool {
+        self.info.lb.client_side.is_some()
+    }
+
+    /// Notes what a response's head or trailers report of its host's load.
+    pub fn load_report(&self, host: &Host, headers: &HeaderMap) {
+        if let Some(config) = &self.info.lb.client_side
+            && let Some(report) = orca::report(headers)
+        {
+            client_side_wrr::note(host, &report, config);
+        }
     }
 
     /// Tells outlier detection how an attempt went.

@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{TransportMetadata, outlier::HostOutlier};
+use super::{TransportMetadata, lb::ReportedWeight, outlier::HostOutlier};
 use crate::{http::stream_info::Metadata, net::Address};
 
 /// `core.v3.Locality`.
@@ -111,7 +111,7 @@ const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32
     | HealthFlag::DegradedOutlierDetection as u32;
 
 /// Milliseconds since the first call.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
@@ -156,6 +156,8 @@ pub struct Host {
     attributes: ArcSwap<HostAttributes>,
     /// What outlier detection counts; most hosts never need it.
     outlier: OnceLock<Box<HostOutlier>>,
+    /// What it reports of its load, once it did.
+    reported: OnceLock<Box<ReportedWeight>>,
 }
 
 impl Host {
@@ -171,6 +173,7 @@ impl Host {
             well_since: AtomicU64::new(now()),
             attributes: ArcSwap::from_pointee(attributes),
             outlier: OnceLock::new(),
+            reported: OnceLock::new(),
         }
     }
 
@@ -208,6 +211,16 @@ impl Host {
     /// Sets the weight; tells whether it changed.
     pub fn set_weight(&self, weight: u32) -> bool {
         self.weight.swap(weight.max(1), Relaxed) != weight.max(1)
+    }
+
+    /// The weight that it reported, for `client_side_weighted_round_robin`; none before its first report.
+    pub(super) fn reported_weight(&self) -> Option<&ReportedWeight> {
+        self.reported.get().map(|r| &**r)
+    }
+
+    /// The same, to note a report.
+    pub(super) fn reported_weight_mut(&self) -> &ReportedWeight {
+        self.reported.get_or_init(Box::default)
     }
 
     /// Everything else an update may change.

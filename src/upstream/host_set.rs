@@ -19,6 +19,8 @@ pub struct LocalityHosts {
     pub locality: Arc<Locality>,
     /// `LocalityLbEndpoints.load_balancing_weight`, 0 when unset.
     pub weight: u32,
+    /// Its place in the assignment: localities are sorted by name, the hosts of a priority are not.
+    pub place: usize,
     /// All of them.
     pub hosts: Vec<Arc<Host>>,
     /// The healthy ones.
@@ -77,6 +79,10 @@ impl HostSet {
             locality.healthy = of(Health::Healthy, &locality.hosts);
             locality.degraded = of(Health::Degraded, &locality.hosts);
             locality.excluded = locality.hosts.iter().filter(|h| h.is_excluded()).cloned().collect();
+        }
+        let mut in_place: Vec<&LocalityHosts> = localities.iter().collect();
+        in_place.sort_by_key(|locality| locality.place);
+        for locality in in_place {
             set.hosts.extend_from_slice(&locality.hosts);
             set.healthy.extend_from_slice(&locality.healthy);
             set.degraded.extend_from_slice(&locality.degraded);

@@ -71,6 +71,7 @@ impl HostStore {
                     localities.push(LocalityHosts {
                         locality: group.locality,
                         weight: group.weight,
+                        place: localities.len(),
                         ..LocalityHosts::default()
                     });
                     localities.len() - 1
@@ -121,6 +122,7 @@ impl HostStore {
                     None => localities.push(LocalityHosts {
                         locality: attributes.locality.clone(),
                         hosts: vec![host.clone()],
+                        place: localities.len(),
                         ..LocalityHosts::default()
                     }),
                 }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use super::{
     ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, Provided, ResourceManager,
     ResourcePriority, TransportSockets,
-    config::{ConnectOptions, DropOverload, HttpOptions, LbConfig, Preconnect},
+    config::{ConnectOptions, DropOverload, HttpOptions, LbConfig, LbPolicy, Preconnect},
     outlier::OutlierDetector,
     stats::MembershipStats,
     subset::Subsets,
@@ -47,7 +47,7 @@ impl Cluster {
 
     /// Sorts the present hosts anew after the health of some changed; workers see it at their next pick.
     pub(super) fn refresh_health(&self, server: &ServerContext) {
-        self.hosts.rcu(|sets| {
+        let before = self.hosts.rcu(|sets| {
             let priorities = sets
                 .priorities
                 .iter()
@@ -55,6 +55,7 @@ impl Cluster {
                 .collect();
             self.host_sets(priorities, sets.drop_overload, server)
         });
+        self.keep_tables(&before);
         self.count_hosts();
     }
 
@@ -101,7 +102,15 @@ impl Cluster {
         if self.info.lb.subsets.is_some() {
             self.count_subsets(&before, server);
         }
+        self.keep_tables(&before);
         self.count_hosts();
+    }
+
+    /// Makes hash tables where those of the snapshot before were in use, so that no worker has to.
+    fn keep_tables(&self, before: &HostSets) {
+        if before.tables.are_used() {
+            self.hosts.load().make_tables(&self.info.lb);
+        }
     }
 
     /// Envoy makes the subsets once for each of its threads, the main one included, and counts them so.
@@ -123,6 +132,26 @@ impl Cluster {
             .set(now.duplicates);
     }
 
+    /// What policies that hash tell of the last priority's table, which need not be made for it.
+    fn count_tables(&self, sets: &HostSets) {
+        if !self.info.lb.policy.uses_hash() {
+            return;
+        }
+        let shares = sets.shares(&self.info.lb);
+        let set = |name: &str, value: u64| self.info.scope.gauge(name).set(value);
+        match &self.info.lb.policy {
+            LbPolicy::Maglev(_) => {
+                set("maglev_lb.min_entries_per_host", shares.min);
+                set("maglev_lb.max_entries_per_host", shares.max);
+            }
+            _ => {
+                set("ring_hash_lb.size", shares.size);
+                set("ring_hash_lb.min_hashes_per_host", shares.min);
+                set("ring_hash_lb.max_hashes_per_host", shares.max);
+            }
+        }
+    }
+
     /// The gauges of the present hosts.
     pub(super) fn count_hosts(&self) {
         let sets = self.hosts.load();
@@ -132,6 +161,7 @@ impl Cluster {
         stats.membership_healthy.set(count(|p| p.healthy.len()));
         stats.membership_degraded.set(count(|p| p.degraded.len()));
         stats.membership_excluded.set(count(|p| p.excluded.len()));
+        self.count_tables(&sets);
     }
 }
 

@@ -24,6 +24,7 @@ mod info;
 pub mod lb;
 mod manager;
 pub mod optional_stats;
+pub mod orca;
 mod outlier;
 mod pool;
 mod provided;

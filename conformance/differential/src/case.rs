@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::distribution::Distribution;
 use crate::frames::Frame;
 
 /// A case file as it was read: its id and its YAML, not yet substituted for one side.
@@ -109,6 +110,11 @@ pub struct Case {
 }
 
 impl Case {
+    /// Whether chance has a part in it: logs and what upstreams saw are not compared then.
+    pub fn draws(&self) -> bool {
+        self.requests.iter().any(|r| r.distribution.is_some())
+    }
+
     pub fn needs_own_process(&self) -> bool {
         self.isolated || !self.bootstrap.is_empty() || self.validate.is_some()
     }
@@ -384,6 +390,8 @@ pub struct RequestFields {
     /// Give up when the upstream has seen so many requests.
     pub cancel_when_seen: BTreeMap<String, usize>,
     pub repeat: Option<usize>,
+    /// Sent many times, of which only the share of each upstream is compared.
+    pub distribution: Option<Distribution>,
     /// How the body is compared.
     pub compare: BodyCompare,
     /// Keep only the body's lines that match.

@@ -8,7 +8,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::suite::{CaseResult, Options, Verdict};
-use crate::{case, chaos, oracle, smuggle, suite};
+use crate::{case, chaos, oracle, picks, smuggle, suite};
 
 #[derive(Clone, Debug, Default, clap::Parser)]
 pub struct Args {
@@ -48,6 +48,12 @@ pub struct Args {
     /// The seed of the first of the random requests.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Instead of cases: where ring hash and Maglev place 10,000 keys over 50 hosts.
+    #[arg(long)]
+    pub picks: bool,
+    /// With `--picks`: write what Envoy does for the unit test of nuncio.
+    #[arg(long)]
+    pub record: bool,
     /// Write the cases that do not agree into `open.md`, for the list of what is still to be done.
     #[arg(long)]
     pub write_open: bool,
@@ -90,7 +96,11 @@ fn run(args: &Args) -> Result<bool> {
         }
         Err(error) => return Err(error),
     };
-    let nuncio = if args.envoy_only { None } else { Some(oracle::nuncio()?) };
+    let nuncio = if args.envoy_only || args.record {
+        None
+    } else {
+        Some(oracle::nuncio()?)
+    };
     let options = Options {
         envoy,
         nuncio,
@@ -106,6 +116,9 @@ fn run(args: &Args) -> Result<bool> {
     }
     if args.chaos {
         return runtime.block_on(chaos::run(&options, args.seconds));
+    }
+    if args.picks {
+        return Ok(runtime.block_on(picks::run(&options, args.record))? == 0);
     }
     let mut results = runtime.block_on(suite::run(&sources, &options))?;
     if args.test {

@@ -133,6 +133,7 @@ fn access_log(case: &Case, scope: &Scope) -> Option<Value> {
     let text = |s: &str| json!({"text_format_source": {"inline_string": format!("{s}\n")}});
     let format = match &case.access_log {
         AccessLog::Off => return None,
+        _ if case.draws() => return None,
         AccessLog::Default => text(DEFAULT_LOG),
         AccessLog::Text(s) => text(s),
         AccessLog::Format(value) => value.clone(),

@@ -3,6 +3,8 @@
 use regex::Regex;
 use serde_json::Value;
 
+use crate::distribution;
+
 /// One place where the sides differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -25,6 +27,9 @@ fn walk(path: &str, envoy: Option<&Value>, nuncio: Option<&Value>, found: &mut V
         return;
     }
     match (envoy, nuncio) {
+        (Some(Value::Object(a)), Some(Value::Object(b))) if path.ends_with(".drawn") => {
+            found.extend(distribution::differences(path, a, b));
+        }
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
             for (key, value) in a {
                 walk(&join(path, key), Some(value), b.get(key), found);

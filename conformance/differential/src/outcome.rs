@@ -7,6 +7,7 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use crate::case::{BodyCompare, Case, RequestFields};
+use crate::distribution;
 use crate::substitute::Scope;
 
 static UUID: LazyLock<Option<Regex>> =
@@ -232,6 +233,9 @@ pub fn check_expectations(case: &Case, outcome: &Value) -> Result<(), String> {
     for request in &case.requests {
         for _ in 0..request.repeat.unwrap_or(1) {
             let response = &outcome["responses"][index];
+            if let Some(distribution) = &request.distribution {
+                distribution::check(&distribution.0, response).map_err(|e| format!("request {index}: {e}"))?;
+            }
             if let Some(expect) = &request.expect {
                 check(&expect.0, response, outcome).map_err(|e| format!("request {index}: {e}"))?;
             }

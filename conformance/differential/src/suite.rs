@@ -502,6 +502,7 @@ async fn outcome(source: &Source, side: &Side, like: Option<(&Value, &[Regex])>)
         .sum();
     let lines = match case.access_log {
         crate::case::AccessLog::Off => 0,
+        _ if case.draws() => 0,
         _ => case.logs.unwrap_or(logged),
     };
     let deadline = Instant::now() + SETTLE;
@@ -536,7 +537,7 @@ async fn late(prepared: &Prepared, proxy: &Proxy) -> Result<Value> {
     let log = std::fs::read(config::log_path(&prepared.target.scope)).unwrap_or_default();
     let log = outcome::log_lines(&String::from_utf8_lossy(&log), &prepared.normal);
     let mut upstreams = json!({});
-    for (name, backend) in &prepared.target.backends {
+    for (name, backend) in prepared.target.backends.iter().filter(|_| !case.draws()) {
         let mut seen = backend.state.outcome();
         prepared.normal.value(&mut seen);
         upstreams[name] = seen;

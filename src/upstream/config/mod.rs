@@ -31,8 +31,8 @@ pub use discovery::{Discovery, DnsFields, DnsOptions, DnsTarget, EdsOptions};
 pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, from_assignment};
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
 pub use lb::{
-    Criteria, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, LocalityLb, Maglev, RingHash, SelectorFallback,
-    SlowStart, SubsetConfig, SubsetFallback, SubsetSelector,
+    ClientSideWrr, Criteria, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, LocalityLb, Maglev,
+    OverrideHosts, RingHash, SelectorFallback, SlowStart, SubsetConfig, SubsetFallback, SubsetSelector,
 };
 pub use policies::RequestPolicies;
 pub use preconnect::Preconnect;
@@ -107,9 +107,12 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
     let close_on_host_set_change = common_lb_config
         .as_ref()
         .is_some_and(|c| c.close_connections_on_host_set_change);
+    if load_balancing_policy.is_some() && lb_subset_config.is_some() {
+        return Err(cx.error("cluster: load_balancing_policy cannot be combined with lb_subset_config"));
+    }
     let mut lb = lb::build(lb_policy, lb_config, load_balancing_policy, common_lb_config, cx)?;
     if let Some(subsets) = lb_subset_config {
-        if lb.policy == LbPolicy::ClusterProvided {
+        if matches!(lb.policy, LbPolicy::ClusterProvided) {
             return Err(cx.error(format!(
                 "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config for cluster '{name}'"
             )));
@@ -137,7 +140,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         dns,
         original_dst: lb.original_dst.take(),
         cleanup_interval: cleanup_interval.or_duration(DEFAULT_CLEANUP),
-        lb_provided: lb.policy == LbPolicy::ClusterProvided,
+        lb_provided: matches!(lb.policy, LbPolicy::ClusterProvided),
         typed_config: Any::default(),
     };
     let discovery = discovery::build(discovery_type, parts, cx)?;

@@ -6,8 +6,7 @@ use xds_protos::{
         config::core::v3::{Http2ProtocolOptions, HttpProtocolOptions as Common},
         extensions::{
             load_balancing_policies::{
-                client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin, random::v3::Random,
-                wrr_locality::v3::WrrLocality,
+                client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin, wrr_locality::v3::WrrLocality,
             },
             upstreams::http::v3::{
                 HttpProtocolOptions,
@@ -48,7 +47,7 @@ fn defaults() {
     let info = built.info;
     assert_eq!(info.connect_timeout, Duration::from_secs(5));
     assert_eq!(info.http, HttpOptions::default());
-    assert_eq!(info.lb.policy, LbPolicy::RoundRobin);
+    assert!(matches!(info.lb.policy, LbPolicy::RoundRobin));
     assert_eq!(info.resources(Default::default()).connections.max(), 1024);
     assert_eq!(info.resources(Default::default()).max_retries(), 3);
 }
@@ -82,17 +81,18 @@ fn http_protocol_options_by_extension() {
 
 #[test]
 fn the_first_known_policy_wins() {
-    let inner = policies([any::pack(&Random::default())]);
+    let inner = policies([any::pack(&ClientSideWeightedRoundRobin::default())]);
     let mut proto = static_cluster(&[]);
     proto.load_balancing_policy = Some(policies([
-        any::pack(&ClientSideWeightedRoundRobin::default()),
+        any::pack(&Common::default()),
         any::pack(&WrrLocality {
             endpoint_picking_policy: Some(inner),
         }),
     ]));
     let lb = build_one(proto.clone()).unwrap().info.lb;
-    assert_eq!((lb.policy, lb.locality), (LbPolicy::Random, LocalityLb::Weighted));
-    proto.load_balancing_policy = Some(policies([any::pack(&ClientSideWeightedRoundRobin::default())]));
+    assert!(lb.client_side.is_some());
+    assert_eq!(lb.locality, LocalityLb::Weighted);
+    proto.load_balancing_policy = Some(policies([any::pack(&Common::default())]));
     let error = build_one(proto).err().unwrap();
     assert_eq!(error.path(), "load_balancing_policy");
 }

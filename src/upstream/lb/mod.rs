@@ -13,10 +13,10 @@ use std::sync::Arc;
 use arc_swap::Guard;
 
 pub use hashing::{HashTables, Shares};
+pub use policy::client_side_wrr::{self, ReportedWeight};
 pub use priority::{Availability, PriorityLoads};
 
 use self::{
-    hashing::HashTable,
     policy::{Edf, Picker, Pool},
     subset::{SubsetBalancers, SubsetPick},
 };
@@ -205,10 +205,8 @@ impl Balancer {
         let hash = cx.hash.unwrap_or_else(|| self.random.u64(..));
         let sets = &self.sets;
         let (priority, _) = sets.loads.choose(hash)?;
-        let set = sets.priorities.get(priority)?;
-        let panic = sets.loads.panic.get(priority).copied().unwrap_or_default();
-        picked.panics += u64::from(panic);
-        let table = sets.tables.get(priority, || HashTable::new(set, panic, config))?;
+        picked.panics += u64::from(sets.loads.panic.get(priority).copied().unwrap_or_default());
+        let table = sets.table(priority, config)?;
         let mut last = None;
         for attempt in 0..=cx.attempts {
             last = table.choose(hash, attempt, sets.hosts());
@@ -251,7 +249,7 @@ impl PriorityPickers {
         config: &LbConfig,
         random: &mut fastrand::Rng,
     ) -> Option<Arc<Host>> {
-        let state = self.localities.get_or_insert_with(|| Localities::new(set));
+        let state = self.localities.get_or_insert_with(|| Localities::new(set, random));
         let (edf, pickers) = match availability {
             Availability::Healthy => (&mut state.healthy, &mut state.healthy_pickers),
             Availability::Degraded => (&mut state.degraded, &mut state.degraded_pickers),
@@ -267,9 +265,9 @@ impl PriorityPickers {
 }
 
 impl Localities {
-    fn new(set: &HostSet) -> Self {
+    fn new(set: &HostSet, random: &mut fastrand::Rng) -> Self {
         let count = set.localities.len();
-        let edf = |which| Edf::new((0..count).map(|i| locality_weight(set, i, which)));
+        let mut edf = |which| Edf::starting_anywhere((0..count).map(|i| locality_weight(set, i, which)), random);
         let none = || std::iter::repeat_with(Picker::default).take(count).collect();
         Self {
             healthy: edf(Availability::Healthy),

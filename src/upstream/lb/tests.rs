@@ -36,7 +36,7 @@ fn of(hosts: Vec<Arc<Host>>) -> HostSet {
     HostSet::new(vec![locality], 140, false)
 }
 
-fn config(policy: LbPolicy) -> LbConfig {
+pub(super) fn config(policy: LbPolicy) -> LbConfig {
     LbConfig {
         ignore_new_hosts_until_first_hc: false,
         policy,
@@ -45,6 +45,9 @@ fn config(policy: LbPolicy) -> LbConfig {
         fail_traffic_on_panic: false,
         subsets: None,
         slow_start: None,
+        hash_policy: None,
+        override_hosts: None,
+        client_side: None,
         needs_hostnames: false,
         original_dst: None,
         override_statuses: Vec::new(),
@@ -130,7 +133,10 @@ fn round_robin_is_even_and_weighted() {
         &rr,
         600,
     );
-    assert_eq!((weighted[&1], weighted[&2], weighted[&3]), (100, 200, 300));
+    // A pick more or less, where the count begins within a cycle.
+    for (host, wanted) in [(1, 100), (2, 200), (3, 300)] {
+        assert!(weighted[&host].abs_diff(wanted) <= 1, "{weighted:?}");
+    }
 }
 
 #[test]
@@ -159,7 +165,7 @@ fn least_request_prefers_the_idle() {
     let hosts = vec![host(1, 3), host(2, 1)];
     hosts[0].stats.rq_active.store(2, std::sync::atomic::Ordering::Relaxed);
     let picked = counts(&mut balancer(vec![of(hosts)]), &lr(false), 100);
-    assert_eq!((picked[&1], picked[&2]), (50, 50));
+    assert!(picked[&1].abs_diff(50) <= 1, "{picked:?}");
 }
 
 #[test]
@@ -191,7 +197,11 @@ fn localities_share_by_weight() {
         &weighted,
         400,
     );
-    assert_eq!((picked[&1], picked[&2], picked.get(&9)), (100, 300, None));
+    assert!(
+        picked[&1].abs_diff(100) <= 1 && picked[&2].abs_diff(300) <= 1,
+        "{picked:?}"
+    );
+    assert_eq!(picked.get(&9), None);
     // Half of b is sick: 3 * 1.4 * 0.5 = 2.1 against 1.
     let b = locality("b", 3, vec![host(2, 1), sick]);
     let picked = counts(
@@ -199,7 +209,10 @@ fn localities_share_by_weight() {
         &weighted,
         310,
     );
-    assert_eq!((picked[&1], picked[&2]), (100, 210));
+    assert!(
+        picked[&1].abs_diff(100) <= 1 && picked[&2].abs_diff(210) <= 1,
+        "{picked:?}"
+    );
 }
 
 #[test]
@@ -223,43 +236,4 @@ fn retries_pass_over_rejected_hosts_and_priorities() {
     };
     let host = priorities.pick(&config(LbPolicy::RoundRobin), &cx).0.unwrap();
     assert_eq!(host.address.port(), Some(77));
-}
-
-// What Envoy 1.40 answers for the header values key-0, key-1, ... with `hash_policy: header`.
-#[test]
-fn keys_land_where_envoy_puts_them() {
-    use crate::upstream::config::{HashFunction, Maglev, RingHash};
-    let hosts: Vec<Arc<Host>> = [(20001, 1), (20002, 2), (20003, 1), (20004, 5)]
-        .map(|(port, weight)| {
-            let address = Address::Ip(([127, 0, 0, 1], port).into());
-            Arc::new(Host::new(address, "", weight, HostAttributes::default()))
-        })
-        .into();
-    let ring = |function, min| {
-        LbPolicy::RingHash(RingHash {
-            min,
-            function,
-            ..Default::default()
-        })
-    };
-    let maglev = LbPolicy::Maglev(Maglev::default());
-    for (policy, expected) in [
-        (ring(HashFunction::XxHash, 1024), "144244443244432424124424"),
-        (ring(HashFunction::Murmur2, 64), "342441413441443441422344"),
-        (maglev, "444442132444442233442243"),
-    ] {
-        let mut balancer = balancer(vec![of(hosts.clone())]);
-        let config = config(policy);
-        let landed: String = (0..24)
-            .map(|n| {
-                let cx = LbContext {
-                    hash: Some(twox_hash::XxHash64::oneshot(0, format!("key-{n}").as_bytes())),
-                    ..Default::default()
-                };
-                let host = balancer.pick(&config, &cx).0.unwrap();
-                (host.address.port().unwrap() - 20000).to_string()
-            })
-            .collect();
-        assert_eq!(landed, expected, "{:?}", config.policy);
-    }
 }

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use xds_protos::{envoy::config::cluster::v3::Cluster as Proto, google::protobuf::Any, type_url};
 
 use super::{
-    Cluster, ClusterMsg, HealthChecks, config, health_check::Running, host_store::HostStore, outlier,
-    stats::ClusterManagerStats,
+    Cluster, ClusterMsg, HealthChecks, config, health_check::Running, host_store::HostStore, lb::client_side_wrr,
+    outlier, stats::ClusterManagerStats,
 };
 use crate::{
     access_log::{LogFile, LogFiles},
@@ -172,6 +172,7 @@ impl ClusterManager {
             checks: built.health_check.map(|c| HealthChecks::new(c, &scope)),
         });
         outlier::start(&cluster, server);
+        client_side_wrr::start(&cluster, server);
         let dynamic = !matches!(built.discovery, config::Discovery::Static(_));
         let store = Arc::new(HostStore::new(cluster.clone(), dynamic));
         let secondary = discovery::is_secondary(&built.discovery);

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::case::{Request, RequestFields};
 use crate::certs::Certs;
+use crate::distribution;
 use crate::frames::Peer;
 use crate::proxy;
 use crate::substitute::Scope;
@@ -22,6 +23,9 @@ use crate::upstream::Backend;
 
 /// No exchange takes longer; one that does is an outcome of its own.
 const LIMIT: Duration = Duration::from_secs(8);
+
+/// The same of a request that is sent many times.
+const DRAWS_LIMIT: Duration = Duration::from_secs(60);
 
 /// Reading and writing of an enum of streams.
 macro_rules! delegate_io {
@@ -96,7 +100,17 @@ pub async fn send_all(requests: &[Request], target: &Arc<Target>) -> Vec<Value> 
     outcomes
 }
 
-async fn send(request: &RequestFields, target: &Target, kept: &mut HashMap<String, Connection>) -> Value {
+/// Sends `request` so many times over one connection, one after the other, and returns the answers.
+pub async fn repeat(request: &RequestFields, times: usize, target: &Target) -> Vec<Value> {
+    let mut kept = HashMap::new();
+    let mut answers = Vec::with_capacity(times);
+    for _ in 0..times {
+        answers.push(exchange(request, target, &mut kept).await);
+    }
+    answers
+}
+
+async fn send(request: &RequestFields, target: &Arc<Target>, kept: &mut HashMap<String, Connection>) -> Value {
     let outcome = async {
         if let Err(error) = wait_seen(&request.when_seen, &target.backends).await {
             return json!({"harness_error": error.to_string()});
@@ -110,6 +124,9 @@ async fn send(request: &RequestFields, target: &Target, kept: &mut HashMap<Strin
             if let Err(error) = proxy::wait_stat(target.scope.admin, name, *value).await {
                 return json!({"harness_error": format!("{name}: {error}")});
             }
+        }
+        if let Some(distribution) = &request.distribution {
+            return distribution::draw(&distribution.0, request, target).await;
         }
         let exchange = exchange(request, target, kept);
         if let Some(seconds) = request.cancel_after {
@@ -126,7 +143,8 @@ async fn send(request: &RequestFields, target: &Target, kept: &mut HashMap<Strin
         }
         exchange.await
     };
-    tokio::time::timeout(LIMIT, outcome)
+    let limit = request.distribution.as_ref().map_or(LIMIT, |_| DRAWS_LIMIT);
+    tokio::time::timeout(limit, outcome)
         .await
         .unwrap_or_else(|_| json!({"no_response": "timed out"}))
 }

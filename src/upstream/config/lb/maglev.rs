@@ -30,17 +30,20 @@ pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
     coverage!(cx, proto => Proto {
         supported { table_size, consistent_hashing_lb_config, locality_weighted_lb_config }
     });
-    let hashing = cx.opt(
-        "consistent_hashing_lb_config",
-        consistent_hashing_lb_config,
-        hashing::build,
-    )?;
+    let (hashing, hash_policy) = cx
+        .opt(
+            "consistent_hashing_lb_config",
+            consistent_hashing_lb_config,
+            hashing::build,
+        )?
+        .unzip();
     let table_size = table_size.map_or(Maglev::default().table_size, |v| v.value);
     check(table_size, cx)?;
     let mut config = LbConfig::new(LbPolicy::Maglev(Maglev {
         table_size,
         hashing: hashing.unwrap_or_default(),
     }));
+    config.hash_policy = hash_policy.flatten();
     if locality_weighted_lb_config.is_some() {
         config.locality = LocalityLb::Weighted;
     }

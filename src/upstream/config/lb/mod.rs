@@ -2,6 +2,7 @@
 //!
 //! A policy is one file here, which reads its message, and one in `upstream/lb/policy`, which picks hosts by it.
 
+mod client_side_wrr;
 mod cluster_provided;
 mod common;
 mod hashing;
@@ -10,12 +11,15 @@ mod legacy;
 mod list;
 mod locality;
 mod maglev;
+mod override_host;
 mod random;
 mod ring_hash;
 mod round_robin;
 mod slow_start;
 mod subset;
 mod wrr_locality;
+
+use std::sync::Arc;
 
 use xds_protos::envoy::config::{
     cluster::v3::{
@@ -25,18 +29,23 @@ use xds_protos::envoy::config::{
     core::v3::HealthStatus,
 };
 
-use crate::config::{BuildCx, ConfigResult};
+use crate::{
+    config::{BuildCx, ConfigResult},
+    route::HashPolicies,
+};
 
+pub use client_side_wrr::ClientSideWrr;
 pub use hashing::{HashFunction, Hashing};
 pub use least_request::LeastRequest;
 pub use locality::LocalityLb;
 pub use maglev::Maglev;
+pub use override_host::OverrideHosts;
 pub use ring_hash::RingHash;
 pub use slow_start::SlowStart;
 pub use subset::{Criteria, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector};
 
 /// The policy and its parameters.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum LbPolicy {
     /// Weighted round robin.
     RoundRobin,
@@ -87,6 +96,12 @@ pub struct LbConfig {
     pub subsets: Option<SubsetConfig>,
     /// `common_lb_config` wants hosts hashed by their names, which only clusters of resolved names have.
     pub needs_hostnames: bool,
+    /// `hash_policy` of a policy that hashes; counts before those of the cluster and of the route.
+    pub hash_policy: Option<Arc<HashPolicies>>,
+    /// `override_host`: the request may name its hosts.
+    pub override_hosts: Option<Arc<OverrideHosts>>,
+    /// `client_side_weighted_round_robin`: hosts report their load.
+    pub client_side: Option<Arc<ClientSideWrr>>,
     /// `override_host_status`: statuses of a host that may be asked for by name.
     pub override_statuses: Vec<HealthStatus>,
     /// `OriginalDstLbConfig`, for original destination clusters.
@@ -103,6 +118,9 @@ impl LbConfig {
             panic_threshold: 50.0,
             fail_traffic_on_panic: false,
             subsets: None,
+            hash_policy: None,
+            override_hosts: None,
+            client_side: None,
             ignore_new_hosts_until_first_hc: false,
             override_statuses: vec![HealthStatus::Unknown, HealthStatus::Healthy, HealthStatus::Degraded],
             original_dst: None,

@@ -40,11 +40,13 @@ pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
             consistent_hashing_lb_config, locality_weighted_lb_config
         }
     });
-    let hashing = cx.opt(
-        "consistent_hashing_lb_config",
-        consistent_hashing_lb_config,
-        hashing::build,
-    )?;
+    let (hashing, hash_policy) = cx
+        .opt(
+            "consistent_hashing_lb_config",
+            consistent_hashing_lb_config,
+            hashing::build,
+        )?
+        .unzip();
     let standard = RingHash::default();
     let ring = RingHash {
         min: minimum_ring_size.map_or(standard.min, |v| v.value),
@@ -60,6 +62,7 @@ pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
     };
     check(&ring, cx)?;
     let mut config = LbConfig::new(LbPolicy::RingHash(ring));
+    config.hash_policy = hash_policy.flatten();
     if locality_weighted_lb_config.is_some() {
         config.locality = LocalityLb::Weighted;
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use self::bounded::Bounded;
 use super::policy::{maglev, ring_hash};
 use crate::upstream::{
-    Host, HostSet,
+    Host, HostSet, HostSets,
     config::{LbConfig, LbPolicy, LocalityLb},
 };
 
@@ -56,7 +56,7 @@ impl HashTables {
     }
 
     /// The table of a priority. Whoever else waits for it at the same moment would only make it too.
-    pub fn get(&self, priority: usize, make: impl FnOnce() -> HashTable) -> Option<&HashTable> {
+    fn get(&self, priority: usize, make: impl FnOnce() -> HashTable) -> Option<&HashTable> {
         self.0.get(priority).map(|table| table.get_or_init(make))
     }
 
@@ -97,6 +97,33 @@ impl HashTable {
     }
 }
 
+impl HostSets {
+    /// The table of a priority, made now if it is not there yet.
+    pub(super) fn table(&self, priority: usize, config: &LbConfig) -> Option<&HashTable> {
+        let set = self.priorities.get(priority)?;
+        self.tables
+            .get(priority, || HashTable::new(set, self.panics(priority), config))
+    }
+
+    /// Makes all tables.
+    pub fn make_tables(&self, config: &LbConfig) {
+        for priority in 0..self.priorities.len() {
+            self.table(priority, config);
+        }
+    }
+
+    /// The shares of the last priority that has hosts: each overwrites those before it.
+    pub fn shares(&self, config: &LbConfig) -> Shares {
+        let sets = self.priorities.iter().enumerate().rev();
+        let mut shares = sets.filter_map(|(i, set)| Shares::of(set, self.panics(i), config));
+        shares.find(|shares| shares.max > 0).unwrap_or_default()
+    }
+
+    fn panics(&self, priority: usize) -> bool {
+        self.loads.panic.get(priority).copied().unwrap_or_default()
+    }
+}
+
 impl Shares {
     /// How the hosts of a priority would share a table, without making it.
     pub fn of(set: &HostSet, panic: bool, config: &LbConfig) -> Option<Self> {
@@ -118,3 +145,6 @@ fn weighted_hosts(set: &HostSet, panic: bool, config: &LbConfig) -> WeightedHost
         (false, false) => WeightedHosts::flat(&set.healthy),
     }
 }
+
+#[cfg(test)]
+mod tests;

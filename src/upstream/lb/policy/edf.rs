@@ -43,17 +43,8 @@ pub struct Edf {
 }
 
 impl Edf {
-    /// A queue of `weights`, by index; those of weight 0 are left out.
-    pub fn new(weights: impl IntoIterator<Item = f64>) -> Self {
-        let mut edf = Self::default();
-        for (index, weight) in weights.into_iter().enumerate() {
-            edf.add(index, weight);
-        }
-        edf
-    }
-
-    /// The same somewhere in its cycle, as after any number of picks: whoever makes queues of the same weights does not
-    /// begin with the same index every time.
+    /// A queue of `weights`, by index, somewhere in its cycle, as after any number of picks: whoever makes queues of the
+    /// same weights does not begin with the same index every time. Those of weight 0 are left out.
     pub fn starting_anywhere(weights: impl IntoIterator<Item = f64>, random: &mut fastrand::Rng) -> Self {
         let weights: Vec<f64> = weights.into_iter().collect();
         let lightest = weights

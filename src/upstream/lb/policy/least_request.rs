@@ -1,6 +1,6 @@
 //! `least_request`: the least busy of some hosts drawn at random, or by weight and load where weights differ.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{cmp::Ordering, sync::atomic::Ordering::Relaxed};
 
 use super::{Pool, schedule::Schedule};
 use crate::upstream::{
@@ -22,7 +22,7 @@ impl LeastRequest {
     pub fn new(config: &Config) -> Self {
         Self {
             choices: config.choices,
-            bias: config.bias,
+            bias: config.bias(),
             full_scan: config.full_scan,
             schedule: Schedule::default(),
         }
@@ -40,11 +40,6 @@ impl LeastRequest {
             false => some(hosts, self.choices, random),
         }
     }
-
-    /// The hosts are others now, or their weights.
-    pub fn hosts_changed(&mut self) {
-        self.schedule = Schedule::default();
-    }
 }
 
 /// `weight / (active requests + 1) ^ bias`
@@ -58,12 +53,22 @@ fn active(host: &Host) -> u64 {
     host.stats.rq_active.load(Relaxed)
 }
 
-/// The least busy of all. Starting anywhere makes ties random.
+/// The least busy of all; any of those that are equally so.
 fn full_scan(hosts: &Pool, random: &mut fastrand::Rng) -> Option<usize> {
-    let start = random.usize(..hosts.len());
-    (0..hosts.len())
-        .map(|i| (start + i) % hosts.len())
-        .min_by_key(|i| active(&hosts[*i]))
+    let (mut best, mut least, mut ties) = (None, u64::MAX, 0);
+    for (index, host) in hosts.iter().enumerate() {
+        let active = active(host);
+        match active.cmp(&least) {
+            Ordering::Greater => continue,
+            Ordering::Less => ties = 1,
+            Ordering::Equal => ties += 1,
+        }
+        // The n-th of equals takes over with a chance of 1 in n, which is even for all of them in the end.
+        if ties == 1 || random.usize(..ties) == 0 {
+            (best, least) = (Some(index), active);
+        }
+    }
+    best
 }
 
 /// The least busy of `choices` drawn at random; the same one may be drawn twice.

@@ -67,6 +67,21 @@ impl Table {
         }
     }
 
+    /// The indices of the hosts of all slots.
+    #[cfg(test)]
+    pub fn indices(&self) -> impl Iterator<Item = usize> {
+        (0..self.len() as u64).filter_map(|hash| self.choose(hash, 0))
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        match self {
+            Self::Small(slots) => slots.len(),
+            Self::Medium(slots) => slots.len(),
+            Self::Large(slots) => slots.len(),
+        }
+    }
+
     /// The index of the host of `hash`; another one for each `attempt`.
     pub fn choose(&self, hash: u64, attempt: u32) -> Option<usize> {
         let hash = match attempt {
@@ -87,8 +102,11 @@ impl Table {
 pub fn shares(hosts: &WeightedHosts, config: &Config) -> Shares {
     let size = config.table_size.max(2);
     let count = hosts.len() as u64;
-    if count == 0 {
-        return Shares::default();
+    match count {
+        0 => return Shares::default(),
+        // Envoy needs no table for it.
+        1 => return Shares { size, min: 1, max: 1 },
+        _ => {}
     }
     let (min, max) = if hosts.least() == hosts.greatest() {
         (size / count, size.div_ceil(count))

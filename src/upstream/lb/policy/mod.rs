@@ -1,6 +1,7 @@
 //! The policies that know hosts by their weights and loads: a host out of one set of hosts. Those that place requests
 //! by a hash keep tables instead, which all workers share (`hashing`).
 
+pub mod client_side_wrr;
 mod edf;
 mod least_request;
 pub mod maglev;
@@ -60,7 +61,8 @@ impl Picker {
     pub fn hosts_changed(&mut self) {
         match self {
             Self::RoundRobin(policy) => policy.hosts_changed(),
-            Self::LeastRequest(policy) => policy.hosts_changed(),
+            // Its bias is read anew, too.
+            Self::LeastRequest(_) => *self = Self::New,
             Self::Random | Self::New => {}
         }
     }

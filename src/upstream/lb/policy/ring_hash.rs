@@ -33,6 +33,12 @@ impl Ring {
         }
     }
 
+    /// The indices of the hosts of all points.
+    #[cfg(test)]
+    pub fn indices(&self) -> impl Iterator<Item = usize> {
+        self.hosts.iter().map(|index| *index as usize)
+    }
+
     /// The index of the host at or after `hash`; `attempt` goes on from there.
     pub fn choose(&self, hash: u64, attempt: u32) -> Option<usize> {
         let at = self.points.partition_point(|point| *point < hash);
