@@ -82,6 +82,14 @@ pub struct KnownKeys {
     pub base_retry_backoff_ms: Key,
     /// `upstream.healthy_panic_threshold`: percent; each cluster's own value is its default.
     pub healthy_panic_threshold: Key,
+    /// `upstream.zone_routing.enabled`: percent; each cluster's own value is its default.
+    pub zone_enabled: Key,
+    /// `upstream.zone_routing.min_cluster_size`; each cluster's own value is its default.
+    pub zone_min_cluster_size: Key,
+    /// `upstream.zone_routing.force_local_zone.min_size`; each cluster's own value is its default.
+    pub zone_force_local_min_size: Key,
+    /// `load_balancing_policy.drop_overload_limit`: percent; each assignment's own value is its default.
+    pub drop_overload_limit: Key,
     /// `overload.global_downstream_max_connections`: no limit.
     pub global_downstream_max_connections: Key,
     /// `outlier_detection.*`; each cluster's own values are their defaults.
@@ -184,6 +192,10 @@ impl Runtime {
             use_retry: runtime.key("upstream.use_retry"),
             base_retry_backoff_ms: runtime.key("upstream.base_retry_backoff_ms"),
             healthy_panic_threshold: runtime.key("upstream.healthy_panic_threshold"),
+            zone_enabled: runtime.key("upstream.zone_routing.enabled"),
+            zone_min_cluster_size: runtime.key("upstream.zone_routing.min_cluster_size"),
+            zone_force_local_min_size: runtime.key("upstream.zone_routing.force_local_zone.min_size"),
+            drop_overload_limit: runtime.key("load_balancing_policy.drop_overload_limit"),
             global_downstream_max_connections: runtime.key("overload.global_downstream_max_connections"),
             outlier_detection: OutlierKeys::new(&runtime),
         };

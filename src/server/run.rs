@@ -215,9 +215,18 @@ fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::Co
             cx.item("secrets", index, |cx| server.secrets.add_static(secret, cx))
         })?;
     }
+    let manager = server.bootstrap.cluster_manager.as_ref();
+    let local = manager.map_or("", |m| &m.local_cluster_name);
+    server.clusters.set_local_cluster(local);
     for cluster in resources.clusters {
         let resource = pack(&cluster);
         server.clusters.add_static(cluster, resource, server)?;
+    }
+    if !local.is_empty() && !server.clusters.contains(local) {
+        return Err(crate::config::ConfigError::new(
+            "",
+            format!("local cluster '{local}' must be defined"),
+        ));
     }
     // Listeners may name ADS for routes and secrets, and ADS names a cluster.
     xds::start::configure(server)?;

@@ -13,11 +13,11 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::{
-    Cluster, ClusterInfo, ConnectFailure, Health, Host, HostResult, HostSets, HttpPool, LbContext, PoolOptions,
-    TcpLease,
+    Cluster, ClusterInfo, ClusterStats, ConnectFailure, Health, Host, HostResult, HostSets, HttpPool, LbContext,
+    PoolOptions, TcpLease,
     config::{HttpProtocol, LbPolicy},
     health_check,
-    lb::{Balancer, client_side_wrr},
+    lb::{Balancer, ZonePick, client_side_wrr},
     orca,
     pool::{self, Load, Pool, PoolKey},
     provided::ProvidedLb,
@@ -120,10 +120,7 @@ impl WorkerCluster {
             return aggregate.has_available_besides(avoided);
         }
         let sets = self.cluster.hosts.load();
-        let mut priorities = sets.priorities.iter().enumerate();
-        priorities.any(|(i, set)| {
-            avoided.iter().all(|a| *a as usize != i) && (!set.healthy.is_empty() || !set.degraded.is_empty())
-        })
+        sets.loads.without(&sets.priorities, avoided).is_some()
     }
 
     /// Picks a host. None: `no_healthy_upstream`.
@@ -151,6 +148,9 @@ impl WorkerCluster {
         let (host, picked) = balancer.pick(&self.info.lb, cx);
         if picked.panics > 0 {
             self.info.stats.local().lb_healthy_panic.add(picked.panics);
+        }
+        if let Some(zone) = picked.zone {
+            count_zone(self.info.stats.local(), zone);
         }
         if self.info.lb.subsets.is_some() {
             let stats = self.info.stats.local();
@@ -236,7 +236,7 @@ impl WorkerCluster {
 
     /// Whether this request is to be dropped before a host is picked (`drop_overload`).
     pub fn drops(&self, random: u64) -> Dropped {
-        match self.cluster.hosts.load().drop_overload {
+        match &self.cluster.hosts.load().drop_overload {
             Some(d) if d.share == FractionalPercent::FULL => Dropped::All,
             Some(d) if d.share.hit(random) => Dropped::Some,
             _ => Dropped::No,
@@ -398,6 +398,20 @@ impl WorkerCluster {
     pub(super) fn drain(&self) {
         for pools in self.pools.borrow_mut().drain() {
             pools.1.iter().for_each(|p| p.retire_pool());
+        }
+    }
+}
+
+fn count_zone(stats: &ClusterStats, zone: ZonePick) {
+    match zone {
+        ZonePick::NotByZone => {}
+        ZonePick::LocalClusterNotOk => stats.lb_local_cluster_not_ok.inc(),
+        ZonePick::Direct => stats.lb_zone_routing_all_directly.inc(),
+        ZonePick::Sampled => stats.lb_zone_routing_sampled.inc(),
+        ZonePick::CrossZone(_) => stats.lb_zone_routing_cross_zone.inc(),
+        ZonePick::NoCapacityLeft(_) => {
+            stats.lb_zone_routing_cross_zone.inc();
+            stats.lb_zone_no_capacity_left.inc();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use xds_protos::envoy::config::core::v3::Locality as ProtoLocality;
 
 use super::{TransportMetadata, lb::ReportedWeight, outlier::HostOutlier};
 use crate::{http::stream_info::Metadata, net::Address};
@@ -22,6 +23,17 @@ pub struct Locality {
     pub zone: String,
     /// `sub_zone`
     pub sub_zone: String,
+}
+
+impl Locality {
+    /// Of its message; without one it is empty.
+    pub fn of(proto: Option<&ProtoLocality>) -> Self {
+        proto.map_or_else(Self::default, |ProtoLocality { region, zone, sub_zone }| Self {
+            region: region.clone(),
+            zone: zone.clone(),
+            sub_zone: sub_zone.clone(),
+        })
+    }
 }
 
 /// What an endpoint update may change on a host that stays.
@@ -247,7 +259,8 @@ impl Host {
         }
     }
 
-    /// Whether it counts neither as well nor as unwell: the load of the others does not depend on it.
+    /// Whether it counts neither as well nor as unwell (it was never checked, or it drains): the load of the others
+    /// does not depend on it.
     pub fn is_excluded(&self) -> bool {
         self.health.load(Relaxed) & EXCLUDED != 0
     }

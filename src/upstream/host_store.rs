@@ -8,7 +8,7 @@ use std::{
 use xds_protos::envoy::config::core::v3::HealthStatus;
 
 use super::{
-    Cluster, ClusterMsg, Health, Host, HostSet, HostSets,
+    Cluster, ClusterMsg, Health, Host, HostSet, HostSets, Locality,
     config::{Assignment, EndpointSpec},
     host::HealthFlag,
     host_set::LocalityHosts,
@@ -62,24 +62,17 @@ impl HostStore {
         // Priorities whose hosts are others than before.
         let mut touched: BTreeSet<u32> = BTreeSet::new();
         let stats = self.cluster.info.membership.local();
-        let mut priorities: BTreeMap<u32, Vec<LocalityHosts>> = BTreeMap::new();
+        let mut priorities: BTreeMap<u32, Gathered> = BTreeMap::new();
         for group in assignment.localities {
-            let localities = priorities.entry(group.priority).or_default();
-            let at = match localities.iter().position(|l| l.locality == group.locality) {
-                Some(at) => at,
-                None => {
-                    localities.push(LocalityHosts {
-                        locality: group.locality,
-                        weight: group.weight,
-                        place: localities.len(),
-                        ..LocalityHosts::default()
-                    });
-                    localities.len() - 1
-                }
-            };
+            let gathered = priorities.entry(group.priority).or_default();
+            let at = gathered.locality(&group.locality);
+            // The last weight of a locality counts.
+            if group.weight > 0 {
+                gathered.localities[at].weight = group.weight;
+            }
             for spec in group.endpoints {
-                // The first of an address counts.
-                if next.contains_key(&spec.address) {
+                // The first of an address counts, but for static clusters, which take what they are given.
+                if self.dynamic && next.contains_key(&spec.address) {
                     continue;
                 }
                 let host = match hosts.get(&spec.address).filter(|h| self.stays(h, &spec)) {
@@ -105,7 +98,7 @@ impl HostStore {
                     }
                 };
                 next.insert(host.address.clone(), host.clone());
-                localities[at].hosts.push(host);
+                gathered.push(at, host);
             }
         }
         for (address, host) in hosts.iter() {
@@ -116,16 +109,9 @@ impl HostStore {
                 changed.published |= host.set_flag(HealthFlag::PendingDynamicRemoval, true);
                 next.insert(address.clone(), host.clone());
                 let attributes = host.attributes();
-                let localities = priorities.entry(attributes.priority).or_default();
-                match localities.iter_mut().find(|l| l.locality == attributes.locality) {
-                    Some(locality) => locality.hosts.push(host.clone()),
-                    None => localities.push(LocalityHosts {
-                        locality: attributes.locality.clone(),
-                        hosts: vec![host.clone()],
-                        place: localities.len(),
-                        ..LocalityHosts::default()
-                    }),
-                }
+                let gathered = priorities.entry(attributes.priority).or_default();
+                let at = gathered.locality(&attributes.locality);
+                gathered.push(at, host.clone());
             } else if !host.is_removed() {
                 host.remove();
                 changed.removed += 1;
@@ -136,17 +122,20 @@ impl HostStore {
         drop(hosts);
 
         let count = priorities.keys().last().map_or(1, |p| *p as usize + 1);
-        let mut sets: Vec<HostSet> = Vec::with_capacity(count);
-        for priority in 0..count {
-            let mut localities = priorities
-                .remove(&u32::try_from(priority).unwrap_or(0))
-                .unwrap_or_default();
-            localities.sort_by(|a, b| a.locality.cmp(&b.locality));
-            let factor = assignment.overprovisioning_factor;
-            sets.push(HostSet::new(localities, factor, assignment.weighted_priority_health));
-        }
-        let sets = self.cluster.host_sets(sets, assignment.drop_overload, server);
+        let own = Locality::of(server.node.locality.as_ref());
         let before = self.cluster.hosts.load();
+        let sets = (0..count).map(|priority| {
+            let gathered = u32::try_from(priority).ok().and_then(|p| priorities.remove(&p));
+            let factor = assignment.overprovisioning_factor;
+            let set = gathered
+                .unwrap_or_default()
+                .into_set(&own, factor, assignment.weighted_priority_health);
+            match before.priorities.get(priority) {
+                Some(before) if !changed.published && same_set(before, &set) => before.clone(),
+                _ => Arc::new(set),
+            }
+        });
+        let sets = self.cluster.host_sets(sets.collect(), assignment.drop_overload, server);
         changed.published |= changed.added + changed.removed > 0 || !same(&before, &sets);
         if changed.published {
             touched.extend(added.iter().chain(&removed).map(|h| h.attributes().priority));
@@ -223,25 +212,83 @@ fn set_health(host: &Host, status: HealthStatus) -> bool {
         | host.set_flag(HealthFlag::DegradedEdsHealth, status == HealthStatus::Degraded)
 }
 
+/// The hosts of a priority while they are gathered.
+#[derive(Default)]
+struct Gathered {
+    hosts: Vec<Arc<Host>>,
+    localities: Vec<GatheredLocality>,
+}
+
+struct GatheredLocality {
+    locality: Arc<Locality>,
+    weight: u32,
+    hosts: Vec<Arc<Host>>,
+}
+
+impl Gathered {
+    /// The number of a locality, which may be new.
+    fn locality(&mut self, locality: &Arc<Locality>) -> usize {
+        if let Some(at) = self.localities.iter().position(|l| l.locality == *locality) {
+            return at;
+        }
+        self.localities.push(GatheredLocality {
+            locality: locality.clone(),
+            weight: 0,
+            hosts: Vec::new(),
+        });
+        self.localities.len() - 1
+    }
+
+    fn push(&mut self, locality: usize, host: Arc<Host>) {
+        self.localities[locality].hosts.push(host.clone());
+        self.hosts.push(host);
+    }
+
+    /// The priority, with the node's own locality first and without localities that have no hosts.
+    fn into_set(self, own: &Locality, overprovisioning_factor: u32, weighted_health: bool) -> HostSet {
+        let mut localities = self.localities;
+        localities.retain(|l| !l.hosts.is_empty());
+        localities.sort_by(|a, b| (*a.locality != *own, &a.locality).cmp(&(*b.locality != *own, &b.locality)));
+        let has_local_locality = localities.first().is_some_and(|l| *l.locality == *own);
+        let localities: Vec<_> = localities
+            .into_iter()
+            .map(|l| LocalityHosts::new(l.locality, l.weight, l.hosts.into()))
+            .collect();
+        let set = match localities.len() {
+            1 => HostSet::new(localities, overprovisioning_factor, weighted_health),
+            _ => HostSet::in_order(self.hosts.into(), localities, overprovisioning_factor, weighted_health),
+        };
+        HostSet {
+            has_local_locality,
+            ..set
+        }
+    }
+}
+
 /// Whether two snapshots balance alike.
 fn same(a: &HostSets, b: &HostSets) -> bool {
-    let hosts =
-        |a: &[Arc<Host>], b: &[Arc<Host>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b));
     a.drop_overload == b.drop_overload
         && a.priorities.len() == b.priorities.len()
-        && a.priorities.iter().zip(&b.priorities).all(|(a, b)| {
-            a.overprovisioning_factor == b.overprovisioning_factor
-                && a.weighted_health == b.weighted_health
-                && hosts(&a.hosts, &b.hosts)
-                && hosts(&a.healthy, &b.healthy)
-                && hosts(&a.degraded, &b.degraded)
-                && hosts(&a.excluded, &b.excluded)
-                && a.localities.len() == b.localities.len()
-                && a.localities
-                    .iter()
-                    .zip(&b.localities)
-                    .all(|(a, b)| a.weight == b.weight && a.locality == b.locality && hosts(&a.hosts, &b.hosts))
-        })
+        && a.priorities
+            .iter()
+            .zip(&b.priorities)
+            .all(|(a, b)| Arc::ptr_eq(a, b) || same_set(a, b))
+}
+
+fn same_set(a: &HostSet, b: &HostSet) -> bool {
+    let hosts =
+        |a: &[Arc<Host>], b: &[Arc<Host>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b));
+    a.overprovisioning_factor == b.overprovisioning_factor
+        && a.weighted_health == b.weighted_health
+        && hosts(&a.hosts, &b.hosts)
+        && hosts(&a.healthy, &b.healthy)
+        && hosts(&a.degraded, &b.degraded)
+        && hosts(&a.excluded, &b.excluded)
+        && a.localities.len() == b.localities.len()
+        && a.localities
+            .iter()
+            .zip(&b.localities)
+            .all(|(a, b)| a.weight == b.weight && a.locality == b.locality && hosts(&a.hosts, &b.hosts))
 }
 
 #[cfg(test)]

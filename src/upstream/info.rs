@@ -1,6 +1,12 @@
 //! What a cluster is, immutable after its configuration was built.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 
@@ -8,6 +14,7 @@ use super::{
     ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, Provided, ResourceManager,
     ResourcePriority, TransportSockets,
     config::{ConnectOptions, DropOverload, HttpOptions, LbConfig, LbPolicy, Preconnect},
+    lb::{NotByZone, ZoneKeys, ZoneRouting},
     outlier::OutlierDetector,
     stats::MembershipStats,
     subset::Subsets,
@@ -27,36 +34,115 @@ pub struct Cluster {
     pub hosts: ArcSwap<HostSets>,
     /// `health_checks`
     pub(super) checks: Option<HealthChecks>,
+    /// Health of hosts changed, and the snapshot is going to.
+    stale: AtomicBool,
 }
 
 impl Cluster {
+    /// A cluster without hosts.
+    pub(super) fn new(info: ClusterInfo, checks: Option<HealthChecks>) -> Self {
+        Self {
+            info: Arc::new(info),
+            hosts: ArcSwap::default(),
+            checks,
+            stale: AtomicBool::new(false),
+        }
+    }
+
     /// A snapshot of these hosts, with the subsets they form.
     pub(super) fn host_sets(
         &self,
-        priorities: Vec<HostSet>,
+        priorities: Vec<Arc<HostSet>>,
         drop_overload: Option<DropOverload>,
+        server: &ServerContext,
+    ) -> HostSets {
+        let before = self.hosts.load();
+        let same_first = match (before.priorities.first(), priorities.first()) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
+        };
+        let known = same_first.then(|| before.zone.clone());
+        self.host_sets_with_zone(priorities, drop_overload, known, server)
+    }
+
+    /// The same where it may be `known` how zones are used.
+    fn host_sets_with_zone(
+        &self,
+        priorities: Vec<Arc<HostSet>>,
+        drop_overload: Option<DropOverload>,
+        known: Option<Option<ZoneRouting>>,
         server: &ServerContext,
     ) -> HostSets {
         let panic_threshold = self.info.panic_threshold(server);
         let mut sets = HostSets::new(priorities, panic_threshold, drop_overload);
+        let zone = |first: Option<&Arc<HostSet>>| first.and_then(|set| self.zone_routing(set, server));
+        sets.zone = known.unwrap_or_else(|| zone(sets.priorities.first()));
         if let Some(config) = &self.info.lb.subsets {
-            sets.subsets = Some(Subsets::new(config, &sets.priorities, panic_threshold));
+            sets.subsets = Some(Subsets::new(config, &sets.priorities, panic_threshold, &zone));
         }
         sets
     }
 
+    /// How the hosts of the first priority are shared among zones: only where there is a local cluster to compare with.
+    fn zone_routing(&self, first: &HostSet, server: &ServerContext) -> Option<ZoneRouting> {
+        let lb = &self.info.lb;
+        let local = server
+            .clusters
+            .local_cluster()
+            .filter(|l| l.info.name != self.info.name)?;
+        if lb.policy.uses_hash() || matches!(lb.policy, LbPolicy::ClusterProvided) {
+            return None;
+        }
+        let known = &server.runtime.known;
+        let mut config = lb.zone.clone();
+        config.min_cluster_size = known.zone_min_cluster_size.integer(config.min_cluster_size);
+        match known.zone_force_local_min_size.integer(0) {
+            0 => {}
+            forced => config.force_local_zone = Some(u32::try_from(forced).unwrap_or(u32::MAX)),
+        }
+        let keys = ZoneKeys {
+            enabled: known.zone_enabled.clone(),
+            panic_threshold: known.healthy_panic_threshold.clone(),
+        };
+        // Envoy's threads each compute it, the main one too, and count so.
+        let stats = self.info.stats.local();
+        let threads = server.mailboxes.threads() as u64;
+        stats.lb_recalculate_zone_structures.add(threads);
+        let sets = local.hosts.load();
+        match ZoneRouting::new(&config, first, sets.priorities.first()?, lb.panic_threshold, keys) {
+            Ok(zone) => return Some(zone),
+            Err(NotByZone::OneZone) => {}
+            Err(NotByZone::LocalClusterNotOk) => stats.lb_local_cluster_not_ok.add(threads),
+            Err(NotByZone::ClusterTooSmall) => stats.lb_zone_cluster_too_small.add(threads),
+        }
+        None
+    }
+
+    /// Compares the zones anew after the local cluster changed.
+    pub(super) fn local_cluster_changed(&self, server: &ServerContext) {
+        self.hosts
+            .rcu(|sets| self.host_sets_with_zone(sets.priorities.clone(), sets.drop_overload.clone(), None, server));
+    }
+
+    /// Sorts the present hosts anew soon, after the health of some changed: changes that come together are one.
+    /// For tasks of the control thread.
+    pub(super) fn refresh_health_soon(self: &Arc<Self>, server: &Arc<ServerContext>) {
+        if self.stale.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (cluster, server) = (self.clone(), server.clone());
+        tokio::task::spawn_local(async move { cluster.refresh_health(&server) });
+    }
+
     /// Sorts the present hosts anew after the health of some changed; workers see it at their next pick.
     pub(super) fn refresh_health(&self, server: &ServerContext) {
+        self.stale.store(false, Ordering::Release);
         let before = self.hosts.rcu(|sets| {
-            let priorities = sets
-                .priorities
-                .iter()
-                .map(|p| HostSet::new(p.localities.clone(), p.overprovisioning_factor, p.weighted_health))
-                .collect();
-            self.host_sets(priorities, sets.drop_overload, server)
+            let priorities = sets.priorities.iter().map(HostSet::refreshed).collect();
+            self.host_sets(priorities, sets.drop_overload.clone(), server)
         });
         self.keep_tables(&before);
-        self.count_hosts();
+        self.hosts_changed(server);
     }
 
     /// A host turned unhealthy: its present connections end, another one may do better.
@@ -70,20 +156,10 @@ impl Cluster {
     pub(super) fn remove_host(self: &Arc<Self>, host: &Arc<Host>, server: &Arc<ServerContext>) {
         host.remove();
         self.hosts.rcu(|sets| {
-            let priorities = sets
-                .priorities
-                .iter()
-                .map(|p| {
-                    let mut localities = p.localities.clone();
-                    for locality in &mut localities {
-                        locality.hosts.retain(|h| !Arc::ptr_eq(h, host));
-                    }
-                    HostSet::new(localities, p.overprovisioning_factor, p.weighted_health)
-                })
-                .collect();
-            self.host_sets(priorities, sets.drop_overload, server)
+            let priorities = sets.priorities.iter().map(|p| p.without(host)).collect();
+            self.host_sets(priorities, sets.drop_overload.clone(), server)
         });
-        self.count_hosts();
+        self.hosts_changed(server);
         self.info.membership.local().membership_change.inc();
         if let Some(outlier) = &self.info.outlier {
             outlier.removed(std::slice::from_ref(host));
@@ -103,7 +179,12 @@ impl Cluster {
             self.count_subsets(&before, server);
         }
         self.keep_tables(&before);
+        self.hosts_changed(server);
+    }
+
+    fn hosts_changed(&self, server: &ServerContext) {
         self.count_hosts();
+        server.clusters.hosts_changed(self, server);
     }
 
     /// Makes hash tables where those of the snapshot before were in use, so that no worker has to.

@@ -44,7 +44,7 @@ pub use cluster::{Dropped, ExtraStats, WorkerCluster};
 pub use failure::{ConnectFailure, UpstreamFailure};
 pub use health_check::{HealthCheckConfig, HealthChecks};
 pub use host::{Health, HealthFlag, Host, HostAttributes, HostStats, Locality};
-pub use host_set::{HostSet, HostSets, LocalityHosts};
+pub use host_set::{HostList, HostSet, HostSets, LocalityHosts};
 pub use info::{Cluster, ClusterInfo};
 pub use lb::LbContext;
 pub use manager::{ClusterManager, ClusterSnapshot};

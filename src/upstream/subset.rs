@@ -9,8 +9,10 @@ use std::{
 use xds_protos::google::protobuf::{Value, value::Kind};
 
 use super::{
-    Host, HostSet, HostSets,
+    Host, HostSet, HostSets, LocalityHosts,
     config::{Criteria, SubsetConfig, SubsetFallback},
+    host_set::only,
+    lb::ZoneRouting,
 };
 
 /// The subsets of one snapshot.
@@ -43,12 +45,17 @@ struct Gathered {
 }
 
 impl Subsets {
-    /// Divides the hosts of `priorities`.
-    pub fn new(config: &SubsetConfig, priorities: &[HostSet], panic_threshold: f64) -> Self {
+    /// Divides the hosts of `priorities`; `zone` says how the zones of a subset's first priority are used.
+    pub fn new(
+        config: &SubsetConfig,
+        priorities: &[Arc<HostSet>],
+        panic_threshold: f64,
+        zone: &dyn Fn(Option<&Arc<HostSet>>) -> Option<ZoneRouting>,
+    ) -> Self {
         let mut gathered: Vec<(Criteria, Gathered)> = Vec::new();
         let mut this = Self::default();
         for priority in priorities {
-            for host in &priority.hosts {
+            for host in priority.hosts.iter() {
                 for selector in &config.selectors {
                     for criteria in memberships(&selector.keys, host, config.list_as_any) {
                         let at = this.find_in(&criteria, |i| &gathered[i].0).unwrap_or_else(|| {
@@ -73,16 +80,18 @@ impl Subsets {
                 }
             }
         }
-        let sets = |wanted: &dyn Fn(&Arc<Host>) -> bool| {
+        let sets = |wanted: &dyn Fn(&Host) -> bool| {
             let priorities = priorities.iter().map(|p| filtered(p, config, wanted)).collect();
-            Arc::new(HostSets::new(priorities, panic_threshold, None))
+            let mut sets = HostSets::new(priorities, panic_threshold, None);
+            sets.zone = zone(sets.priorities.first());
+            Arc::new(sets)
         };
         this.subsets = gathered
             .into_iter()
             .map(|(criteria, gathered)| {
                 let subset = match gathered.single {
                     Some(host) => Subset::Single(host),
-                    None => Subset::Hosts(sets(&|h| gathered.hosts.contains(&Arc::as_ptr(h).addr()))),
+                    None => Subset::Hosts(sets(&|h| gathered.hosts.contains(&std::ptr::from_ref(h).addr()))),
                 };
                 (criteria, subset)
             })
@@ -201,20 +210,29 @@ fn matches(criteria: &Criteria, host: &Host, list_as_any: bool) -> bool {
 }
 
 /// One priority with only some of its hosts.
-fn filtered(set: &HostSet, config: &SubsetConfig, wanted: &dyn Fn(&Arc<Host>) -> bool) -> HostSet {
-    let mut localities = set.localities.clone();
-    for locality in &mut localities {
-        let before = locality.hosts.len();
-        locality.hosts.retain(wanted);
-        if !config.locality_weight_aware {
-            locality.weight = 0;
-        } else if config.scale_locality_weight && before > 0 {
-            let share = locality.hosts.len() as f64 / before as f64;
-            // A weight is at most what it was before, which fits.
-            locality.weight = (f64::from(locality.weight) * share).round() as u32;
-        }
+fn filtered(set: &HostSet, config: &SubsetConfig, wanted: &dyn Fn(&Host) -> bool) -> HostSet {
+    let localities = set.localities.iter().map(|locality| {
+        let hosts = only(&locality.hosts, wanted);
+        let weight = match config.locality_weight_aware {
+            false => 0,
+            true if config.scale_locality_weight && !locality.hosts.is_empty() => {
+                let share = hosts.len() as f64 / locality.hosts.len() as f64;
+                // A weight is at most what it was before, which fits.
+                (f64::from(locality.weight) * share).round() as u32
+            }
+            true => locality.weight,
+        };
+        LocalityHosts::new(locality.locality.clone(), weight, hosts)
+    });
+    HostSet {
+        has_local_locality: set.has_local_locality,
+        ..HostSet::in_order(
+            only(&set.hosts, wanted),
+            localities.collect(),
+            set.overprovisioning_factor,
+            set.weighted_health,
+        )
     }
-    HostSet::new(localities, set.overprovisioning_factor, set.weighted_health)
 }
 
 #[cfg(test)]

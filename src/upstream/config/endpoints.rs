@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use xds_protos::envoy::config::{
-    core::v3::{Address as ProtoAddress, HealthStatus, Locality as ProtoLocality},
+    core::v3::{Address as ProtoAddress, HealthStatus},
     endpoint::v3::{
         ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
         cluster_load_assignment::{Policy, policy},
@@ -52,10 +52,12 @@ pub struct LocalityEndpoints {
 }
 
 /// `policy.drop_overloads`: a share of requests that is answered 503 before a host is picked.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DropOverload {
-    /// The sum of all categories.
+    /// `drop_percentage`, which the runtime may lower.
     pub share: FractionalPercent,
+    /// `category`: what load reports call them.
+    pub category: Arc<str>,
 }
 
 /// A whole assignment.
@@ -119,22 +121,39 @@ fn read_policy(proto: Policy, out: &mut Assignment, cx: &mut BuildCx<'_>) -> Con
         out.overprovisioning_factor = factor.value;
     }
     out.weighted_priority_health = weighted_priority_health;
-    let share: u32 = drop_overloads
-        .iter()
-        .filter_map(
-            |policy::DropOverload {
-                 category: _,
-                 drop_percentage,
-             }| drop_percentage.as_ref(),
-        )
-        .map(|p| fraction(p).millionths())
-        .sum();
-    if share > 0 {
-        out.drop_overload = Some(DropOverload {
-            share: FractionalPercent::from_millionths(share),
-        });
-    }
+    out.drop_overload = drop_overload(drop_overloads, cx)?;
     Ok(())
+}
+
+fn drop_overload(all: Vec<policy::DropOverload>, cx: &BuildCx<'_>) -> ConfigResult<Option<DropOverload>> {
+    if all.len() > 1 {
+        return Err(cx.error(format!(
+            "Cluster drop_overloads config has {} categories. Envoy only support one.",
+            all.len()
+        )));
+    }
+    let Some(policy::DropOverload {
+        category,
+        drop_percentage,
+    }) = all.into_iter().next()
+    else {
+        return Ok(None);
+    };
+    let share = drop_percentage.as_ref().map_or(0, |p| fraction(p).millionths());
+    if share > 1_000_000 {
+        return Err(cx.error("Cluster drop_overloads config is invalid. The valid range is 0~1."));
+    }
+    let limit = cx.server.runtime.known.drop_overload_limit.integer(100);
+    if limit > 100 {
+        return Err(cx.error(format!(
+            "load_balancing_policy.drop_overload_limit runtime key config {limit} is invalid. The valid range is 0~100"
+        )));
+    }
+    let limit = u32::try_from(limit * 10_000).unwrap_or(1_000_000);
+    Ok(Some(DropOverload {
+        share: FractionalPercent::from_millionths(share.min(limit)),
+        category: category.into(),
+    }))
 }
 
 fn locality(
@@ -158,9 +177,10 @@ fn locality(
         None => lb_endpoints,
     };
     // As in Envoy, a weight belongs to a locality that is named.
-    let load_balancing_weight = load_balancing_weight.filter(|_| locality.is_some());
-    let ProtoLocality { region, zone, sub_zone } = locality.unwrap_or_default();
-    let place = Arc::new(Locality { region, zone, sub_zone });
+    let weight = load_balancing_weight
+        .filter(|_| locality.is_some())
+        .map_or(0, |v| v.value);
+    let place = Arc::new(Locality::of(locality.as_ref()));
     let locality_proxy = transport_metadata::proxy(metadata.as_ref(), cx);
     let locality_metadata = Arc::new(metadata.map(self::metadata).unwrap_or_default());
     let endpoints = cx.each("lb_endpoints", lb_endpoints, |proto, cx| {
@@ -179,7 +199,7 @@ fn locality(
     Ok(LocalityEndpoints {
         locality: place,
         priority,
-        weight: load_balancing_weight.map_or(0, |v| v.value),
+        weight,
         endpoints,
     })
 }

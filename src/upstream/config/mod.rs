@@ -32,7 +32,7 @@ pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, f
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
 pub use lb::{
     ClientSideWrr, Criteria, HashFunction, Hashing, LbConfig, LbPolicy, LeastRequest, LocalityLb, Maglev,
-    OverrideHosts, RingHash, SelectorFallback, SlowStart, SubsetConfig, SubsetFallback, SubsetSelector,
+    OverrideHosts, RingHash, SelectorFallback, SlowStart, SubsetConfig, SubsetFallback, SubsetSelector, ZoneAware,
 };
 pub use policies::RequestPolicies;
 pub use preconnect::Preconnect;

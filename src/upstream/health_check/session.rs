@@ -217,7 +217,7 @@ impl Session {
             if failed && self.host.has_flag(HealthFlag::PendingDynamicRemoval) {
                 cluster.remove_host(&self.host, server);
             } else {
-                cluster.refresh_health(server);
+                cluster.refresh_health_soon(server);
             }
         }
         if first {

@@ -16,11 +16,7 @@ fn hosts_survive_updates() {
     let server = server();
     let mut cx = BuildCx::new(&server);
     let built = super::super::config::build(static_cluster(&[]), false, &mut cx).unwrap();
-    let cluster = Arc::new(Cluster {
-        checks: None,
-        info: Arc::new(built.info),
-        hosts: Default::default(),
-    });
+    let cluster = Arc::new(Cluster::new(built.info, None));
     let store = HostStore::new(cluster.clone(), true);
     let mut apply = |endpoints: Vec<xds_protos::envoy::config::endpoint::v3::LbEndpoint>| {
         let assignment = from_assignment(assignment(endpoints), &mut cx).unwrap();

@@ -7,6 +7,7 @@ mod hashing;
 mod policy;
 mod priority;
 mod subset;
+mod zone;
 
 use std::sync::Arc;
 
@@ -15,9 +16,10 @@ use arc_swap::Guard;
 pub use hashing::{HashTables, Shares};
 pub use policy::client_side_wrr::{self, ReportedWeight};
 pub use priority::{Availability, PriorityLoads};
+pub use zone::{NotByZone, ZoneKeys, ZonePick, ZoneRouting};
 
 use self::{
-    policy::{Edf, Picker, Pool},
+    policy::{Edf, Picker},
     subset::{SubsetBalancers, SubsetPick},
 };
 use super::{
@@ -57,6 +59,8 @@ pub type Forced = (usize, Availability);
 pub struct Picked {
     /// How often the priority that was chosen panicked.
     pub panics: u64,
+    /// How a zone was chosen, where zones count.
+    pub zone: Option<ZonePick>,
     /// Which subsets were looked at.
     pub subsets: SubsetsPicked,
 }
@@ -118,9 +122,15 @@ impl Balancer {
         }
     }
 
+    /// Priorities that stay as they were go on where they are.
     fn replace(&mut self, sets: Arc<HostSets>) {
         self.subsets = SubsetBalancers::default();
-        self.pickers.iter_mut().for_each(PriorityPickers::hosts_changed);
+        for (i, pickers) in self.pickers.iter_mut().enumerate() {
+            match (self.sets.priorities.get(i), sets.priorities.get(i)) {
+                (Some(before), Some(now)) if Arc::ptr_eq(before, now) => {}
+                _ => pickers.hosts_changed(),
+            }
+        }
         self.pickers
             .resize_with(sets.priorities.len(), PriorityPickers::default);
         self.sets = sets;
@@ -171,7 +181,7 @@ impl Balancer {
         let sets = &self.sets;
         let avoiding = match cx.avoid_priorities {
             [] => None,
-            avoid => PriorityLoads::without(&sets.priorities, avoid, config.panic_threshold),
+            avoid => sets.loads.without(&sets.priorities, avoid),
         };
         let loads = avoiding.as_ref().unwrap_or(&sets.loads);
         let (priority, availability) = match cx.forced {
@@ -193,6 +203,20 @@ impl Balancer {
             && let Some(host) = pickers.by_locality(set, availability, config, random)
         {
             return Some(host);
+        }
+        if let (0, Some(zone)) = (priority, &sets.zone) {
+            let pick = zone.pick(random);
+            picked.zone = Some(pick);
+            match pick {
+                ZonePick::LocalClusterNotOk if config.fail_traffic_on_panic => return None,
+                ZonePick::NotByZone | ZonePick::LocalClusterNotOk => {}
+                ZonePick::Direct | ZonePick::Sampled => {
+                    return pickers.in_locality(set, 0, availability, config, random);
+                }
+                ZonePick::CrossZone(zone) | ZonePick::NoCapacityLeft(zone) => {
+                    return pickers.in_locality(set, zone, availability, config, random);
+                }
+            }
         }
         match availability {
             Availability::Healthy => pickers.healthy.pick(&set.healthy, config, random),
@@ -250,15 +274,28 @@ impl PriorityPickers {
         random: &mut fastrand::Rng,
     ) -> Option<Arc<Host>> {
         let state = self.localities.get_or_insert_with(|| Localities::new(set, random));
-        let (edf, pickers) = match availability {
-            Availability::Healthy => (&mut state.healthy, &mut state.healthy_pickers),
-            Availability::Degraded => (&mut state.degraded, &mut state.degraded_pickers),
+        let edf = match availability {
+            Availability::Healthy => &mut state.healthy,
+            Availability::Degraded => &mut state.degraded,
         };
         let index = edf.pick(|i| locality_weight(set, i, availability))?;
+        self.in_locality(set, index, availability, config, random)
+    }
+
+    /// Picks a host of one locality.
+    fn in_locality(
+        &mut self,
+        set: &HostSet,
+        index: usize,
+        availability: Availability,
+        config: &LbConfig,
+        random: &mut fastrand::Rng,
+    ) -> Option<Arc<Host>> {
+        let state = self.localities.get_or_insert_with(|| Localities::new(set, random));
         let locality = set.localities.get(index)?;
-        let hosts: &Pool = match availability {
-            Availability::Healthy => &locality.healthy,
-            Availability::Degraded => &locality.degraded,
+        let (hosts, pickers) = match availability {
+            Availability::Healthy => (&locality.healthy, &mut state.healthy_pickers),
+            Availability::Degraded => (&locality.degraded, &mut state.degraded_pickers),
         };
         pickers.get_mut(index)?.pick(hosts, config, random)
     }

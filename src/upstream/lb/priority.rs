@@ -1,6 +1,8 @@
 //! Which priority a request goes to: spill-over, panic, and what is left when everything is bad.
 
-use crate::upstream::HostSet;
+use std::{borrow::Borrow, sync::Arc};
+
+use crate::upstream::{Host, HostSet};
 
 /// Which hosts of a priority are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,36 +26,8 @@ pub struct PriorityLoads {
 
 impl PriorityLoads {
     /// The shares for these priorities; `panic_threshold` in percent, 0 switches panic off.
-    pub fn new(priorities: &[HostSet], panic_threshold: f64) -> Self {
-        let sets: Vec<_> = priorities.iter().map(Some).collect();
-        Self::of(&sets, panic_threshold)
-    }
-
-    /// The same with some priorities left out (retry priorities); none if that leaves no hosts.
-    pub fn without(priorities: &[HostSet], avoid: &[u32], panic_threshold: f64) -> Option<Self> {
-        let sets: Vec<_> = priorities
-            .iter()
-            .enumerate()
-            .map(|(i, set)| (!avoid.iter().any(|a| *a as usize == i)).then_some(set))
-            .collect();
-        let has_available = |set: &HostSet| !set.healthy.is_empty() || !set.degraded.is_empty();
-        sets.iter()
-            .flatten()
-            .any(|s| has_available(s))
-            .then(|| Self::of(&sets, panic_threshold))
-    }
-
-    /// The same for priorities some of which are left out.
-    pub fn of(sets: &[Option<&HostSet>], panic_threshold: f64) -> Self {
-        let healthy: Vec<u32> = sets
-            .iter()
-            .map(|s| s.map_or(0, |s| availability(s, Availability::Healthy)))
-            .collect();
-        let degraded: Vec<u32> = sets
-            .iter()
-            .map(|s| s.map_or(0, |s| availability(s, Availability::Degraded)))
-            .collect();
-        let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
+    pub fn new<S: Borrow<HostSet>>(sets: &[S], panic_threshold: f64) -> Self {
+        let (healthy, degraded, total) = available(sets, &[]);
         let mut loads = Self {
             healthy: vec![0; sets.len()],
             degraded: vec![0; sets.len()],
@@ -69,12 +43,27 @@ impl PriorityLoads {
             return loads;
         }
         for (panic, set) in loads.panic.iter_mut().zip(sets) {
-            *panic = total < 100 && set.is_none_or(|s| panics(s, panic_threshold));
+            *panic = total < 100 && usable_percent(set.borrow()) < panic_threshold.min(100.0);
         }
         if loads.panic.iter().all(|p| *p) {
             loads.total_panic(sets);
         }
         loads
+    }
+
+    /// The same with some priorities left out (retry priorities); none if the others have nothing to offer. Who
+    /// panics does so still.
+    pub fn without<S: Borrow<HostSet>>(&self, sets: &[S], avoid: &[u32]) -> Option<Self> {
+        let (healthy, degraded, total) = available(sets, avoid);
+        let mut loads = Self {
+            healthy: vec![0; sets.len()],
+            degraded: vec![0; sets.len()],
+            panic: self.panic.clone(),
+        };
+        (total > 0).then(|| {
+            loads.distribute(&healthy, &degraded, total);
+            loads
+        })
     }
 
     /// Healthy hosts first, degraded ones with what is left; rounding goes to the first priority that has any.
@@ -101,8 +90,8 @@ impl PriorityLoads {
     }
 
     /// Every priority panics: by number of hosts.
-    fn total_panic(&mut self, sets: &[Option<&HostSet>]) {
-        let count = |s: &Option<&HostSet>| s.map_or(0, |s| s.hosts.len());
+    fn total_panic<S: Borrow<HostSet>>(&mut self, sets: &[S]) {
+        let count = |s: &S| s.borrow().hosts.len();
         let total: usize = sets.iter().map(count).sum();
         if total == 0 {
             if let Some(first) = self.healthy.first_mut() {
@@ -140,13 +129,29 @@ impl PriorityLoads {
     }
 }
 
+/// How far the healthy and the degraded hosts of each priority suffice, and both together, all in percent. Those of
+/// priorities to `avoid` do not.
+fn available<S: Borrow<HostSet>>(sets: &[S], avoid: &[u32]) -> (Vec<u32>, Vec<u32>, u32) {
+    let each = |which| -> Vec<u32> {
+        let all = sets.iter().enumerate();
+        all.map(|(i, set)| match avoid.iter().any(|a| *a as usize == i) {
+            true => 0,
+            false => availability(set.borrow(), which),
+        })
+        .collect()
+    };
+    let (healthy, degraded) = (each(Availability::Healthy), each(Availability::Degraded));
+    let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
+    (healthy, degraded, total)
+}
+
 /// How far a priority's hosts of this kind suffice for all the load, in percent.
 fn availability(set: &HostSet, which: Availability) -> u32 {
     let some = match which {
         Availability::Healthy => &set.healthy,
         Availability::Degraded => &set.degraded,
     };
-    let measure = |hosts: &[std::sync::Arc<crate::upstream::Host>]| -> u64 {
+    let measure = |hosts: &[Arc<Host>]| -> u64 {
         match set.weighted_health {
             true => hosts.iter().map(|h| u64::from(h.weight())).sum(),
             false => hosts.len() as u64,
@@ -160,8 +165,9 @@ fn availability(set: &HostSet, which: Availability) -> u32 {
     u32::try_from(share.min(100)).unwrap_or(100)
 }
 
-fn panics(set: &HostSet, threshold: f64) -> bool {
+/// The share of hosts that are healthy or degraded, in percent: below the panic threshold a priority panics.
+pub fn usable_percent(set: &HostSet) -> f64 {
     let all = set.hosts.len() - set.excluded.len().min(set.hosts.len());
     let percent = |n: usize| if all == 0 { 0.0 } else { 100.0 * n as f64 / all as f64 };
-    percent(set.healthy.len()) + percent(set.degraded.len()) < threshold.min(100.0)
+    percent(set.healthy.len()) + percent(set.degraded.len())
 }

@@ -28,11 +28,7 @@ fn set(healthy: u16, degraded: u16, unhealthy: u16) -> HostSet {
 }
 
 fn of(hosts: Vec<Arc<Host>>) -> HostSet {
-    let locality = LocalityHosts {
-        hosts,
-        weight: 1,
-        ..Default::default()
-    };
+    let locality = LocalityHosts::new(Default::default(), 1, hosts.into());
     HostSet::new(vec![locality], 140, false)
 }
 
@@ -42,6 +38,7 @@ pub(super) fn config(policy: LbPolicy) -> LbConfig {
         policy,
         locality: LocalityLb::None,
         panic_threshold: 50.0,
+        zone: Default::default(),
         fail_traffic_on_panic: false,
         subsets: None,
         slow_start: None,
@@ -176,14 +173,12 @@ fn random_is_roughly_even() {
 
 #[test]
 fn localities_share_by_weight() {
-    let locality = |zone: &str, weight, hosts| LocalityHosts {
-        locality: Arc::new(crate::upstream::Locality {
+    let locality = |zone: &str, weight, hosts: Vec<Arc<Host>>| {
+        let place = crate::upstream::Locality {
             zone: zone.into(),
             ..Default::default()
-        }),
-        weight,
-        hosts,
-        ..Default::default()
+        };
+        LocalityHosts::new(Arc::new(place), weight, hosts.into())
     };
     let sick = host(3, 1);
     sick.set_flag(HealthFlag::FailedEdsHealth, true);

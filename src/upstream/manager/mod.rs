@@ -12,6 +12,7 @@ use std::{
     time::SystemTime,
 };
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use xds_protos::{envoy::config::cluster::v3::Cluster as Proto, google::protobuf::Any, type_url};
 
@@ -73,6 +74,10 @@ pub struct ClusterManager {
     settled: watch::Sender<()>,
     /// `cluster_manager.outlier_detection.event_log_path`
     ejection_log: OnceLock<Arc<LogFile>>,
+    /// `cluster_manager.local_cluster_name`
+    local_name: OnceLock<String>,
+    /// That cluster, once it is warm.
+    local: ArcSwapOption<Cluster>,
     /// `cluster_manager.`
     pub stats: Stats<ClusterManagerStats>,
 }
@@ -85,6 +90,8 @@ impl ClusterManager {
             state: Mutex::default(),
             settled: watch::Sender::new(()),
             ejection_log: OnceLock::new(),
+            local_name: OnceLock::new(),
+            local: ArcSwapOption::empty(),
             stats,
         }
     }
@@ -100,6 +107,36 @@ impl ClusterManager {
         // There is one bootstrap, so there is one log.
         let _ = self.ejection_log.set(file);
         Ok(())
+    }
+
+    /// Names the cluster of this proxy and its like, with whose zones those of other clusters are compared.
+    pub fn set_local_cluster(&self, name: &str) {
+        // There is one bootstrap, so there is one name.
+        let _ = self.local_name.set(name.to_owned());
+    }
+
+    /// The cluster of this proxy and its like, once it is warm.
+    pub(super) fn local_cluster(&self) -> Option<Arc<Cluster>> {
+        self.local.load_full()
+    }
+
+    /// The hosts of a cluster are others, or are in other health: if it is the local one, all others compare with it.
+    pub(super) fn hosts_changed(&self, cluster: &Cluster, server: &ServerContext) {
+        let is_local = self.local.load().as_ref().is_some_and(|l| std::ptr::eq(&**l, cluster));
+        if is_local {
+            self.compare_zones(server);
+        }
+    }
+
+    fn compare_zones(&self, server: &ServerContext) {
+        let all: Vec<_> = {
+            let state = self.state();
+            let all = state.active.values().chain(state.warming.values());
+            all.map(|m| m.snapshot.cluster.clone()).collect()
+        };
+        for cluster in all {
+            cluster.local_cluster_changed(server);
+        }
     }
 
     /// Where ejections are written.
@@ -166,11 +203,8 @@ impl ClusterManager {
             built.info.apply_runtime(&snapshot);
         }
         let scope = built.info.scope.clone();
-        let cluster = Arc::new(Cluster {
-            info: Arc::new(built.info),
-            hosts: Default::default(),
-            checks: built.health_check.map(|c| HealthChecks::new(c, &scope)),
-        });
+        let checks = built.health_check.map(|c| HealthChecks::new(c, &scope));
+        let cluster = Arc::new(Cluster::new(built.info, checks));
         outlier::start(&cluster, server);
         client_side_wrr::start(&cluster, server);
         let dynamic = !matches!(built.discovery, config::Discovery::Static(_));
@@ -249,6 +283,10 @@ impl ClusterManager {
         };
         // Ends the old one's discovery, which may lock, and lets CDS go on: not under our lock.
         drop(replaced);
+        if self.local_name.get().is_some_and(|l| l == name) {
+            self.local.store(self.get(name));
+            self.compare_zones(server);
+        }
         self.settled.send_replace(());
     }
 

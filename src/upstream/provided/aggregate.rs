@@ -53,7 +53,7 @@ impl AggregateLb {
 
     pub fn pick(&self, aggregate: &WorkerCluster, cx: &LbContext<'_>) -> Option<Arc<Host>> {
         self.refresh(aggregate);
-        let (member, forced) = self.order.borrow().choose(aggregate, cx.avoid_priorities)?;
+        let (member, forced) = self.order.borrow().choose(cx.avoid_priorities)?;
         let host = member.choose(&LbContext {
             forced: Some(forced),
             avoid_priorities: &[],
@@ -85,8 +85,7 @@ impl AggregateLb {
     /// Whether any host is well besides those of these priorities.
     pub fn has_available_besides(&self, avoided: &[u32]) -> bool {
         let order = self.order.borrow();
-        let available = |set: Option<&HostSet>| set.is_some_and(|s| !s.healthy.is_empty() || !s.degraded.is_empty());
-        order.sets(avoided).into_iter().any(available)
+        order.loads.without(&order.sets(), avoided).is_some()
     }
 
     /// Looks whether members came, went or have other hosts than before.
@@ -116,29 +115,22 @@ impl Order {
             order.priorities.extend(with_hosts.map(|(priority, _)| (at, priority)));
             order.members.push(Member { cluster, hosts });
         }
-        order.loads = PriorityLoads::of(&order.sets(&[]), panic_threshold);
+        order.loads = PriorityLoads::new(&order.sets(), panic_threshold);
         order
     }
 
-    /// The hosts of every priority; none for those that are avoided.
-    fn sets(&self, avoided: &[u32]) -> Vec<Option<&HostSet>> {
-        let of = |(at, (member, priority)): (usize, &(usize, usize))| {
-            let avoid = avoided.iter().any(|a| *a as usize == at);
-            let set = self.members.get(*member)?.hosts.priorities.get(*priority);
-            set.filter(|_| !avoid)
-        };
-        self.priorities.iter().enumerate().map(of).collect()
+    /// The hosts of every priority.
+    fn sets(&self) -> Vec<&HostSet> {
+        let of =
+            |(member, priority): &(usize, usize)| Some(&**self.members.get(*member)?.hosts.priorities.get(*priority)?);
+        self.priorities.iter().filter_map(of).collect()
     }
 
     /// The cluster for a request, and what it has to pick from.
-    fn choose(
-        &self,
-        aggregate: &WorkerCluster,
-        avoided: &[u32],
-    ) -> Option<(Rc<WorkerCluster>, crate::upstream::lb::Forced)> {
+    fn choose(&self, avoided: &[u32]) -> Option<(Rc<WorkerCluster>, crate::upstream::lb::Forced)> {
         let others = match avoided {
             [] => None,
-            _ => Some(PriorityLoads::of(&self.sets(avoided), aggregate.panic_threshold())),
+            _ => self.loads.without(&self.sets(), avoided),
         };
         let loads = others.as_ref().unwrap_or(&self.loads);
         let (at, availability) = loads.choose(fastrand::u64(..))?;

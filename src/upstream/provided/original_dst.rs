@@ -98,13 +98,10 @@ impl OriginalDst {
 
     fn publish(&self, known: Known, cluster: &Cluster, server: &ServerContext) {
         let hosts = known.values().map(|entry| entry.host.clone()).collect();
-        let locality = LocalityHosts {
-            hosts,
-            ..LocalityHosts::default()
-        };
+        let locality = LocalityHosts::new(Arc::default(), 0, hosts);
         self.known.store(Arc::new(known));
         let set = HostSet::new(vec![locality], 140, false);
-        cluster.publish(cluster.host_sets(vec![set], None, server), server);
+        cluster.publish(cluster.host_sets(vec![Arc::new(set)], None, server), server);
         cluster.info.membership.local().membership_change.inc();
     }
 

@@ -47,16 +47,12 @@ fn config(selectors: &[&[&str]]) -> SubsetConfig {
     }
 }
 
-fn set(localities: Vec<(u32, Vec<Arc<Host>>)>) -> HostSet {
+fn set(localities: Vec<(u32, Vec<Arc<Host>>)>) -> Arc<HostSet> {
     let localities = localities
         .into_iter()
-        .map(|(weight, hosts)| LocalityHosts {
-            weight,
-            hosts,
-            ..LocalityHosts::default()
-        })
+        .map(|(weight, hosts)| LocalityHosts::new(Arc::default(), weight, hosts.into()))
         .collect();
-    HostSet::new(localities, 140, false)
+    Arc::new(HostSet::new(localities, 140, false))
 }
 
 fn hosts(subset: Option<(usize, &Subset)>) -> usize {
@@ -74,7 +70,7 @@ fn hosts_are_divided_by_all_keys_of_a_selector() {
         host(2, vec![("v", text("1"))]),
         host(3, vec![]),
     ];
-    let subsets = Subsets::new(&config(&[&["v"], &["v", "s"]]), &[set(vec![(1, all)])], 50.0);
+    let subsets = Subsets::new(&config(&[&["v"], &["v", "s"]]), &[set(vec![(1, all)])], 50.0, &|_| None);
     assert_eq!(subsets.len(), 2);
     assert_eq!(hosts(subsets.find(&criteria(&[("v", "1")]))), 2);
     assert_eq!(hosts(subsets.find(&criteria(&[("v", "1"), ("s", "prod")]))), 1);
@@ -93,12 +89,12 @@ fn each_element_of_a_list_counts_if_so_configured() {
     let mut config = config(&[&["v"]]);
     let sets = [set(vec![(1, vec![host(1, vec![("v", list)])])])];
     assert_eq!(
-        hosts(Subsets::new(&config, &sets, 50.0).find(&criteria(&[("v", "2")]))),
+        hosts(Subsets::new(&config, &sets, 50.0, &|_| None).find(&criteria(&[("v", "2")]))),
         0
     );
     config.list_as_any = true;
     config.default = criteria(&[("v", "1")]);
-    let subsets = Subsets::new(&config, &sets, 50.0);
+    let subsets = Subsets::new(&config, &sets, 50.0, &|_| None);
     assert_eq!(hosts(subsets.find(&criteria(&[("v", "2")]))), 1);
     assert_eq!(subsets.default.hosts().count(), 1);
 }
@@ -108,7 +104,7 @@ fn a_single_host_is_the_first() {
     let mut config = config(&[&["v"]]);
     config.selectors[0].single_host = true;
     let all = vec![host(1, vec![("v", text("1"))]), host(2, vec![("v", text("1"))])];
-    let subsets = Subsets::new(&config, &[set(vec![(1, all.clone())])], 50.0);
+    let subsets = Subsets::new(&config, &[set(vec![(1, all.clone())])], 50.0, &|_| None);
     assert_eq!(subsets.duplicates, 1);
     let found = subsets.find(&criteria(&[("v", "1")]));
     assert!(matches!(found, Some((_, Subset::Single(host))) if Arc::ptr_eq(host, &all[0])));
@@ -123,7 +119,7 @@ fn weights_of_localities_shrink_with_their_hosts() {
     ];
     let sets = [set(localities)];
     let weights = |config: &SubsetConfig| -> Vec<u32> {
-        let subsets = Subsets::new(config, &sets, 50.0);
+        let subsets = Subsets::new(config, &sets, 50.0, &|_| None);
         match subsets.find(&criteria(&[("v", "1")])) {
             Some((_, Subset::Hosts(found))) => found.priorities[0].localities.iter().map(|l| l.weight).collect(),
             _ => Vec::new(),

@@ -8,7 +8,7 @@ use xds_protos::envoy::config::{
     core::v3::{HealthStatus, HealthStatusSet},
 };
 
-use super::{Hashing, LbConfig, LbPolicy, LocalityLb, hashing};
+use super::{Hashing, LbConfig, LbPolicy, LocalityLb, ZoneAware, hashing};
 use crate::config::{BuildCx, ConfigResult, percent};
 
 /// Sets what `proto` says. With the extension API the policy's own messages tell of localities.
@@ -24,7 +24,7 @@ pub fn apply(proto: Proto, by_extension: bool, config: &mut LbConfig, cx: &mut B
     let _ = close_connections_on_host_set_change;
     config.ignore_new_hosts_until_first_hc = ignore_new_hosts_until_first_hc;
     if let Some(threshold) = healthy_panic_threshold {
-        config.panic_threshold = percent(&threshold);
+        config.panic_threshold = percent(&threshold).trunc();
     }
     if let Some(HealthStatusSet { statuses }) = override_host_status {
         config.override_statuses = statuses
@@ -52,7 +52,7 @@ pub fn apply(proto: Proto, by_extension: bool, config: &mut LbConfig, cx: &mut B
         _ if by_extension => {}
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => config.locality = LocalityLb::Weighted,
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
-            config.fail_traffic_on_panic = zone.fail_traffic_on_panic;
+            (config.zone, config.fail_traffic_on_panic) = ZoneAware::old(zone, cx);
         }
         None => {}
     }

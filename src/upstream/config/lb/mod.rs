@@ -18,6 +18,7 @@ mod round_robin;
 mod slow_start;
 mod subset;
 mod wrr_locality;
+mod zone;
 
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ pub use override_host::OverrideHosts;
 pub use ring_hash::RingHash;
 pub use slow_start::SlowStart;
 pub use subset::{Criteria, SelectorFallback, SubsetConfig, SubsetFallback, SubsetSelector};
+pub use zone::ZoneAware;
 
 /// The policy and its parameters.
 #[derive(Debug, Clone)]
@@ -86,8 +88,10 @@ pub struct LbConfig {
     pub slow_start: Option<SlowStart>,
     /// How localities share the load.
     pub locality: LocalityLb,
-    /// `healthy_panic_threshold` in percent, 50; 0 disables panic.
+    /// `healthy_panic_threshold` in whole percent, 50; 0 disables panic.
     pub panic_threshold: f64,
+    /// `zone_aware_lb_config`, which has effect where there is a local cluster.
+    pub zone: ZoneAware,
     /// `fail_traffic_on_panic`
     pub fail_traffic_on_panic: bool,
     /// `ignore_new_hosts_until_first_hc`: hosts that discovery adds do not count until they were checked.
@@ -116,6 +120,7 @@ impl LbConfig {
             needs_hostnames: false,
             locality: LocalityLb::None,
             panic_threshold: 50.0,
+            zone: ZoneAware::default(),
             fail_traffic_on_panic: false,
             subsets: None,
             hash_policy: None,
@@ -143,6 +148,13 @@ pub fn build(
         None => legacy::build(old_policy, old_config, cx)?,
     };
     if let Some(common) = common {
+        if by_extension && (common.consistent_hashing_lb_config.is_some() || common.locality_config_specifier.is_some())
+        {
+            return Err(cx.error(
+                "cluster: load_balancing_policy cannot be combined with partial fields (zone_aware_lb_config, \
+                 locality_weighted_lb_config, consistent_hashing_lb_config) of common_lb_config",
+            ));
+        }
         cx.field("common_lb_config", |cx| {
             common::apply(common, by_extension, &mut config, cx)
         })?;

@@ -170,10 +170,7 @@ fn shares_are_those_of_the_table() {
 #[test]
 fn a_bound_passes_load_on() {
     let hosts: Vec<Arc<Host>> = (1..=4).map(|n| host("ring-equal", n, 80)).collect();
-    let locality = LocalityHosts {
-        hosts: hosts.clone(),
-        ..Default::default()
-    };
+    let locality = LocalityHosts::new(Default::default(), 0, hosts.as_slice().into());
     let sets = HostSets::new(vec![HostSet::new(vec![locality], 140, false)], 50.0, None);
     let mut config = config("ring-equal");
     config.policy = LbPolicy::RingHash(RingHash {
