@@ -8,16 +8,13 @@ use xds_protos::envoy::config::{
 };
 
 use crate::{
-    config::{BuildCx, ConfigResult, percent},
+    config::{BuildCx, ConfigResult, duration, percent},
     stats::{Scope, Stats},
     upstream::{
         ClusterStats, ResourceManager, ResourcePriority,
         circuit::{Limits, RetryBudget as Budget},
     },
 };
-
-const DEFAULT_BUDGET_PERCENT: f64 = 20.0;
-const DEFAULT_MIN_RETRY_CONCURRENCY: u64 = 3;
 
 /// The limits of the default and of the high priority.
 pub fn build(
@@ -78,12 +75,13 @@ fn thresholds(proto: Thresholds, cx: &mut BuildCx<'_>) -> ConfigResult<Limits> {
     let _ = priority;
     let retry_budget = cx.opt("retry_budget", retry_budget, |budget, cx| {
         coverage!(cx, budget => RetryBudget {
-            supported { budget_percent, min_retry_concurrency }
-            ignored { budget_interval: "the budget is taken of the requests in flight" }
+            supported { budget_percent, min_retry_concurrency, budget_interval }
         });
+        let defaults = Budget::default();
         Ok(Budget {
-            percent: budget_percent.as_ref().map_or(DEFAULT_BUDGET_PERCENT, percent),
-            min_concurrency: min_retry_concurrency.map_or(DEFAULT_MIN_RETRY_CONCURRENCY, |v| v.value.into()),
+            percent: budget_percent.as_ref().map_or(defaults.percent, percent),
+            min_concurrency: min_retry_concurrency.map_or(defaults.min_concurrency, |v| v.value.into()),
+            interval: budget_interval.as_ref().map(duration).filter(|d| !d.is_zero()),
         })
     })?;
     let defaults = Limits::default();

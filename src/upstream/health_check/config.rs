@@ -5,14 +5,16 @@ use std::{sync::Arc, time::Duration};
 use xds_protos::{
     envoy::config::core::v3::{
         HealthCheck as Proto,
-        health_check::{CustomHealthCheck, HealthChecker, TlsOptions},
+        health_check::{CustomHealthCheck, HealthChecker, TlsOptions, custom_health_check::ConfigType},
     },
     google::protobuf::{self as pb, Struct},
 };
 
-use super::{events::EventLog, grpc::GrpcCheck, http::HttpCheck, tcp::TcpCheck};
+use super::{
+    events::EventLog, grpc::GrpcCheck, http::HttpCheck, redis::RedisCheck, tcp::TcpCheck, thrift::ThriftCheck,
+};
 use crate::{
-    config::{BuildCx, ConfigResult, DurationExt},
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, unpack},
     runtime::Key,
     upstream::TransportOptions,
 };
@@ -51,6 +53,10 @@ pub enum Kind {
     Tcp(TcpCheck),
     /// `grpc_health_check`
     Grpc(GrpcCheck),
+    /// `custom_health_check`: `envoy.health_checkers.redis`
+    Redis(RedisCheck),
+    /// `custom_health_check`: `envoy.health_checkers.thrift`
+    Thrift(ThriftCheck),
 }
 
 /// The time from the end of a check to the next one.
@@ -121,10 +127,7 @@ impl HealthCheckConfig {
             Some(HealthChecker::GrpcHealthCheck(grpc)) => {
                 Kind::Grpc(cx.field("grpc_health_check", |cx| GrpcCheck::build(grpc, timeout, cx))?)
             }
-            Some(HealthChecker::CustomHealthCheck(custom)) => {
-                let CustomHealthCheck { name, config_type: _ } = custom;
-                return Err(cx.error_at("custom_health_check", format!("not supported: health checker '{name}'")));
-            }
+            Some(HealthChecker::CustomHealthCheck(custom)) => cx.field("custom_health_check", |cx| kind(custom, cx))?,
             None => return Err(cx.error_at("health_checker", "value is required")),
         };
         Ok(Self {
@@ -161,6 +164,24 @@ impl HealthCheckConfig {
             log_failures: always_log_health_check_failures,
             log_successes: always_log_health_check_success,
         })
+    }
+}
+
+/// What a `custom_health_check` asks, by the type of its configuration.
+fn kind(proto: CustomHealthCheck, cx: &mut BuildCx<'_>) -> ConfigResult<Kind> {
+    let CustomHealthCheck { name, config_type } = proto;
+    let Some(ConfigType::TypedConfig(any)) = config_type else {
+        return Err(cx.error_at("typed_config", format!("health checker '{name}' has none")));
+    };
+    let any = crate::config::plain(any, cx)?;
+    match any.type_name() {
+        "envoy.extensions.health_checkers.redis.v3.Redis" => Ok(Kind::Redis(RedisCheck::build(unpack(&any, cx)?, cx)?)),
+        "envoy.extensions.health_checkers.thrift.v3.Thrift" => {
+            Ok(Kind::Thrift(ThriftCheck::build(unpack(&any, cx)?, cx)?))
+        }
+        other => Err(cx.error(format!(
+            "Didn't find a registered implementation for '{name}' with type URL: '{other}'"
+        ))),
     }
 }
 

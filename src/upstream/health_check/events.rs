@@ -87,6 +87,8 @@ impl EventLog {
                 Kind::Http(_) => HealthCheckerType::Http,
                 Kind::Tcp(_) => HealthCheckerType::Tcp,
                 Kind::Grpc(_) => HealthCheckerType::Grpc,
+                Kind::Redis(_) => HealthCheckerType::Redis,
+                Kind::Thrift(_) => HealthCheckerType::Thrift,
             } as i32,
             host: Some(admin::address(&host.address)),
             cluster_name: cluster.to_owned(),

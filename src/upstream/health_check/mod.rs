@@ -3,6 +3,7 @@
 //! ```text
 //! config: HealthCheck -> HealthCheckConfig        session: when to check, thresholds, flags of one host
 //! http, tcp, grpc: one check over client's connection       events: what is written when a host changes
+//! redis, thrift: likewise, over a raw one
 //! ```
 //!
 //! Everything runs on the control thread, one task for each checked host, over the cluster's own transport socket.
@@ -15,8 +16,11 @@ mod events;
 mod grpc;
 mod http;
 mod payload;
+mod raw;
+mod redis;
 mod session;
 mod tcp;
+mod thrift;
 
 use std::{
     collections::HashMap,
@@ -26,7 +30,7 @@ use std::{
 use tokio::sync::watch;
 
 pub use self::config::HealthCheckConfig;
-use self::session::Session;
+use self::{config::Kind, session::Session};
 use super::{Cluster, HealthFlag, Host};
 use crate::{
     server::ServerContext,
@@ -68,7 +72,10 @@ struct Sessions {
 
 impl HealthChecks {
     /// Checks that have not begun; statistics stand below the cluster's `scope`.
-    pub fn new(config: HealthCheckConfig, scope: &Scope) -> Self {
+    pub fn new(mut config: HealthCheckConfig, scope: &Scope) -> Self {
+        if let Kind::Redis(redis) = &mut config.kind {
+            redis.count_into(scope);
+        }
         Self {
             config,
             stats: scope.block(),

@@ -15,6 +15,7 @@ use super::{
     client::{Connection, Target},
     config::Kind,
     events::{Event, Failure},
+    raw::RawConnection,
     tcp::TcpConnection,
 };
 use crate::{
@@ -142,7 +143,7 @@ impl Session {
         let Some(checks) = &cluster.checks else { return };
         let config = &checks.config;
         let target = Target::new(cluster.info.clone(), self.host.clone(), config);
-        let (mut http, mut tcp) = (None::<Connection>, TcpConnection::default());
+        let (mut http, mut tcp, mut raw) = (None::<Connection>, TcpConnection::default(), RawConnection::default());
         let jitter = config.intervals.initial();
         if !jitter.is_zero() {
             tokio::time::sleep(jitter).await;
@@ -154,6 +155,8 @@ impl Session {
                     Kind::Http(check) => check.run(&target, config, checks.stats.local(), &mut http).await,
                     Kind::Tcp(check) => check.run(&target, config, &mut tcp).await,
                     Kind::Grpc(check) => check.run(&target, config, &mut http).await,
+                    Kind::Redis(check) => check.run(&target, config, &mut raw).await,
+                    Kind::Thrift(check) => check.run(&target, config, &mut raw).await,
                 }
             };
             let verdict = match tokio::time::timeout(config.timeout, check).await {

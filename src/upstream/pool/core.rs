@@ -183,15 +183,15 @@ impl Pool {
     /// Counts a request onto a connection, unless there are too many requests.
     fn attach(self: &Rc<Self>, sender: Sender, conn: Rc<Conn>) -> Result<Lease, ConnectFailure> {
         let stats = self.cluster.stats.local();
-        let requests = &self.breakers().requests;
-        if !requests.can_create() {
+        let breakers = self.breakers();
+        if !breakers.requests.can_create() {
             stats.upstream_rq_active_overflow.inc();
             if let Sender::H1(sender) = sender {
                 self.state.borrow_mut().idle.push((sender, conn));
             }
             return Err(ConnectFailure::TooManyRequests);
         }
-        requests.inc();
+        breakers.request_starts();
         stats.upstream_rq_total.inc();
         stats.upstream_rq_active.inc();
         self.host.stats.rq_total.fetch_add(1, Relaxed);
@@ -223,7 +223,7 @@ impl Pool {
 
     /// A request is over: gives its counts back.
     pub(super) fn detach(&self, conn: &Conn) {
-        self.breakers().requests.dec();
+        self.breakers().request_ends();
         self.cluster.stats.local().upstream_rq_active.dec();
         self.host.stats.rq_active.fetch_sub(1, Relaxed);
         self.active.set(self.active.get().saturating_sub(1));

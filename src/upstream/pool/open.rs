@@ -160,7 +160,7 @@ impl Drop for OpenGuard {
             false => stats.upstream_cx_destroy_remote.inc(),
         }
         pool.host.stats.cx_active.fetch_sub(1, Relaxed);
-        pool.breakers().connections.dec();
+        pool.breakers().connection_ends();
         match &self.conn {
             Some(conn) => {
                 if conn.active.get() > 0 || conn.cut.get() {

@@ -33,17 +33,11 @@ pub struct TcpLease {
 }
 
 impl TcpLease {
-    /// The byte stream as that of one request: counted as such, and with its bytes, until it is dropped.
+    /// The byte stream as that of one request, whose bytes are counted, until it is dropped.
     pub fn into_request(self) -> Stream {
         let mut counted = self.counted;
         // Whoever drops it closes it, unless it broke.
         counted.closed_locally = true;
-        let stats = counted.cluster.stats.local();
-        stats.upstream_rq_total.inc();
-        stats.upstream_rq_active.inc();
-        counted.host.stats.rq_total.fetch_add(1, Relaxed);
-        counted.host.stats.rq_active.fetch_add(1, Relaxed);
-        counted.cluster.resources(counted.priority).requests.inc();
         Stream::Other(Box::pin(RequestStream {
             stream: Counted::new(self.stream, counted.cluster.clone()),
             counted,
@@ -55,15 +49,6 @@ impl TcpLease {
 struct RequestStream {
     stream: Counted,
     counted: TcpCounted,
-}
-
-impl Drop for RequestStream {
-    fn drop(&mut self) {
-        let counted = &self.counted;
-        counted.cluster.stats.local().upstream_rq_active.dec();
-        counted.host.stats.rq_active.fetch_sub(1, Relaxed);
-        counted.cluster.resources(counted.priority).requests.dec();
-    }
 }
 
 impl AsyncRead for RequestStream {
@@ -100,6 +85,8 @@ pub struct TcpCounted {
     host: Arc<Host>,
     priority: ResourcePriority,
     started: Instant,
+    /// Whether it carries its request: from when it is connected.
+    busy: bool,
     /// Set it when this side closes first: decides between `destroy_local` and `destroy_remote`.
     pub closed_locally: bool,
 }
@@ -117,14 +104,38 @@ impl TcpCounted {
             host,
             priority,
             started: Instant::now(),
+            busy: false,
             closed_locally: false,
         }
+    }
+
+    /// It is connected and carries the one request it is for.
+    fn begin(&mut self) -> Result<(), ConnectFailure> {
+        let stats = self.cluster.stats.local();
+        let breakers = self.cluster.resources(self.priority);
+        if !breakers.requests.can_create() {
+            stats.upstream_rq_active_overflow.inc();
+            return Err(ConnectFailure::TooManyRequests);
+        }
+        breakers.request_starts();
+        stats.upstream_rq_total.inc();
+        stats.upstream_rq_active.inc();
+        self.host.stats.rq_total.fetch_add(1, Relaxed);
+        self.host.stats.rq_active.fetch_add(1, Relaxed);
+        self.busy = true;
+        Ok(())
     }
 }
 
 impl Drop for TcpCounted {
     fn drop(&mut self) {
         let stats = self.cluster.stats.local();
+        let breakers = self.cluster.resources(self.priority);
+        if self.busy {
+            stats.upstream_rq_active.dec();
+            self.host.stats.rq_active.fetch_sub(1, Relaxed);
+            breakers.request_ends();
+        }
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
         match self.closed_locally {
@@ -133,7 +144,61 @@ impl Drop for TcpCounted {
         }
         stats.upstream_cx_length_ms.record(millis(self.started.elapsed()));
         self.host.stats.cx_active.fetch_sub(1, Relaxed);
-        self.cluster.resources(self.priority).connections.dec();
+        breakers.connection_ends();
+    }
+}
+
+/// Somebody who waits for a connection.
+struct Waiting<'a> {
+    cluster: &'a ClusterInfo,
+    host: &'a Host,
+    priority: ResourcePriority,
+}
+
+impl<'a> Waiting<'a> {
+    /// Begins to wait, unless too many do.
+    fn new(cluster: &'a ClusterInfo, host: &'a Host, priority: ResourcePriority) -> Result<Self, ConnectFailure> {
+        let stats = cluster.stats.local();
+        let pending = &cluster.resources(priority).pending_requests;
+        if !pending.can_create() {
+            stats.upstream_rq_pending_overflow.inc();
+            return Err(ConnectFailure::Overflow);
+        }
+        pending.inc();
+        stats.upstream_rq_pending_total.inc();
+        stats.upstream_rq_pending_active.inc();
+        host.stats.rq_pending_active.fetch_add(1, Relaxed);
+        Ok(Self {
+            cluster,
+            host,
+            priority,
+        })
+    }
+
+    /// Returns when a connection may be opened: a host that has none gets one whatever the breakers say.
+    async fn room(&self) {
+        let breakers = self.cluster.resources(self.priority);
+        let open = || self.host.stats.cx_active.load(Relaxed);
+        let allowed = || breakers.connections.can_create() && open() < breakers.connections_per_host;
+        if allowed() {
+            return;
+        }
+        self.cluster.stats.local().upstream_cx_overflow.inc();
+        loop {
+            let freed = breakers.connection_freed();
+            if allowed() || open() == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.cluster.resources(self.priority).pending_requests.dec();
+        self.cluster.stats.local().upstream_rq_pending_active.dec();
+        self.host.stats.rq_pending_active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -191,16 +256,16 @@ pub async fn connect(
     server: &ServerContext,
     options: &PoolOptions,
 ) -> Result<TcpLease, ConnectFailure> {
+    let waiting = Waiting::new(&cluster, &host, options.priority)?;
+    waiting.room().await;
     let stats = cluster.stats.local();
-    if !cluster.resources(options.priority).connections.can_create() {
-        stats.upstream_cx_overflow.inc();
-        return Err(ConnectFailure::Overflow);
-    }
-    let counted = TcpCounted::new(cluster.clone(), host.clone(), options.priority);
+    let mut counted = TcpCounted::new(cluster.clone(), host.clone(), options.priority);
     let id = server.next_connection_id();
     match connect::connect(&cluster, &host, options.transport.as_deref(), &[], id).await {
         Ok(connected) => {
+            drop(waiting);
             stats.upstream_cx_connect_ms.record(millis(connected.info.connect_time));
+            counted.begin()?;
             Ok(TcpLease {
                 stream: connected.stream,
                 conn: Arc::new(connected.info),
@@ -212,6 +277,7 @@ pub async fn connect(
                 stats.upstream_cx_connect_timeout.inc();
             }
             stats.upstream_cx_connect_fail.inc();
+            stats.upstream_rq_pending_failure_eject.inc();
             host.stats.cx_connect_fail.fetch_add(1, Relaxed);
             Err(failure)
         }

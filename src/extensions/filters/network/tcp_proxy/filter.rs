@@ -9,7 +9,7 @@ use crate::{
     net::{CopyEnd, CopyProgress, copy},
     network_filter::Connection,
     server::Worker,
-    upstream::{ClusterInfo, HostResult, LbContext, PoolOptions, TcpLease, TransportOptions},
+    upstream::{ClusterInfo, HostResult, LbContext, PoolOptions, ResourcePriority, TcpLease, TransportOptions},
 };
 
 /// Filter state that names the cluster, before the configuration does.
@@ -136,6 +136,16 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
     };
     session.info.upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
     for _ in 0..session.config.max_connect_attempts {
+        if !cluster
+            .info
+            .resources(ResourcePriority::Default)
+            .connections
+            .can_create()
+        {
+            cluster.info.stats.local().upstream_cx_overflow.inc();
+            session.info.flags.set(Flag::UpstreamOverflow);
+            return None;
+        }
         session.info.upstream.attempts += 1;
         let Some(host) = cluster.pick(&LbContext {
             info: Some(&session.info),
@@ -169,10 +179,10 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
                 if !failure.is_overflow() {
                     cluster.report(&host, HostResult::Failed);
                 }
-                session.info.flags.set(match &failure {
-                    f if f.is_overflow() => Flag::UpstreamOverflow,
-                    _ => Flag::UpstreamConnectionFailure,
-                });
+                // A full queue leaves no flag of its own.
+                if !failure.is_overflow() {
+                    session.info.flags.set(Flag::UpstreamConnectionFailure);
+                }
                 session.info.upstream.transport_failure = failure.transport_failure_reason().map(str::to_owned);
             }
         }

@@ -1,10 +1,16 @@
 //! Circuit breakers: limits per cluster and priority, shared by all workers as atomics.
 
+mod budget;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
+use tokio::sync::Notify;
+
+use self::budget::Budget;
+pub use self::budget::RetryBudget;
 use super::ClusterStats;
 use crate::{
     runtime::Snapshot,
@@ -55,15 +61,6 @@ impl Default for Limits {
             track_remaining: false,
         }
     }
-}
-
-/// `Thresholds.retry_budget`
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RetryBudget {
-    /// `budget_percent`, 20: of requests in flight and pending.
-    pub percent: f64,
-    /// `min_retry_concurrency`, 3
-    pub min_concurrency: u64,
 }
 
 type OpenGauge = fn(&ClusterStats) -> &GaugeCell;
@@ -209,7 +206,9 @@ pub struct ResourceManager {
     pub connection_pools: Limit,
     /// `per_host_thresholds.max_connections`, no limit
     pub connections_per_host: u64,
-    budget: Option<RetryBudget>,
+    budget: Budget,
+    /// Told whenever a connection ends.
+    freed: Notify,
 }
 
 impl ResourceManager {
@@ -220,7 +219,9 @@ impl ResourceManager {
             let prefix = if high { "high" } else { "default" };
             let remaining = limits
                 .track_remaining
-                .then(|| scope.gauge(&format!("circuit_breakers.{prefix}.remaining_{name}")));
+                .then(|| scope.gauge(&format!("circuit_breakers.{prefix}.remaining_{name}")))
+                // What is left of a budget depends on more than retries: its gauge stays at nothing.
+                .filter(|_| name != "retries" || limits.retry_budget.is_none());
             Limit::new(max, stats, if high { high_gauge } else { default_gauge }, remaining)
         };
         Self {
@@ -245,7 +246,8 @@ impl ResourceManager {
                 |s| &s.high_cx_pool_open,
             ),
             connections_per_host: limits.connections_per_host,
-            budget: limits.retry_budget,
+            budget: Budget::new(limits.retry_budget),
+            freed: Notify::new(),
         }
     }
 
@@ -255,6 +257,8 @@ impl ResourceManager {
             ResourcePriority::Default => "default",
             ResourcePriority::High => "high",
         };
+        let prefix = format!("circuit_breakers.{cluster}.{priority}");
+        self.budget.apply_runtime(&prefix, snapshot);
         for (limit, name) in [
             (&self.connections, "max_connections"),
             (&self.pending_requests, "max_pending_requests"),
@@ -262,20 +266,39 @@ impl ResourceManager {
             (&self.retries, "max_retries"),
             (&self.connection_pools, "max_connection_pools"),
         ] {
-            let key = format!("circuit_breakers.{cluster}.{priority}.{name}");
+            let key = format!("{prefix}.{name}");
             limit.set_max(snapshot.get(&key).and_then(|entry| entry.integer));
         }
     }
 
     /// How many retries may be in flight now.
     pub fn max_retries(&self) -> u64 {
-        match self.budget {
-            Some(budget) => {
-                let active = self.requests.current() + self.pending_requests.current();
-                ((budget.percent / 100.0 * active as f64) as u64).max(budget.min_concurrency)
-            }
-            None => self.retries.max(),
-        }
+        let active = self.requests.current() + self.pending_requests.current();
+        self.budget.max(active).unwrap_or_else(|| self.retries.max())
+    }
+
+    /// A request starts on a connection: until [`Self::request_ends`] it counts.
+    #[inline]
+    pub(super) fn request_starts(&self) {
+        self.requests.inc();
+        self.budget.started();
+    }
+
+    /// It is over.
+    #[inline]
+    pub(super) fn request_ends(&self) {
+        self.requests.dec();
+    }
+
+    /// A connection is over: who waits for one may look again.
+    pub(super) fn connection_ends(&self) {
+        self.connections.dec();
+        self.freed.notify_waiters();
+    }
+
+    /// Waits until a connection is over.
+    pub(super) fn connection_freed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.freed.notified()
     }
 
     /// Takes one retry; none when `max_retries` (or the retry budget) is used up. Held until the retry is over.
