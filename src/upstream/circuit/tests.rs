@@ -51,6 +51,7 @@ fn retry_budget_is_a_share_of_what_is_in_flight() {
         retry_budget: Some(RetryBudget {
             percent: 20.0,
             min_concurrency: 3,
+            interval: None,
         }),
         ..Limits::default()
     };

@@ -170,6 +170,10 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         OutlierDetector::build(o, &scope, cx)
     })?;
     let health_check = HealthCheckConfig::build(health_checks, cx)?;
+    if health_check.as_ref().is_some_and(HealthCheckConfig::is_grpc) && http.protocol == protocol::HttpProtocol::Http1 {
+        let needed = "cluster must support HTTP/2 for gRPC healthchecking";
+        return Err(cx.error_at("health_checks", format!("{name} {needed}")));
+    }
     let info = ClusterInfo {
         close_on_host_set_change,
         close_on_health_failure: close_connections_on_host_health_failure,

@@ -96,6 +96,11 @@ impl HealthCheckConfig {
         Ok(built.into_iter().next())
     }
 
+    /// Whether hosts are asked over gRPC, for which they have to speak HTTP/2.
+    pub fn is_grpc(&self) -> bool {
+        matches!(self.kind, Kind::Grpc(_))
+    }
+
     fn one(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto {
             supported {

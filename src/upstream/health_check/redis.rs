@@ -1,5 +1,7 @@
 //! Redis checks (`envoy.health_checkers.redis`): `PING` is answered `PONG`, or a key does not exist.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xds_protos::envoy::{
     data::core::v3::HealthCheckFailureType::{Active, Network},
@@ -9,8 +11,10 @@ use xds_protos::envoy::{
 use super::{HealthCheckConfig, client::Target, raw::RawConnection, session::Verdict};
 use crate::{
     config::{BuildCx, ConfigResult},
+    net::Stream,
     stats::{Scope, Stats},
     stats_block,
+    upstream::ConnectFailure,
 };
 
 stats_block! {
@@ -54,9 +58,15 @@ impl RedisCheck {
 
     /// Checks once, over the connection of the last time if it is still there.
     pub async fn run(&self, target: &Target, config: &HealthCheckConfig, kept: &mut RawConnection) -> Verdict {
-        let Ok(mut stream) = kept.take_or_connect(target).await else {
-            return Verdict::failed(Network);
+        let mut stream = match kept.take_alive() {
+            Some(stream) => stream,
+            None => match connect(target).await {
+                Ok(stream) => stream,
+                Err(_) => return Verdict::failed(Network),
+            },
         };
+        target.cluster.stats.local().upstream_rq_total.inc();
+        target.host.stats.rq_total.fetch_add(1, Relaxed);
         if stream.write_all(&self.request).await.is_err() || stream.flush().await.is_err() {
             return Verdict::failed(Network);
         }
@@ -70,7 +80,7 @@ impl RedisCheck {
             }
         };
         let verdict = self.judge(line);
-        if config.reuse_connection && verdict != Verdict::failed(Network) {
+        if config.reuse_connection {
             kept.keep(stream);
         }
         verdict
@@ -81,17 +91,27 @@ impl RedisCheck {
         let well = Verdict::Healthy { degraded: false };
         match (line, self.asks_for_key) {
             (b"+PONG", false) | (b":0", true) => well,
-            ([b':', count @ ..], true) => {
-                if count != b"0" && !count.starts_with(b"-") {
+            (_, asked) => {
+                if asked {
                     self.stats.iter().for_each(|s| s.local().exists_failure.inc());
                 }
                 Verdict::failed(Active)
             }
-            ([b'+' | b'-' | b':' | b'$' | b'*', ..], _) => Verdict::failed(Active),
-            // That is no Redis.
-            _ => Verdict::failed(Network),
         }
     }
+}
+
+/// Opens a connection. Envoy's checks go through its Redis client, and so count as traffic of the cluster.
+async fn connect(target: &Target) -> Result<Stream, ConnectFailure> {
+    let (stats, host) = (target.cluster.stats.local(), &target.host.stats);
+    stats.upstream_cx_total.inc();
+    host.cx_total.fetch_add(1, Relaxed);
+    let opened = target.connect(&[]).await;
+    if opened.is_err() {
+        stats.upstream_cx_connect_fail.inc();
+        host.cx_connect_fail.fetch_add(1, Relaxed);
+    }
+    opened
 }
 
 /// A command as Redis reads it: an array of strings.

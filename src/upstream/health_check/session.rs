@@ -16,7 +16,6 @@ use super::{
     config::Kind,
     events::{Event, Failure},
     raw::RawConnection,
-    tcp::TcpConnection,
 };
 use crate::{
     http::{ConnectionInfo, StreamInfo},
@@ -143,7 +142,7 @@ impl Session {
         let Some(checks) = &cluster.checks else { return };
         let config = &checks.config;
         let target = Target::new(cluster.info.clone(), self.host.clone(), config);
-        let (mut http, mut tcp, mut raw) = (None::<Connection>, TcpConnection::default(), RawConnection::default());
+        let (mut http, mut raw) = (None::<Connection>, RawConnection::default());
         let jitter = config.intervals.initial();
         if !jitter.is_zero() {
             tokio::time::sleep(jitter).await;
@@ -153,7 +152,7 @@ impl Session {
             let check = async {
                 match &config.kind {
                     Kind::Http(check) => check.run(&target, config, checks.stats.local(), &mut http).await,
-                    Kind::Tcp(check) => check.run(&target, config, &mut tcp).await,
+                    Kind::Tcp(check) => check.run(&target, config, &mut raw).await,
                     Kind::Grpc(check) => check.run(&target, config, &mut http).await,
                     Kind::Redis(check) => check.run(&target, config, &mut raw).await,
                     Kind::Thrift(check) => check.run(&target, config, &mut raw).await,
@@ -162,7 +161,7 @@ impl Session {
             let verdict = match tokio::time::timeout(config.timeout, check).await {
                 Ok(verdict) => verdict,
                 Err(_) => {
-                    (http, tcp) = (None, TcpConnection::default());
+                    (http, raw) = (None, RawConnection::default());
                     Verdict::failed(NetworkTimeout)
                 }
             };
@@ -175,7 +174,7 @@ impl Session {
                     .next(healthy, transition == Transition::Pending, traffic);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => break,
-                    () = tcp.closed() => {
+                    () = raw.closed() => {
                         healthy = false;
                         transition = self.record(Verdict::failed(Network), checks, cluster, server);
                     }

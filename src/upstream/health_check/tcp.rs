@@ -2,7 +2,10 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xds_protos::envoy::{
-    config::core::v3::health_check::{Payload, TcpHealthCheck as Proto, payload},
+    config::core::v3::{
+        health_check::{Payload, TcpHealthCheck as Proto, payload},
+        proxy_protocol_config::Version,
+    },
     data::core::v3::HealthCheckFailureType::Network,
 };
 
@@ -10,15 +13,15 @@ use super::{
     HealthCheckConfig,
     client::Target,
     payload::{bytes, contains_in_order},
+    raw::RawConnection,
     session::Verdict,
 };
-use crate::{
-    config::{BuildCx, ConfigResult},
-    net::Stream,
-};
+use crate::config::{BuildCx, ConfigResult};
 
 /// `tcp_health_check`
 pub struct TcpCheck {
+    /// `proxy_protocol_config`
+    header: &'static [u8],
     send: Vec<u8>,
     receive: Vec<Vec<u8>>,
 }
@@ -26,30 +29,34 @@ pub struct TcpCheck {
 /// Most bytes that are kept of an answer that does not match.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// A connection that was kept, and what came over it.
-#[derive(Default)]
-pub struct TcpConnection(Option<Stream>);
+/// The header in front of each connection's bytes: it stands for no other connection.
+const PROXY_V1: &[u8] = b"PROXY UNKNOWN\r\n";
+const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 impl TcpCheck {
     pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto {
-            supported { send, receive }
-            rejected { proxy_protocol_config: "a PROXY protocol header in front of health checks" }
+            supported { send, receive, proxy_protocol_config }
         });
         // Envoy sends what is written as text alone.
         let send = send.filter(|s| matches!(&s.payload, Some(payload::Payload::Text(text)) if !text.is_empty()));
+        let header = proxy_protocol_config.map(|config| match config.version() {
+            Version::V1 => PROXY_V1,
+            Version::V2 => PROXY_V2,
+        });
         Ok(Self {
+            header: header.unwrap_or_default(),
             send: cx.opt("send", send, bytes)?.unwrap_or_default(),
             receive: cx.each("receive", receive, |proto: Payload, cx| bytes(proto, cx))?,
         })
     }
 
     /// Checks once.
-    pub async fn run(&self, target: &Target, config: &HealthCheckConfig, kept: &mut TcpConnection) -> Verdict {
-        let mut stream = match kept.0.take() {
-            Some(stream) => stream,
+    pub async fn run(&self, target: &Target, config: &HealthCheckConfig, kept: &mut RawConnection) -> Verdict {
+        let (mut stream, header): (_, &[u8]) = match kept.take() {
+            Some(stream) => (stream, &[]),
             None => match target.connect(&[]).await {
-                Ok(stream) => stream,
+                Ok(stream) => (stream, self.header),
                 Err(_) => return Verdict::failed(Network),
             },
         };
@@ -57,7 +64,8 @@ impl TcpCheck {
         if self.receive.is_empty() {
             return Verdict::Healthy { degraded: false };
         }
-        if stream.write_all(&self.send).await.is_err() || stream.flush().await.is_err() {
+        let request = [header, &self.send].concat();
+        if stream.write_all(&request).await.is_err() || stream.flush().await.is_err() {
             return Verdict::failed(Network);
         }
         let mut answer = Vec::new();
@@ -66,7 +74,7 @@ impl TcpCheck {
                 Ok(0) | Err(_) => return Verdict::failed(Network),
                 Ok(_) if contains_in_order(&self.receive, &answer) => {
                     if config.reuse_connection {
-                        kept.0 = Some(stream);
+                        kept.keep_watched(stream);
                     }
                     return Verdict::Healthy { degraded: false };
                 }
@@ -74,17 +82,5 @@ impl TcpCheck {
             }
         }
         Verdict::failed(Network)
-    }
-}
-
-impl TcpConnection {
-    /// Returns when the other side closes the kept connection, which counts as a failure; never without one.
-    pub async fn closed(&mut self) {
-        let Some(stream) = &mut self.0 else {
-            return std::future::pending().await;
-        };
-        let mut buffer = [0; 512];
-        while let Ok(1..) = stream.read(&mut buffer).await {}
-        self.0 = None;
     }
 }

@@ -68,7 +68,7 @@ impl ThriftCheck {
             };
             // What follows the beginning of an unframed answer is not known to have come.
             if config.reuse_connection && self.wire.transport != TransportType::Unframed {
-                kept.keep(stream);
+                kept.keep_watched(stream);
             }
             return verdict;
         }

@@ -256,7 +256,7 @@ impl Pool {
     pub(super) fn serve_pending(self: &Rc<Self>) {
         while !self.state.borrow().pending.is_empty() {
             let Some((sender, conn)) = self.take_ready() else {
-                return;
+                return self.connect_as_needed();
             };
             let Some(waiter) = self.next_pending() else {
                 return;

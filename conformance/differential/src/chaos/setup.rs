@@ -36,7 +36,7 @@ fn retry() -> Value {
 }
 
 fn timeout() -> Value {
-    json!({"timeout": "0.3s", "retry_policy": {"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.12s"}})
+    json!({"timeout": "1.2s", "retry_policy": {"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.5s"}})
 }
 
 fn outlier() -> Value {
@@ -52,7 +52,7 @@ fn checked() -> Value {
     json!({
         "common_lb_config": {"update_merge_window": "0s"},
         "health_checks": [{
-            "timeout": "0.1s", "interval": "0.1s", "no_traffic_interval": "0.1s",
+            "timeout": "0.3s", "interval": "0.2s", "no_traffic_interval": "0.2s",
             "unhealthy_threshold": 1, "healthy_threshold": 1,
             "http_health_check": {"path": "/hc"},
         }],
@@ -110,7 +110,7 @@ pub fn bootstrap(admin: u16, port: u16, upstreams: &[u16], log: &Path) -> Value 
     let routes: Vec<Value> = SETTINGS
         .iter()
         .map(|s| {
-            let mut action = json!({"cluster": s.name, "timeout": "1s"});
+            let mut action = json!({"cluster": s.name, "timeout": "2s"});
             merge(&mut action, &(s.route)());
             json!({"match": {"prefix": format!("/{}/", s.name)}, "route": action})
         })

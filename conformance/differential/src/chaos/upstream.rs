@@ -65,7 +65,7 @@ impl Mood {
 }
 
 /// How long a slow answer takes.
-const SLOW: Duration = Duration::from_millis(400);
+const SLOW: Duration = Duration::from_millis(700);
 
 /// A backend; it ends when it is dropped.
 pub struct Backend {

@@ -55,8 +55,8 @@ impl Wire {
                 message.extend([0; 4]);
             }
         }
-        // The end of a struct without fields.
-        message.push(0);
+        // The end of a struct without fields, twice, as Envoy writes it.
+        message.extend([0, 0]);
         let framed = |head: &[u8]| {
             let length = u32::try_from(head.len() + message.len()).unwrap_or(0);
             [&length.to_be_bytes()[..], head, &message].concat()

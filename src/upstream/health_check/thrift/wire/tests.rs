@@ -28,7 +28,7 @@ fn answer(wire: Wire, kind: u8, fields: &[u8]) -> Vec<u8> {
         _ => 3,
     };
     bytes[start + at] = if wire.protocol == Compact { kind << 5 | 1 } else { kind };
-    bytes.pop();
+    bytes.truncate(bytes.len() - 2);
     bytes.extend(fields);
     if start > 0 {
         let length = u32::try_from(bytes.len() - 4).unwrap();
