@@ -33,6 +33,7 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::jwt_authn::Factory);
     registry.http_filter(filters::http::local_ratelimit::Factory);
     registry.http_filter(filters::http::lua::Factory);
+    registry.http_filter(filters::http::on_demand::Factory);
     registry.http_filter(filters::http::ratelimit::Factory);
     registry.http_filter(filters::http::rbac::Factory);
     registry.http_filter(filters::http::set_filter_state::Factory);

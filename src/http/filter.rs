@@ -8,6 +8,7 @@ use std::{any::Any, rc::Rc, sync::Arc, time::Instant};
 
 use futures_util::future::LocalBoxFuture;
 use http::{HeaderValue, StatusCode};
+use tokio::sync::watch;
 use xds_protos::prost::{Message, Name};
 
 use super::{Body, Informational, LocalReply, RequestHead, ResponseHead, StreamInfo};
@@ -69,8 +70,21 @@ pub struct FilterCx {
     pub worker: Rc<Worker>,
     /// Name of the filter that is running now: the key of its per-route configuration.
     pub filter_name: Arc<str>,
+    /// Where the routes come from, if none was found and more may be asked for.
+    pub on_demand_routes: Option<Arc<dyn OnDemandRoutes>>,
+    /// Routes that replace those of the stream from now on.
+    pub newer_routes: Option<Arc<RouteTable>>,
     /// Where informational responses go.
     pub informational: Informational,
+}
+
+/// Routes that come when they are asked for (VHDS).
+pub trait OnDemandRoutes: Send + Sync {
+    /// Asks for the virtual host of this host. The receiver changes with every answer; none when nothing can be
+    /// asked for.
+    fn demand(&self, host: &str) -> Option<watch::Receiver<u64>>;
+    /// The routes as of now.
+    fn load(&self) -> Option<Arc<RouteTable>>;
 }
 
 /// A host asked for by its address, whatever the load balancer says. Holds for the first attempt.

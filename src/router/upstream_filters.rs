@@ -57,6 +57,8 @@ impl UpstreamFilters {
                 route: stream.route.clone(),
                 clear_route_cache: false,
                 override_host: None,
+                on_demand_routes: None,
+                newer_routes: None,
                 worker: stream.worker.clone(),
                 filter_name: "".into(),
                 informational: stream.informational.clone(),

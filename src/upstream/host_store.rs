@@ -75,19 +75,22 @@ impl HostStore {
                 if self.dynamic && next.contains_key(&spec.address) {
                     continue;
                 }
+                // As Envoy, which makes a host of every endpoint and then finds out that it has it already.
+                stats.total_match_count.inc();
                 let host = match hosts.get(&spec.address).filter(|h| self.stays(h, &spec)) {
                     Some(host) => {
                         let before = host.attributes().priority;
                         if before != group.priority {
                             touched.extend([before, group.priority]);
                         }
+                        if host.attributes().metadata != spec.attributes.metadata {
+                            stats.total_match_count.inc();
+                        }
                         changed.published |= update(host, spec);
                         host.clone()
                     }
                     None => {
                         changed.added += 1;
-                        // Every host chooses its transport socket once.
-                        stats.total_match_count.inc();
                         let host = create(spec);
                         if let Some(checks) = &self.cluster.checks {
                             let warming = self.dynamic && self.cluster.info.lb.ignore_new_hosts_until_first_hc;
@@ -106,7 +109,8 @@ impl HostStore {
                 continue;
             }
             if !next.contains_key(address) && self.outlives_removal(host) {
-                changed.published |= host.set_flag(HealthFlag::PendingDynamicRemoval, true);
+                // Nothing changes for requests.
+                host.set_flag(HealthFlag::PendingDynamicRemoval, true);
                 next.insert(address.clone(), host.clone());
                 let attributes = host.attributes();
                 let gathered = priorities.entry(attributes.priority).or_default();
@@ -173,7 +177,7 @@ impl HostStore {
     fn publish(&self, sets: HostSets, changed: Changed, server: &ServerContext) {
         let stats = self.cluster.info.membership.local();
         if self.dynamic {
-            let heaviest = sets.hosts().map(|h| h.weight()).max().unwrap_or(0);
+            let heaviest = sets.hosts().map(|h| h.weight()).max().unwrap_or(1);
             stats.max_host_weight.set(heaviest.into());
         }
         self.cluster.publish(sets, server);

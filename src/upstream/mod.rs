@@ -23,6 +23,7 @@ mod http_11_proxy;
 mod info;
 pub mod lb;
 mod manager;
+mod on_demand;
 pub mod optional_stats;
 pub mod orca;
 mod outlier;
@@ -48,6 +49,7 @@ pub use host_set::{HostList, HostSet, HostSets, LocalityHosts};
 pub use info::{Cluster, ClusterInfo};
 pub use lb::LbContext;
 pub use manager::{ClusterManager, ClusterSnapshot};
+pub use on_demand::{Demanded, OnDemandClusters};
 pub use optional_stats::{OptionalStats, SizeStats, TimeoutBudgetStats};
 pub use outlier::{HostResult, OutlierDetector};
 pub use pool::{

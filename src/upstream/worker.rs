@@ -8,8 +8,9 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
+use tokio::sync::oneshot;
 
-use super::{Cluster, Host, WorkerCluster};
+use super::{Cluster, Host, WorkerCluster, on_demand::Waiting};
 use crate::server::ServerContext;
 
 /// What control tells workers about clusters.
@@ -18,6 +19,8 @@ pub enum ClusterMsg {
     Set(Arc<Cluster>),
     /// A cluster is gone: finish what is in flight, close its connections.
     Remove(Arc<str>),
+    /// A cluster that was asked for is not there: who waits for it waits no longer.
+    Missing(Arc<str>),
     /// Hosts of a cluster were removed: drain their pools.
     HostsRemoved(Arc<Cluster>),
     /// Hosts came or went in a cluster with `close_connections_on_host_set_change`: all its connections end.
@@ -38,6 +41,8 @@ pub struct WorkerClusters(Rc<Inner>);
 struct Inner {
     server: Arc<ServerContext>,
     map: RefCell<HashMap<Arc<str>, Entry, RandomState>>,
+    /// Requests that wait for clusters on demand.
+    waiting: RefCell<HashMap<Box<str>, Waiting, RandomState>>,
 }
 
 /// The worker's clusters, for a cluster among them.
@@ -57,6 +62,7 @@ impl WorkerClusters {
         let clusters = Self(Rc::new(Inner {
             server: server.clone(),
             map: RefCell::default(),
+            waiting: RefCell::default(),
         }));
         for cluster in server.clusters.active() {
             clusters.handle(ClusterMsg::Set(cluster));
@@ -70,6 +76,29 @@ impl WorkerClusters {
         let entry = map.get_mut(name)?;
         let inflate = || WorkerCluster::new(entry.cluster.clone(), self.0.server.clone(), self.downgrade());
         Some(entry.inflated.get_or_insert_with(inflate).clone())
+    }
+
+    /// Waits for a cluster of this name: true when it is there, false when there is none.
+    pub(super) fn arrival(&self, name: &str) -> oneshot::Receiver<bool> {
+        let (sender, receiver) = oneshot::channel();
+        if self.0.map.borrow().contains_key(name) {
+            // Only a receiver that is gone would not take it.
+            let _ = sender.send(true);
+            return receiver;
+        }
+        let mut waiting = self.0.waiting.borrow_mut();
+        let waiting = waiting.entry(name.into()).or_default();
+        waiting.retain(|w| !w.is_closed());
+        waiting.push(sender);
+        receiver
+    }
+
+    fn arrived(&self, name: &str, found: bool) {
+        let waiting = self.0.waiting.borrow_mut().remove(name);
+        for sender in waiting.into_iter().flatten() {
+            // Who gave up waiting does not mind.
+            let _ = sender.send(found);
+        }
     }
 
     fn downgrade(&self) -> ClustersRef {
@@ -95,13 +124,18 @@ impl WorkerClusters {
                     return;
                 }
                 let name = cluster.info.name.clone();
-                map.insert(
-                    name,
-                    Entry {
-                        cluster,
-                        inflated: None,
-                    },
-                )
+                let entry = Entry {
+                    cluster,
+                    inflated: None,
+                };
+                let old = map.insert(name.clone(), entry);
+                drop(map);
+                self.arrived(&name, true);
+                old
+            }
+            ClusterMsg::Missing(name) => {
+                self.arrived(&name, false);
+                return;
             }
             ClusterMsg::Remove(name) => self.0.map.borrow_mut().remove(&name),
             ClusterMsg::HostsRemoved(cluster) => {

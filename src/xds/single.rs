@@ -26,6 +26,8 @@ pub enum Change<'a, P> {
     },
     /// The control plane removed it. What was applied stays unless its type says otherwise.
     Removed,
+    /// The answer had no resource at all.
+    Nothing,
 }
 
 /// The handler behind [`Handle::watch_one`](super::Handle::watch_one).
@@ -57,6 +59,14 @@ impl<P, F> Single<P, F> {
     }
 }
 
+impl<P, F> Single<P, F> {
+    /// What Envoy says of a state of the world with more than the one resource, where it refuses all of it.
+    fn crowded(&self, count: usize) -> Option<String> {
+        let service = self.what.split(' ').next().filter(|s| matches!(*s, "EDS" | "RDS"))?;
+        Some(format!("Unexpected {service} resource length: {count}"))
+    }
+}
+
 impl<P, F> ResourceHandler for Single<P, F>
 where
     P: Message + Name + Default,
@@ -68,7 +78,22 @@ where
 
     fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected> {
         let mut rejected = Vec::new();
-        for resource in &update.added {
+        if update.full
+            && update.added.len() > 1
+            && let Some(reason) = self.crowded(update.added.len())
+        {
+            let name = self.name.clone();
+            self.ready.send_replace(true);
+            return vec![Rejected { name, reason }];
+        }
+        if update.added.is_empty()
+            && update.removed.is_empty()
+            && let Err(error) = (self.apply)(Change::Nothing, server)
+        {
+            rejected.push(Rejected::new(&self.name, &error));
+        }
+        let own = update.added.iter().any(|r| r.name == self.name);
+        for resource in update.added.iter().filter(|r| !own || r.name == self.name) {
             if resource.name != self.name {
                 rejected.push(Rejected {
                     name: resource.name.clone(),

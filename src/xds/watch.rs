@@ -88,7 +88,7 @@ impl Watch {
         }
     }
 
-    /// Applies a state of the world, of which this watch takes what it asks for. `complete` is false when some
+    /// Applies a state of the world. `complete` is false when some
     /// resource could not be read: then nothing is taken to be gone.
     pub fn state_of_the_world(
         &mut self,
@@ -97,14 +97,8 @@ impl Watch {
         complete: bool,
         server: &Arc<ServerContext>,
     ) -> Vec<Rejected> {
-        let added = match &self.names {
-            Names::Wildcard | Names::Namespace(_) => resources.to_vec(),
-            // When only others came, the handler is given them to refuse: the file or server is misconfigured.
-            Names::One(name) if resources.iter().any(|r| r.name == *name) => {
-                resources.iter().filter(|r| r.name == *name).cloned().collect()
-            }
-            Names::One(_) => resources.to_vec(),
-        };
+        // A handler of one name judges the others itself: the file or server is misconfigured.
+        let added = resources.to_vec();
         let mut removed = Vec::new();
         let now: BTreeSet<String> = match self.names {
             Names::Wildcard => added.iter().map(|r| r.name.clone()).collect(),
@@ -143,6 +137,11 @@ impl Watch {
             let within = |name: &str| name.rsplit_once('/').is_some_and(|(space, _)| space == namespace);
             update.added.retain(|r| within(&r.name));
             update.removed.retain(|name| within(name));
+            if update.added.is_empty() && update.removed.is_empty() {
+                // An answer, but no update that counts.
+                self.deadline = None;
+                return self.handler.update(update, server);
+            }
         }
         self.deadline = None;
         self.event();

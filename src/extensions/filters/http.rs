@@ -22,6 +22,7 @@ pub mod json_to_metadata;
 pub mod jwt_authn;
 pub mod local_ratelimit;
 pub mod lua;
+pub mod on_demand;
 pub mod ratelimit;
 pub mod rbac;
 pub mod set_filter_state;

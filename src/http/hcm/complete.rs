@@ -77,6 +77,8 @@ impl Active {
                 route: None,
                 clear_route_cache: false,
                 override_host: None,
+                on_demand_routes: None,
+                newer_routes: None,
                 worker,
                 filter_name: hcm.info.filter_chain.clone(),
                 informational: Informational::new(handle.clone(), hcm.config.clone()),

@@ -44,6 +44,7 @@ use crate::{
     http::{
         RequestHead,
         codec::{CodecOptions, CodecType, H1Options, Http1CodecStats, Underscores},
+        filter::OnDemandRoutes,
     },
     net::cidr_range,
     route::{HeaderMutationList, RouteTable, ScopeKeyBuilder},
@@ -71,6 +72,14 @@ impl Routes {
             Self::Scoped(slot, builder) => slot.find(&builder.key(head)?),
             Self::Rds(slot) => slot.load(),
             Self::Inline(table) => Some(table.clone()),
+        }
+    }
+
+    /// The routes that may grow when they are asked to.
+    pub fn on_demand(&self) -> Option<Arc<dyn OnDemandRoutes>> {
+        match self {
+            Self::Rds(slot) => Some(slot.clone()),
+            Self::Inline(_) | Self::Scoped(..) => None,
         }
     }
 }

@@ -368,7 +368,12 @@ fn bad_request(details: &'static str) -> Box<LocalReply> {
 }
 
 /// Steps 9 to 12: route, filter chain, filters, router.
-async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body, upgrade: Option<Upgrade>) -> Served {
+async fn run(
+    active: &mut Active,
+    mut table: Option<Arc<RouteTable>>,
+    mut body: Body,
+    upgrade: Option<Upgrade>,
+) -> Served {
     let config = active.hcm.config.clone();
     let chain: &FilterChainConfig = match active.upgrade.clone() {
         None => &config.chain,
@@ -387,6 +392,9 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
         },
     };
     create_filters(active, chain);
+    if active.cx.route.is_none() {
+        active.cx.on_demand_routes = config.routes.on_demand();
+    }
 
     // The filters before this one have their hands on the body already.
     let mut wrapped = 0;
@@ -411,6 +419,9 @@ async fn run(active: &mut Active, table: Option<Arc<RouteTable>>, mut body: Body
                 Ok(whole) => body = whole,
                 Err(reply) => return ControlFlow::Break(Outcome::Reply(reply)),
             }
+        }
+        if let Some(newer) = active.cx.newer_routes.take() {
+            table = Some(newer);
         }
         if std::mem::take(&mut active.cx.clear_route_cache) {
             active.cx.choose_route(&active.head, table.as_ref());

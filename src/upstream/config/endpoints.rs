@@ -1,11 +1,11 @@
 //! `ClusterLoadAssignment` to what the host store applies. The same for static clusters, EDS and DNS.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use xds_protos::envoy::config::{
-    core::v3::{Address as ProtoAddress, HealthStatus},
+    core::v3::{Address as ProtoAddress, HealthStatus, config_source::ConfigSourceSpecifier},
     endpoint::v3::{
-        ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+        ClusterLoadAssignment, Endpoint, LbEndpoint, LedsClusterLocalityConfig, LocalityLbEndpoints,
         cluster_load_assignment::{Policy, policy},
         endpoint::{AdditionalAddress, HealthCheckConfig},
         lb_endpoint::HostIdentifier,
@@ -15,7 +15,7 @@ use xds_protos::envoy::config::{
 
 use super::metadata;
 use crate::{
-    config::{BuildCx, ConfigResult, FractionalPercent, fraction},
+    config::{BuildCx, ConfigError, ConfigResult, DurationExt, FractionalPercent, fraction},
     net::{Address, address_from_proto},
     upstream::{HostAttributes, Locality, TransportMetadata, transport_metadata},
 };
@@ -71,6 +71,8 @@ pub struct Assignment {
     pub weighted_priority_health: bool,
     /// `policy.drop_overloads`
     pub drop_overload: Option<DropOverload>,
+    /// `policy.endpoint_stale_after`: without another assignment until then, there are no endpoints.
+    pub stale_after: Option<Duration>,
 }
 
 impl Default for Assignment {
@@ -80,6 +82,7 @@ impl Default for Assignment {
             overprovisioning_factor: 140,
             weighted_priority_health: false,
             drop_overload: None,
+            stale_after: None,
         }
     }
 }
@@ -99,24 +102,23 @@ pub fn from_assignment(proto: ClusterLoadAssignment, cx: &mut BuildCx<'_>) -> Co
 /// Reads an assignment; `address` turns an endpoint's address into one to connect to, and a host name if it has one.
 pub fn read(proto: ClusterLoadAssignment, address: ReadAddress<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Assignment> {
     coverage!(cx, proto => ClusterLoadAssignment {
-        supported { cluster_name, endpoints, named_endpoints, policy }
+        supported { cluster_name, endpoints, policy }
+        ignored { named_endpoints: "Envoy does not use them either" }
     });
     let _ = cluster_name;
     let mut out = Assignment::default();
     if let Some(policy) = policy {
         cx.field("policy", |cx| read_policy(policy, &mut out, cx))?;
     }
-    out.localities = cx.each("endpoints", endpoints, |proto, cx| {
-        locality(proto, &named_endpoints, address, cx)
-    })?;
+    out.localities = cx.each("endpoints", endpoints, |proto, cx| locality(proto, address, cx))?;
     Ok(out)
 }
 
 fn read_policy(proto: Policy, out: &mut Assignment, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
     coverage!(cx, proto => Policy {
-        supported { drop_overloads, overprovisioning_factor, weighted_priority_health }
-        ignored { endpoint_stale_after: "endpoints stay until they are replaced" }
+        supported { drop_overloads, overprovisioning_factor, weighted_priority_health, endpoint_stale_after }
     });
+    out.stale_after = endpoint_stale_after.enabled_or(Duration::ZERO);
     if let Some(factor) = overprovisioning_factor {
         out.overprovisioning_factor = factor.value;
     }
@@ -158,7 +160,6 @@ fn drop_overload(all: Vec<policy::DropOverload>, cx: &BuildCx<'_>) -> ConfigResu
 
 fn locality(
     proto: LocalityLbEndpoints,
-    named: &std::collections::HashMap<String, Endpoint>,
     address: ReadAddress<'_>,
     cx: &mut BuildCx<'_>,
 ) -> ConfigResult<LocalityEndpoints> {
@@ -171,8 +172,8 @@ fn locality(
     }
     let lb_endpoints = match lb_config {
         Some(locality_lb_endpoints::LbConfig::LoadBalancerEndpoints(list)) => list.lb_endpoints,
-        Some(locality_lb_endpoints::LbConfig::LedsClusterLocalityConfig(_)) => {
-            return Err(cx.error_at("leds_cluster_locality_config", "not supported: LEDS"));
+        Some(locality_lb_endpoints::LbConfig::LedsClusterLocalityConfig(leds)) => {
+            return Err(leds_refused(&leds, lb_endpoints.is_empty(), cx));
         }
         None => lb_endpoints,
     };
@@ -184,7 +185,7 @@ fn locality(
     let locality_proxy = transport_metadata::proxy(metadata.as_ref(), cx);
     let locality_metadata = Arc::new(metadata.map(self::metadata).unwrap_or_default());
     let endpoints = cx.each("lb_endpoints", lb_endpoints, |proto, cx| {
-        let mut spec = endpoint(proto, named, address, cx)?;
+        let mut spec = endpoint(proto, address, cx)?;
         spec.attributes.locality = place.clone();
         spec.attributes.locality_metadata = locality_metadata.clone();
         if let Some(proxy) = &locality_proxy {
@@ -204,21 +205,37 @@ fn locality(
     })
 }
 
-fn endpoint(
-    proto: LbEndpoint,
-    named: &std::collections::HashMap<String, Endpoint>,
-    address: ReadAddress<'_>,
-    cx: &mut BuildCx<'_>,
-) -> ConfigResult<EndpointSpec> {
+/// Why endpoints of LEDS are not taken: Envoy's reasons first.
+fn leds_refused(leds: &LedsClusterLocalityConfig, alone: bool, cx: &BuildCx<'_>) -> ConfigError {
+    if !alone {
+        return cx.error(format!(
+            "A ClusterLoadAssignment cannot include both LEDS (resource: {}) and a list of endpoints.",
+            leds.leds_collection_name
+        ));
+    }
+    let source = leds
+        .leds_config
+        .as_ref()
+        .and_then(|c| c.config_source_specifier.as_ref());
+    match source {
+        Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::ApiConfigSource(_)) => {
+            cx.error_at("leds_cluster_locality_config", "not supported: LEDS")
+        }
+        _ => cx.error(
+            "Missing or not supported config source specifier in envoy::config::core::v3::ConfigSource for a \
+             collection. Only ADS and gRPC in delta-xDS mode are supported.",
+        ),
+    }
+}
+
+fn endpoint(proto: LbEndpoint, address: ReadAddress<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<EndpointSpec> {
     coverage!(cx, proto => LbEndpoint {
         supported { health_status, metadata, load_balancing_weight, host_identifier }
     });
     let endpoint = match host_identifier {
         Some(HostIdentifier::Endpoint(endpoint)) => endpoint,
-        Some(HostIdentifier::EndpointName(name)) => named
-            .get(&name)
-            .cloned()
-            .ok_or_else(|| cx.error_at("endpoint_name", format!("no named endpoint '{name}'")))?,
+        // Envoy has none of them either.
+        Some(HostIdentifier::EndpointName(_)) => return Err(cx.error("Address must be set")),
         None => return Err(cx.error_at("endpoint", "value is required")),
     };
     let transport = TransportMetadata::read(metadata.as_ref(), cx);

@@ -5,6 +5,7 @@
 
 mod discovery;
 mod dns;
+mod on_demand;
 
 use std::{
     collections::BTreeMap,
@@ -70,6 +71,8 @@ struct State {
 /// All clusters. Every method may be called from any control-side thread; no worker takes its lock.
 pub struct ClusterManager {
     state: Mutex<State>,
+    /// Clusters that requests asked for.
+    demands: on_demand::Demands,
     /// Ticks whenever a cluster has warmed or gone.
     settled: watch::Sender<()>,
     /// `cluster_manager.outlier_detection.event_log_path`
@@ -88,6 +91,7 @@ impl ClusterManager {
         let stats: Stats<ClusterManagerStats> = store.scope("cluster_manager.").block();
         Self {
             state: Mutex::default(),
+            demands: Default::default(),
             settled: watch::Sender::new(()),
             ejection_log: OnceLock::new(),
             local_name: OnceLock::new(),
@@ -321,6 +325,13 @@ impl ClusterManager {
     /// Whether an active (warmed) cluster has this name.
     pub fn is_warm(&self, name: &str) -> bool {
         self.state().active.contains_key(name)
+    }
+
+    /// Whether this very cluster is the active one of its name.
+    pub(super) fn is_serving(&self, cluster: &Arc<Cluster>) -> bool {
+        let state = self.state();
+        let active = state.active.get(&cluster.info.name);
+        active.is_some_and(|m| Arc::ptr_eq(&m.snapshot.cluster, cluster))
     }
 
     /// Whether a cluster of this name is known, warm or warming: what references to it are checked against.

@@ -19,12 +19,13 @@ pub fn subscribe(name: &str, source: &ConfigSource, server: &Arc<ServerContext>)
         "cluster",
         name,
         source,
-        format!("cluster_manager.odcds.{name}."),
+        "cluster_manager.odcds.".to_owned(),
         move |change, server| match change {
             Change::Set { proto, resource } => server
                 .clusters
                 .add_or_update(proto, &resource.version, resource.any.clone(), server)
                 .map(|_| ()),
+            Change::Nothing => Ok(()),
             Change::Removed => {
                 server.clusters.remove(&cluster, server);
                 Ok(())

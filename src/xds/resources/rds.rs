@@ -17,6 +17,7 @@ use xds_protos::{
 use super::vhds::{self, VirtualHosts};
 use crate::{
     config::{BuildCx, ConfigResult, InitTarget},
+    http::filter::OnDemandRoutes,
     route::RouteTable,
     server::ServerContext,
     stats::Stats,
@@ -187,10 +188,17 @@ impl RouteSlot {
         change: Change<'_, RouteConfiguration>,
         server: &Arc<ServerContext>,
     ) -> ConfigResult<()> {
-        let Change::Set { proto, resource } = change else {
-            // As Envoy: routes go away with the listener that names them.
-            tracing::warn!(name = %self.name, "ignoring a request to remove a route configuration that is in use");
-            return Ok(());
+        let (proto, resource) = match change {
+            Change::Set { proto, resource } => (proto, resource),
+            Change::Removed => {
+                // As Envoy: routes go away with the listener that names them.
+                tracing::warn!(name = %self.name, "ignoring a request to remove a route configuration that is in use");
+                return Ok(());
+            }
+            Change::Nothing => {
+                self.stats.local().update_empty.inc();
+                return Ok(());
+            }
         };
         let same = self.applied.load().as_ref().is_some_and(|a| a.resource == resource.any);
         if !same {
@@ -266,16 +274,6 @@ impl RouteSlot {
         self.base.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the control plane for the virtual host of `host`, a request's `:authority` (on-demand VHDS). The receiver
-    /// changes with every answer; none when the routes have no `vhds`.
-    pub fn demand(&self, host: &str) -> Option<watch::Receiver<u64>> {
-        let answers = self.answers.subscribe();
-        let base = self.base();
-        let (_, guard) = base.vhds.as_ref()?;
-        guard.demand(&format!("{}/{host}", self.name));
-        Some(answers)
-    }
-
     /// `route_config_name`.
     pub fn name(&self) -> &Arc<str> {
         &self.name
@@ -284,5 +282,19 @@ impl RouteSlot {
     /// The table as of now; none before the first answer (Envoy answers 404 `NR` then).
     pub fn load(&self) -> Option<Arc<RouteTable>> {
         self.table.load_full()
+    }
+}
+
+impl OnDemandRoutes for RouteSlot {
+    fn demand(&self, host: &str) -> Option<watch::Receiver<u64>> {
+        let answers = self.answers.subscribe();
+        let base = self.base();
+        let (_, guard) = base.vhds.as_ref()?;
+        guard.demand(&format!("{}/{host}", self.name));
+        Some(answers)
+    }
+
+    fn load(&self) -> Option<Arc<RouteTable>> {
+        Self::load(self)
     }
 }

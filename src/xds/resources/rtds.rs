@@ -48,6 +48,7 @@ pub fn subscribe<'a>(
                         layer.unwrap_or_default()
                     }
                     Change::Removed => Struct::default(),
+                    Change::Nothing => return Ok(()),
                 };
                 server
                     .runtime

@@ -17,7 +17,7 @@ use crate::{
 };
 
 stats_block! {
-    /// Of one route configuration's virtual hosts (`http.<stat_prefix>.vhds.<name>.`).
+    /// Of one route configuration's virtual hosts (`http.<stat_prefix>.rds.vhds.<name>.`).
     pub struct VhdsStats {
         counter config_reload, "Updates that changed the virtual hosts";
         counter update_empty, "Updates without a resource";
@@ -35,7 +35,7 @@ pub(super) fn subscribe(
     stat_prefix: &str,
     server: &Arc<ServerContext>,
 ) -> WatchGuard {
-    let prefix = format!("{stat_prefix}vhds.{name}.");
+    let prefix = format!("{stat_prefix}rds.vhds.{name}.");
     let handler = Vhds {
         stats: server.stats.scope(&prefix).block(),
         prefix,
@@ -62,7 +62,6 @@ impl ResourceHandler for Vhds {
             return Vec::new();
         };
         if update.added.is_empty() && update.removed.is_empty() {
-            self.stats.local().update_empty.inc();
             slot.answered();
             return Vec::new();
         }

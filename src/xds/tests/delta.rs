@@ -3,6 +3,7 @@
 use xds_protos::envoy::service::discovery::v3::Resource as Wrapper;
 
 use super::*;
+use crate::http::filter::OnDemandRoutes;
 
 fn response(type_url: &str, nonce: &str, added: &[(&str, &str)], removed: &[&str]) -> DeltaDiscoveryResponse {
     let make = if type_url == clusters() { cluster } else { assignment };
@@ -189,6 +190,9 @@ fn virtual_hosts_come_on_their_own_and_on_demand() {
         stream.respond(answer(host("c"), "other/c", "n4"));
         assert_eq!(stream.request().await.response_nonce, "n3");
         assert_eq!(stream.request().await.response_nonce, "n4");
-        assert_eq!(proxy.server.stats.counter_value("http.a.vhds.r.config_reload"), Some(2));
+        assert_eq!(
+            proxy.server.stats.counter_value("http.a.rds.vhds.r.config_reload"),
+            Some(2)
+        );
     });
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use xds_protos::envoy::extensions::filters::network::tcp_proxy::v3::{
     TcpProxy as Proto,
-    tcp_proxy::{ClusterSpecifier, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight},
+    tcp_proxy::{ClusterSpecifier, OnDemand, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight},
 };
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     config::{BuildCx, ConfigResult, DurationExt},
     stats::Stats,
     stats_block,
+    upstream::OnDemandClusters,
 };
 
 stats_block! {
@@ -37,6 +38,9 @@ stats_block! {
     }
 }
 
+/// `timeout` of `on_demand`
+const ON_DEMAND_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The configuration of one TCP proxy.
 pub(super) struct Config {
     pub(super) stats: Stats<TcpProxyStats>,
@@ -47,6 +51,8 @@ pub(super) struct Config {
     pub(super) max_duration: Option<Duration>,
     /// `max_connect_attempts`; default 1.
     pub(super) max_connect_attempts: u32,
+    /// `on_demand`: where clusters are asked for that are not there.
+    pub(super) on_demand: Option<Arc<OnDemandClusters>>,
     pub(super) access_log: AccessLogs,
     /// `flush_access_log_on_start`: a line when the connection is taken.
     pub(super) log_on_start: bool,
@@ -85,7 +91,7 @@ impl Config {
         coverage!(cx, proto => Proto {
             supported {
                 stat_prefix, idle_timeout, access_log, max_connect_attempts, max_downstream_connection_duration,
-                access_log_options, flush_access_log_on_connected, cluster_specifier, upstream_connect_mode
+                access_log_options, flush_access_log_on_connected, cluster_specifier, upstream_connect_mode, on_demand
             }
             ignored {
                 access_log_flush_interval: "no lines are written while a connection runs",
@@ -97,7 +103,6 @@ impl Config {
                 backoff_options: "connect attempts follow one another at once",
             }
             rejected {
-                on_demand: "on-demand clusters",
                 metadata_match: "subsets for TCP",
                 hash_policy: "hash policies for TCP",
                 tunneling_config: "tunnels",
@@ -132,10 +137,17 @@ impl Config {
             max_duration: max_downstream_connection_duration.enabled_or(Duration::ZERO),
             max_connect_attempts: max_connect_attempts.map_or(1, |v| v.value).max(1),
             access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
+            on_demand: cx.opt("on_demand", on_demand, on_demand_clusters)?,
             log_on_start,
             log_on_connected,
         })
     }
+}
+
+fn on_demand_clusters(proto: OnDemand, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<OnDemandClusters>> {
+    coverage!(cx, proto => OnDemand { supported { odcds_config, resources_locator, timeout } });
+    let clusters = OnDemandClusters::build(odcds_config, &resources_locator, timeout, ON_DEMAND_TIMEOUT, cx)?;
+    Ok(Arc::new(clusters))
 }
 
 /// Whether a line is written at the start, and when connected.

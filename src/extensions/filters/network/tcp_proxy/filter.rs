@@ -2,6 +2,9 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
+use futures_util::FutureExt;
+use tokio::io::AsyncReadExt;
+
 use super::config::{Config, TcpProxyStats};
 use crate::{
     access_log::LogCx,
@@ -9,7 +12,10 @@ use crate::{
     net::{CopyEnd, CopyProgress, copy},
     network_filter::Connection,
     server::Worker,
-    upstream::{ClusterInfo, HostResult, LbContext, PoolOptions, ResourcePriority, TcpLease, TransportOptions},
+    upstream::{
+        ClusterInfo, Demanded, HostResult, LbContext, OnDemandClusters, PoolOptions, ResourcePriority, TcpLease,
+        TransportOptions,
+    },
 };
 
 /// Filter state that names the cluster, before the configuration does.
@@ -29,7 +35,10 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
     if config.log_on_start {
         session.log("TcpConnectionStart");
     }
+    let mut connection = connection;
     let Some(lease) = connect(&mut session, &worker).await else {
+        // Bytes left unread would make the close a reset.
+        let _ = connection.stream.read(&mut [0; 4096]).now_or_never();
         return;
     };
     if config.log_on_connected {
@@ -116,6 +125,16 @@ impl Session<'_> {
     }
 }
 
+/// Waits for a cluster that is not there yet.
+async fn demand(stats: &TcpProxyStats, clusters: &Arc<OnDemandClusters>, name: &str, worker: &Rc<Worker>) {
+    stats.on_demand_cluster_attempt.inc();
+    match clusters.demand(name, worker).await {
+        Demanded::Found => stats.on_demand_cluster_success.inc(),
+        Demanded::Missing => stats.on_demand_cluster_missing.inc(),
+        Demanded::TimedOut => stats.on_demand_cluster_timeout.inc(),
+    }
+}
+
 async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLease> {
     let of_connection = {
         let state = session.info.connection.filter_state.borrow();
@@ -129,6 +148,11 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
         None => session.config.clusters.choose(fastrand::u64(..)).clone(),
     };
     session.info.upstream.cluster = Some(name.clone());
+    if let Some(on_demand) = &session.config.on_demand
+        && worker.clusters.get(&name).is_none()
+    {
+        demand(session.stats, on_demand, &name, worker).await;
+    }
     let Some(cluster) = worker.clusters.get(&name) else {
         session.stats.downstream_cx_no_route.inc();
         session.info.flags.set(Flag::NoClusterFound);
