@@ -11,6 +11,7 @@ mod convert;
 mod cx;
 mod data_source;
 mod error;
+mod shared;
 
 pub use any::{AnyExt, plain, unpack};
 pub use convert::{DurationExt, FractionalPercent, duration, fraction, millis, percent, positive};
@@ -18,6 +19,7 @@ pub use coverage::is_set;
 pub use cx::{BuildCx, Ignored, InitTarget};
 pub use data_source::read_data_source;
 pub use error::{ConfigError, ConfigResult};
+pub use shared::{Recent, Shared};
 
 #[cfg(test)]
 mod tests;

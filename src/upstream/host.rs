@@ -174,7 +174,12 @@ pub struct Host {
 
 impl Host {
     /// A healthy host of weight 1 (0 becomes 1, as in Envoy).
-    pub fn new(address: Address, hostname: impl Into<Arc<str>>, weight: u32, attributes: HostAttributes) -> Self {
+    pub fn new(
+        address: Address,
+        hostname: impl Into<Arc<str>>,
+        weight: u32,
+        attributes: impl Into<Arc<HostAttributes>>,
+    ) -> Self {
         Self {
             address,
             hostname: hostname.into(),
@@ -183,7 +188,7 @@ impl Host {
             health: AtomicU32::new(0),
             removed: AtomicBool::new(false),
             well_since: AtomicU64::new(now()),
-            attributes: ArcSwap::from_pointee(attributes),
+            attributes: ArcSwap::new(attributes.into()),
             outlier: OnceLock::new(),
             reported: OnceLock::new(),
         }
@@ -241,11 +246,11 @@ impl Host {
     }
 
     /// Replaces the attributes; tells whether they changed.
-    pub fn set_attributes(&self, attributes: HostAttributes) -> bool {
-        if **self.attributes.load() == attributes {
+    pub fn set_attributes(&self, attributes: Arc<HostAttributes>) -> bool {
+        if *self.attributes.load() == attributes {
             return false;
         }
-        self.attributes.store(Arc::new(attributes));
+        self.attributes.store(attributes);
         true
     }
 

@@ -8,12 +8,13 @@ use std::{
 use xds_protos::envoy::config::core::v3::HealthStatus;
 
 use super::{
-    Cluster, ClusterMsg, Health, Host, HostSet, HostSets, Locality,
+    Cluster, ClusterMsg, Health, Host, HostAttributes, HostSet, HostSets, Locality,
     config::{Assignment, EndpointSpec},
     host::HealthFlag,
     host_set::LocalityHosts,
 };
 use crate::{
+    config::Recent,
     net::Address,
     server::{ServerContext, WorkerMsg},
 };
@@ -29,10 +30,11 @@ pub struct Changed {
     pub published: bool,
 }
 
-/// The hosts of a cluster by address.
+/// Changes the hosts of a cluster.
 pub struct HostStore {
     cluster: Arc<Cluster>,
-    hosts: Mutex<HashMap<Address, Arc<Host>>>,
+    /// One assignment at a time; the hosts are those of the snapshot.
+    applying: Mutex<()>,
     /// Hosts come from outside: `max_host_weight` is kept.
     dynamic: bool,
 }
@@ -43,7 +45,7 @@ impl HostStore {
         Self {
             cluster,
             dynamic,
-            hosts: Mutex::default(),
+            applying: Mutex::default(),
         }
     }
 
@@ -55,7 +57,10 @@ impl HostStore {
     /// Makes the hosts those of `assignment` and publishes them. Hosts whose address stays, stay: with their
     /// connections, counters and health.
     pub fn apply(&self, assignment: Assignment, server: &Arc<ServerContext>) -> Changed {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.cluster.hosts.load_full();
+        let hosts: HashMap<&Address, &Arc<Host>> = before.hosts().map(|host| (&host.address, host)).collect();
+        let shared = &server.clusters.common.attributes;
         let mut next: HashMap<Address, Arc<Host>> = HashMap::with_capacity(hosts.len());
         let mut changed = Changed::default();
         let (mut added, mut removed) = (Vec::new(), Vec::new());
@@ -78,7 +83,7 @@ impl HostStore {
                 // As Envoy, which makes a host of every endpoint and then finds out that it has it already.
                 stats.total_match_count.inc();
                 let host = match hosts.get(&spec.address).filter(|h| self.stays(h, &spec)) {
-                    Some(host) => {
+                    Some(&host) => {
                         let before = host.attributes().priority;
                         if before != group.priority {
                             touched.extend([before, group.priority]);
@@ -86,12 +91,12 @@ impl HostStore {
                         if host.attributes().metadata != spec.attributes.metadata {
                             stats.total_match_count.inc();
                         }
-                        changed.published |= update(host, spec);
+                        changed.published |= update(host, spec, shared);
                         host.clone()
                     }
                     None => {
                         changed.added += 1;
-                        let host = create(spec);
+                        let host = create(spec, shared);
                         if let Some(checks) = &self.cluster.checks {
                             let warming = self.dynamic && self.cluster.info.lb.ignore_new_hosts_until_first_hc;
                             checks.mark_new(&host, warming);
@@ -104,7 +109,7 @@ impl HostStore {
                 gathered.push(at, host);
             }
         }
-        for (address, host) in hosts.iter() {
+        for (address, host) in hosts {
             if next.get(address).is_some_and(|n| Arc::ptr_eq(n, host)) {
                 continue;
             }
@@ -122,12 +127,9 @@ impl HostStore {
                 removed.push(host.clone());
             }
         }
-        *hosts = next;
-        drop(hosts);
 
         let count = priorities.keys().last().map_or(1, |p| *p as usize + 1);
         let own = Locality::of(server.node.locality.as_ref());
-        let before = self.cluster.hosts.load();
         let sets = (0..count).map(|priority| {
             let gathered = u32::try_from(priority).ok().and_then(|p| priorities.remove(&p));
             let factor = assignment.overprovisioning_factor;
@@ -195,16 +197,20 @@ impl HostStore {
     }
 }
 
-fn create(spec: EndpointSpec) -> Arc<Host> {
-    let host = Host::new(spec.address, spec.hostname, spec.weight, spec.attributes);
+fn create(spec: EndpointSpec, shared: &Recent<HostAttributes>) -> Arc<Host> {
+    let hostname: Arc<str> = match spec.hostname.is_empty() {
+        true => Arc::default(),
+        false => spec.hostname.into(),
+    };
+    let host = Host::new(spec.address, hostname, spec.weight, shared.share(spec.attributes));
     set_health(&host, spec.health);
     Arc::new(host)
 }
 
-fn update(host: &Host, spec: EndpointSpec) -> bool {
+fn update(host: &Host, spec: EndpointSpec, shared: &Recent<HostAttributes>) -> bool {
     // Not `||`: every one of them has to be applied.
     host.set_weight(spec.weight)
-        | host.set_attributes(spec.attributes)
+        | host.set_attributes(shared.share(spec.attributes))
         | set_health(host, spec.health)
         | host.set_flag(HealthFlag::PendingDynamicRemoval, false)
 }

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use super::{
     ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, Provided, ResourceManager,
     ResourcePriority, TransportSockets,
+    circuit::CircuitBreakers,
     config::{ConnectOptions, DropOverload, HttpOptions, LbConfig, LbPolicy, Preconnect},
     lb::{NotByZone, ZoneKeys, ZoneRouting},
     outlier::OutlierDetector,
@@ -33,7 +34,7 @@ pub struct Cluster {
     /// The present hosts; replaced as a whole.
     pub hosts: ArcSwap<HostSets>,
     /// `health_checks`
-    pub(super) checks: Option<HealthChecks>,
+    pub(super) checks: Option<Box<HealthChecks>>,
     /// Health of hosts changed, and the snapshot is going to.
     stale: AtomicBool,
 }
@@ -44,7 +45,7 @@ impl Cluster {
         Self {
             info: Arc::new(info),
             hosts: ArcSwap::default(),
-            checks,
+            checks: checks.map(Box::new),
             stale: AtomicBool::new(false),
         }
     }
@@ -269,9 +270,9 @@ pub struct ClusterInfo {
     /// Whether it came from a control plane.
     pub added_via_api: bool,
     /// HTTP version and its options.
-    pub http: HttpOptions,
+    pub http: Arc<HttpOptions>,
     /// How sockets are opened.
-    pub connect: ConnectOptions,
+    pub connect: Arc<ConnectOptions>,
     /// `preconnect_policy`
     pub preconnect: Preconnect,
     /// `connection_pool_per_downstream_connection`
@@ -283,20 +284,20 @@ pub struct ClusterInfo {
     /// What is spoken below HTTP.
     pub sockets: TransportSockets,
     /// Load balancing.
-    pub lb: LbConfig,
+    pub lb: Arc<LbConfig>,
     /// `eds_cluster_config.service_name` or the name, for EDS clusters; empty for others.
     pub eds_service_name: Arc<str>,
     /// Set for clusters whose type brings its own balancer along.
     pub provided: Option<Provided>,
     /// `outlier_detection`
-    pub outlier: Option<OutlierDetector>,
+    pub outlier: Option<Box<OutlierDetector>>,
     /// What control counts of the hosts.
     pub membership: Stats<MembershipStats>,
     /// `ignore_health_on_host_removal`: hosts that discovery removes go at once, however well they are.
     pub ignore_health_on_host_removal: bool,
     /// `track_cluster_stats`
     pub optional_stats: Option<Box<OptionalStats>>,
-    pub(super) resources: [Arc<ResourceManager>; 2],
+    pub(super) resources: CircuitBreakers,
 }
 
 impl ClusterInfo {
@@ -311,16 +312,14 @@ impl ClusterInfo {
     /// Takes the circuit breakers' limits of the runtime.
     pub(super) fn apply_runtime(&self, snapshot: &Snapshot) {
         for priority in [ResourcePriority::Default, ResourcePriority::High] {
-            self.resources(priority).apply_runtime(&self.name, priority, snapshot);
+            let resources = self.resources(priority);
+            resources.apply_runtime(&self.name, priority, snapshot);
         }
     }
 
     /// The circuit breakers of a priority.
     #[inline]
     pub fn resources(&self, priority: ResourcePriority) -> &Arc<ResourceManager> {
-        match priority {
-            ResourcePriority::Default => &self.resources[0],
-            ResourcePriority::High => &self.resources[1],
-        }
+        self.resources.of(priority, &self.stats, &self.scope)
     }
 }

@@ -3,7 +3,7 @@
 mod budget;
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
@@ -188,6 +188,38 @@ impl Drop for Limit {
         if let Some(gauge) = &self.remaining {
             gauge.sub(max.saturating_sub(current));
         }
+    }
+}
+
+/// The circuit breakers of a cluster. Those of a priority are made when the first connection or request comes, unless
+/// they show themselves before (`track_remaining`): most of ten thousand clusters are idle.
+pub struct CircuitBreakers {
+    limits: Arc<[Limits; 2]>,
+    made: [OnceLock<Arc<ResourceManager>>; 2],
+}
+
+impl CircuitBreakers {
+    /// Breakers with these limits of the default and of the high priority.
+    pub fn new(limits: Arc<[Limits; 2]>, stats: &Stats<ClusterStats>, scope: &Scope) -> Self {
+        let breakers = Self {
+            limits,
+            made: Default::default(),
+        };
+        for priority in [ResourcePriority::Default, ResourcePriority::High] {
+            if breakers.limits[priority as usize].track_remaining {
+                breakers.of(priority, stats, scope);
+            }
+        }
+        breakers
+    }
+
+    /// Those of a priority. `stats` and `scope` are the cluster's.
+    #[inline]
+    pub fn of(&self, priority: ResourcePriority, stats: &Stats<ClusterStats>, scope: &Scope) -> &Arc<ResourceManager> {
+        self.made[priority as usize].get_or_init(|| {
+            let limits = self.limits[priority as usize].clone();
+            Arc::new(ResourceManager::new(limits, priority, stats, scope))
+        })
     }
 }
 

@@ -1,7 +1,5 @@
 //! `CircuitBreakers` to the limits of both priorities.
 
-use std::sync::Arc;
-
 use xds_protos::envoy::config::{
     cluster::v3::{CircuitBreakers, circuit_breakers::Thresholds, circuit_breakers::thresholds::RetryBudget},
     core::v3::RoutingPriority,
@@ -9,20 +7,11 @@ use xds_protos::envoy::config::{
 
 use crate::{
     config::{BuildCx, ConfigResult, duration, percent},
-    stats::{Scope, Stats},
-    upstream::{
-        ClusterStats, ResourceManager, ResourcePriority,
-        circuit::{Limits, RetryBudget as Budget},
-    },
+    upstream::circuit::{Limits, RetryBudget as Budget},
 };
 
 /// The limits of the default and of the high priority.
-pub fn build(
-    proto: Option<CircuitBreakers>,
-    stats: &Stats<ClusterStats>,
-    scope: &Scope,
-    cx: &mut BuildCx<'_>,
-) -> ConfigResult<[Arc<ResourceManager>; 2]> {
+pub fn build(proto: Option<CircuitBreakers>, cx: &mut BuildCx<'_>) -> ConfigResult<[Limits; 2]> {
     let mut limits = [Limits::default(), Limits::default()];
     if let Some(proto) = proto {
         cx.field("circuit_breakers", |cx| {
@@ -58,11 +47,7 @@ pub fn build(
             Ok(())
         })?;
     }
-    let [default, high] = limits;
-    Ok([
-        Arc::new(ResourceManager::new(default, ResourcePriority::Default, stats, scope)),
-        Arc::new(ResourceManager::new(high, ResourcePriority::High, stats, scope)),
-    ])
+    Ok(limits)
 }
 
 fn thresholds(proto: Thresholds, cx: &mut BuildCx<'_>) -> ConfigResult<Limits> {

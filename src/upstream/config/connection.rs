@@ -65,6 +65,9 @@ impl ConnectOptions {
     }
 }
 
+/// `upstream_connection_options` and `upstream_bind_config`
+pub type Parts = (Option<UpstreamConnectionOptions>, Option<BindConfig>);
+
 /// Reads the messages of a cluster, and of the bootstrap what the cluster does not say.
 pub fn build(
     cluster: &str,

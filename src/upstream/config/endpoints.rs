@@ -13,7 +13,7 @@ use xds_protos::envoy::config::{
     },
 };
 
-use super::metadata;
+use super::{metadata, no_metadata};
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult, DurationExt, FractionalPercent, fraction},
     net::{Address, address_from_proto},
@@ -181,9 +181,10 @@ fn locality(
     let weight = load_balancing_weight
         .filter(|_| locality.is_some())
         .map_or(0, |v| v.value);
-    let place = Arc::new(Locality::of(locality.as_ref()));
+    let localities = &cx.server.clusters.common.localities;
+    let place = localities.share(Locality::of(locality.as_ref()));
     let locality_proxy = transport_metadata::proxy(metadata.as_ref(), cx);
-    let locality_metadata = Arc::new(metadata.map(self::metadata).unwrap_or_default());
+    let locality_metadata = metadata.map_or_else(no_metadata, |m| Arc::new(self::metadata(m)));
     let endpoints = cx.each("lb_endpoints", lb_endpoints, |proto, cx| {
         let mut spec = endpoint(proto, address, cx)?;
         spec.attributes.locality = place.clone();
@@ -239,7 +240,7 @@ fn endpoint(proto: LbEndpoint, address: ReadAddress<'_>, cx: &mut BuildCx<'_>) -
         None => return Err(cx.error_at("endpoint", "value is required")),
     };
     let transport = TransportMetadata::read(metadata.as_ref(), cx);
-    let metadata = metadata.map(self::metadata).unwrap_or_default();
+    let metadata = metadata.map_or_else(no_metadata, |m| Arc::new(self::metadata(m)));
     let canary = metadata
         .get("envoy.lb")
         .and_then(|s| s.fields.get("canary"))
@@ -247,7 +248,7 @@ fn endpoint(proto: LbEndpoint, address: ReadAddress<'_>, cx: &mut BuildCx<'_>) -
     let mut spec = cx.field("endpoint", |cx| read_endpoint(endpoint, address, cx))?;
     spec.weight = load_balancing_weight.map_or(1, |v| v.value.max(1));
     spec.health = HealthStatus::try_from(health_status).unwrap_or(HealthStatus::Unknown);
-    spec.attributes.metadata = Arc::new(metadata);
+    spec.attributes.metadata = metadata;
     spec.attributes.canary = canary;
     spec.attributes.transport = transport.map(Arc::new);
     Ok(spec)

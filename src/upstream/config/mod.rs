@@ -10,19 +10,25 @@ mod policies;
 mod preconnect;
 mod protocol;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use xds_protos::{
     envoy::config::{
-        cluster::v3::{Cluster as Proto, cluster::ClusterDiscoveryType},
+        cluster::v3::{CircuitBreakers as CircuitBreakersProto, Cluster as Proto, cluster::ClusterDiscoveryType},
         core::v3::{Metadata as ProtoMetadata, TypedExtensionConfig},
     },
     google::protobuf::Any,
 };
 
-use super::{ClusterInfo, HealthCheckConfig, OptionalStats, OutlierDetector, TransportSockets};
+use super::{
+    ClusterInfo, HealthCheckConfig, HostAttributes, Locality, OptionalStats, OutlierDetector, TransportSockets,
+    circuit::{CircuitBreakers, Limits},
+};
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult, DurationExt},
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, Recent, Shared},
     http::stream_info::Metadata,
 };
 
@@ -37,6 +43,17 @@ pub use lb::{
 pub use policies::RequestPolicies;
 pub use preconnect::Preconnect;
 pub use protocol::{Http1Options, Http2Options, HttpOptions, HttpProtocol};
+
+/// What clusters share that say the same.
+#[derive(Default)]
+pub struct Common {
+    http: Shared<protocol::Parts, HttpOptions>,
+    lb: Shared<lb::Parts, LbConfig>,
+    connect: Shared<connection::Parts, ConnectOptions>,
+    limits: Shared<Option<CircuitBreakersProto>, [Limits; 2]>,
+    localities: Recent<Locality>,
+    pub(super) attributes: Recent<HostAttributes>,
+}
 
 /// What one `Cluster` message says.
 pub struct ClusterConfig {
@@ -103,23 +120,35 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         http2: http2_protocol_options,
         max_requests_per_connection,
     };
-    let http = protocol::build(typed_extension_protocol_options, legacy, cx)?;
+    let common = &cx.server.clusters.common;
+    let http = common.http.get_or_build(
+        (typed_extension_protocol_options, legacy),
+        cx,
+        |options| options.filters.is_empty(),
+        |(extensions, legacy), cx| protocol::build(extensions, legacy, cx),
+    )?;
     let close_on_host_set_change = common_lb_config
         .as_ref()
         .is_some_and(|c| c.close_connections_on_host_set_change);
     if load_balancing_policy.is_some() && lb_subset_config.is_some() {
         return Err(cx.error("cluster: load_balancing_policy cannot be combined with lb_subset_config"));
     }
-    let mut lb = lb::build(lb_policy, lb_config, load_balancing_policy, common_lb_config, cx)?;
-    if let Some(subsets) = lb_subset_config {
-        if matches!(lb.policy, LbPolicy::ClusterProvided) {
-            return Err(cx.error(format!(
-                "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config for cluster '{name}'"
-            )));
-        }
-        lb.subsets = cx.field("lb_subset_config", |cx| lb::build_subsets(subsets, cx))?;
-    }
-    let connect = connection::build(&name, upstream_connection_options, upstream_bind_config, cx)?;
+    let balancing = lb::Parts {
+        policy: lb_policy,
+        config: lb_config,
+        policies: load_balancing_policy,
+        common: common_lb_config,
+        subsets: lb_subset_config,
+    };
+    let lb = common
+        .lb
+        .get_or_build(balancing, cx, |_| true, |parts, cx| lb::build(parts, &name, cx))?;
+    let connect = common.connect.get_or_build(
+        (upstream_connection_options, upstream_bind_config),
+        cx,
+        |_| true,
+        |(options, bind), cx| connection::build(&name, options, bind, cx),
+    )?;
     let dns = DnsFields {
         refresh: dns_refresh_rate,
         failure: dns_failure_refresh_rate,
@@ -152,10 +181,10 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             "Cannot use hostname for consistent hashing loadbalancing for cluster of type: 'envoy.cluster.{of_type}'"
         )));
     }
-    let observability_name = if alt_stat_name.is_empty() {
-        &name
-    } else {
-        &alt_stat_name
+    let name: Arc<str> = name.into();
+    let observability_name = match alt_stat_name.is_empty() {
+        true => name.clone(),
+        false => alt_stat_name.into(),
     };
     let scope = cx.server.stats.scope(&format!("cluster.{observability_name}."));
     let sockets = TransportSockets::build(transport_socket, transport_socket_matches, &scope, cx)?;
@@ -165,9 +194,12 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         )));
     }
     let stats = scope.block();
-    let resources = circuit::build(circuit_breakers, &stats, &scope, cx)?;
+    let limits = common
+        .limits
+        .get_or_build(circuit_breakers, cx, |_| true, circuit::build)?;
+    let resources = CircuitBreakers::new(limits, &stats, &scope);
     let outlier = cx.opt("outlier_detection", outlier_detection, |o, cx| {
-        OutlierDetector::build(o, &scope, cx)
+        OutlierDetector::build(o, &scope, cx).map(Box::new)
     })?;
     let health_check = HealthCheckConfig::build(health_checks, cx)?;
     if health_check.as_ref().is_some_and(HealthCheckConfig::is_grpc) && http.protocol == protocol::HttpProtocol::Http1 {
@@ -194,7 +226,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             .enabled_or(DEFAULT_CONNECT_TIMEOUT)
             .unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         per_connection_buffer_limit: per_connection_buffer_limit_bytes.map_or(DEFAULT_BUFFER_LIMIT, |v| v.value),
-        metadata: Arc::new(metadata.map(self::metadata).unwrap_or_default()),
+        metadata: metadata.map_or_else(no_metadata, |m| Arc::new(self::metadata(m))),
         added_via_api,
         http,
         connect,
@@ -203,11 +235,11 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         resources,
         eds_service_name: match &discovery {
             Discovery::Eds(eds) => eds.service_name.as_str().into(),
-            _ => "".into(),
+            _ => Arc::default(),
         },
         provided: discovery.provided(),
-        observability_name: observability_name.as_str().into(),
-        name: name.into(),
+        observability_name,
+        name,
         scope,
     };
     Ok(ClusterConfig {
@@ -234,6 +266,12 @@ pub fn metadata(proto: ProtoMetadata) -> Metadata {
         typed_filter_metadata: _,
     } = proto;
     filter_metadata.into_iter().collect()
+}
+
+/// The one value of all that say nothing: an endpoint has two of them.
+pub fn no_metadata() -> Arc<Metadata> {
+    static NONE: LazyLock<Arc<Metadata>> = LazyLock::new(Arc::default);
+    NONE.clone()
 }
 
 #[cfg(test)]

@@ -162,7 +162,11 @@ impl Default for HttpOptions {
     }
 }
 
+/// What a cluster says of HTTP: `typed_extension_protocol_options`, and the deprecated fields.
+pub type Parts = (HashMap<String, Any>, Legacy);
+
 /// The deprecated fields on `Cluster`, used when the extension is not there.
+#[derive(Clone, PartialEq)]
 pub struct Legacy {
     /// `protocol_selection`
     pub selection: i32,

@@ -83,6 +83,7 @@ pub struct ClusterManager {
     local: ArcSwapOption<Cluster>,
     /// `cluster_manager.`
     pub stats: Stats<ClusterManagerStats>,
+    pub(super) common: config::Common,
 }
 
 impl ClusterManager {
@@ -96,6 +97,7 @@ impl ClusterManager {
             ejection_log: OnceLock::new(),
             local_name: OnceLock::new(),
             local: ArcSwapOption::empty(),
+            common: config::Common::default(),
             stats,
         }
     }

@@ -133,19 +133,35 @@ impl LbConfig {
     }
 }
 
-/// Reads whichever API was used; `load_balancing_policy` wins.
-pub fn build(
-    old_policy: i32,
-    old_config: Option<OldConfig>,
-    new: Option<LoadBalancingPolicy>,
-    common: Option<CommonLbConfig>,
-    cx: &mut BuildCx<'_>,
-) -> ConfigResult<LbConfig> {
-    let by_extension = new.is_some() || old_policy == OldPolicy::LoadBalancingPolicyConfig as i32;
-    let mut config = match new {
-        Some(new) => cx.field("load_balancing_policy", |cx| list::build(new, cx))?,
+/// What a cluster says of load balancing. The same of many clusters makes one [`LbConfig`], so that it has no state.
+#[derive(Clone, PartialEq)]
+pub struct Parts {
+    /// `lb_policy`
+    pub policy: i32,
+    /// `lb_config`
+    pub config: Option<OldConfig>,
+    /// `load_balancing_policy`
+    pub policies: Option<LoadBalancingPolicy>,
+    /// `common_lb_config`
+    pub common: Option<CommonLbConfig>,
+    /// `lb_subset_config`
+    pub subsets: Option<LbSubsetConfig>,
+}
+
+/// Reads whichever API was used; `load_balancing_policy` wins. `cluster` is named in errors.
+pub fn build(parts: Parts, cluster: &str, cx: &mut BuildCx<'_>) -> ConfigResult<LbConfig> {
+    let Parts {
+        policy,
+        config: old_config,
+        policies,
+        common,
+        subsets,
+    } = parts;
+    let by_extension = policies.is_some() || policy == OldPolicy::LoadBalancingPolicyConfig as i32;
+    let mut config = match policies {
+        Some(policies) => cx.field("load_balancing_policy", |cx| list::build(policies, cx))?,
         None if by_extension => return Err(legacy::needs_extension(cx)),
-        None => legacy::build(old_policy, old_config, cx)?,
+        None => legacy::build(policy, old_config, cx)?,
     };
     if let Some(common) = common {
         if by_extension && (common.consistent_hashing_lb_config.is_some() || common.locality_config_specifier.is_some())
@@ -159,10 +175,13 @@ pub fn build(
             common::apply(common, by_extension, &mut config, cx)
         })?;
     }
+    if let Some(subsets) = subsets {
+        if matches!(config.policy, LbPolicy::ClusterProvided) {
+            return Err(cx.error(format!(
+                "cluster: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config for cluster '{cluster}'"
+            )));
+        }
+        config.subsets = cx.field("lb_subset_config", |cx| subset::legacy(subsets, cx))?;
+    }
     Ok(config)
-}
-
-/// `Cluster.lb_subset_config`; none without selectors.
-pub fn build_subsets(proto: LbSubsetConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Option<SubsetConfig>> {
-    subset::legacy(proto, cx)
 }
