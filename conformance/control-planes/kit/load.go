@@ -28,6 +28,8 @@ type LoadOptions struct {
 	TLS     *tls.Config
 	// FreshConnections opens a connection for each request.
 	FreshConnections bool
+	// Request, if set, changes each request before it is sent.
+	Request func(*http.Request)
 	// Key names an answer; the counts by name are in the result. Default: the answering upstream.
 	Key func(*http.Response) string
 	// Wrong says why an answer is wrong. Default: anything but 200.
@@ -87,7 +89,14 @@ func (l *Load) client(o LoadOptions) {
 }
 
 func ask(client *http.Client, o LoadOptions) (string, error) {
-	resp, err := client.Get(o.URL)
+	request, err := http.NewRequest(http.MethodGet, o.URL, nil)
+	if err != nil {
+		return "", err
+	}
+	if o.Request != nil {
+		o.Request(request)
+	}
+	resp, err := client.Do(request)
 	if err != nil {
 		return "", err
 	}

@@ -58,6 +58,9 @@ func (t *T) Start(name string, env []string, program string, args ...string) *Pr
 	return p
 }
 
+// Pid is the process's id.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Running says whether the process has not ended yet.
 func (p *Process) Running() bool {
 	select {

@@ -26,7 +26,8 @@ func (t *T) Proxy(name string, admin int, bootstrap string, args ...string) *Pro
 	return &Proxy{Process: t.Start(name, nil, t.Binary, all...), t: t, admin: admin}
 }
 
-var adminClient = &http.Client{Timeout: 5 * time.Second}
+// A proxy that applies ten thousand clusters answers late.
+var adminClient = &http.Client{Timeout: 30 * time.Second}
 
 // Get asks the admin endpoint: status, body.
 func (p *Proxy) Get(path string) (int, string, error) {

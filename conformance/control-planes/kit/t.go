@@ -109,6 +109,11 @@ func (t *T) Expect(holds bool, format string, args ...any) {
 	}
 }
 
+// Note prints a figure of the scenario beside its verdict; nothing is decided by it.
+func (t *T) Note(format string, args ...any) {
+	fmt.Printf("note %s: %s\n", t.Name, fmt.Sprintf(format, args...))
+}
+
 // Eventually asks until f has nothing to complain about, and gives up after the limit.
 func (t *T) Eventually(limit time.Duration, what string, f func() error) {
 	end := time.Now().Add(limit)

@@ -3,7 +3,6 @@ package plane
 import (
 	"fmt"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -48,7 +47,7 @@ type stream struct {
 // subscription is what one stream wants of one type, and what it has.
 type subscription struct {
 	wildcard bool
-	names    []string
+	names    map[string]bool
 	have     map[string]string // delta: name -> version
 }
 
@@ -163,10 +162,12 @@ func (s *Script) sotw(st *stream, r *discovery.DiscoveryRequest) {
 		sub = &subscription{wildcard: len(r.ResourceNames) == 0}
 		st.subs[r.TypeUrl] = sub
 	}
+	names := map[string]bool{}
 	for _, name := range r.ResourceNames {
-		fresh = fresh || !slices.Contains(sub.names, name)
+		fresh = fresh || !sub.names[name]
+		names[name] = true
 	}
-	sub.names = r.ResourceNames
+	sub.names = names
 	if fresh {
 		s.answer(st, r.TypeUrl, sub)
 	}
@@ -197,7 +198,7 @@ func (s *Script) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService
 func (s *Script) delta(st *stream, r *discovery.DeltaDiscoveryRequest) {
 	sub := st.subs[r.TypeUrl]
 	if sub == nil {
-		sub = &subscription{wildcard: len(r.ResourceNamesSubscribe) == 0, have: map[string]string{}}
+		sub = &subscription{wildcard: len(r.ResourceNamesSubscribe) == 0, names: map[string]bool{}, have: map[string]string{}}
 		for name, version := range r.InitialResourceVersions {
 			sub.have[name] = version
 		}
@@ -209,8 +210,8 @@ func (s *Script) delta(st *stream, r *discovery.DeltaDiscoveryRequest) {
 	for _, name := range r.ResourceNamesSubscribe {
 		if name == "*" {
 			sub.wildcard = true
-		} else if !slices.Contains(sub.names, name) {
-			sub.names = append(sub.names, name)
+		} else {
+			sub.names[name] = true
 		}
 	}
 	s.forget(sub, r.ResourceNamesUnsubscribe)
@@ -218,8 +219,8 @@ func (s *Script) delta(st *stream, r *discovery.DeltaDiscoveryRequest) {
 }
 
 func (s *Script) forget(sub *subscription, names []string) {
-	sub.names = slices.DeleteFunc(sub.names, func(n string) bool { return slices.Contains(names, n) })
 	for _, name := range names {
+		delete(sub.names, name)
 		delete(sub.have, name)
 	}
 }
@@ -233,7 +234,7 @@ func (s *Script) answer(st *stream, typeURL string, sub *subscription) string {
 	var out []*discovery.Resource
 	present := map[string]bool{}
 	for _, r := range content.resources {
-		if !sub.wildcard && !slices.Contains(sub.names, r.Name) {
+		if !sub.wildcard && !sub.names[r.Name] {
 			continue
 		}
 		present[r.Name] = true

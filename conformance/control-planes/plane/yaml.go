@@ -59,6 +59,9 @@ func resource(name, typeURL string, m types.Resource) Resource {
 	return Resource{Name: name, Type: typeURL, Message: m, Any: &anypb.Any{TypeUrl: typeURL, Value: body}}
 }
 
+// Of is a message as a resource, for those that are made by the thousand.
+func Of(name, typeURL string, m types.Resource) Resource { return resource(name, typeURL, m) }
+
 // Cluster reads a cluster from YAML, and so do its siblings with their types.
 func Cluster(text string) Resource {
 	m := &cluster.Cluster{}
