@@ -5,7 +5,7 @@
 //! [`Summary`] computes quantiles, bucket counts and the (approximate, as in Envoy) sum from.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 
 use super::shard::add;
 
@@ -43,43 +43,90 @@ const BINS_PER_DECADE: usize = 90;
 
 type Decade = [AtomicU64; BINS_PER_DECADE];
 
+#[derive(Default)]
 struct CellBins {
     zero: AtomicU64,
     decades: [OnceLock<Box<Decade>>; DECADES],
 }
 
-/// A histogram of one shard: 16 bytes until something is recorded, then 720 bytes for each decade seen.
-#[derive(Default)]
-pub struct HistogramCell(OnceLock<Box<CellBins>>);
-
-impl HistogramCell {
-    /// Records one value, in the histogram's unit.
+impl CellBins {
     #[inline]
-    pub fn record(&self, value: u64) {
-        let bins = self.0.get_or_init(|| {
-            Box::new(CellBins {
-                zero: AtomicU64::new(0),
-                decades: std::array::from_fn(|_| OnceLock::new()),
-            })
-        });
+    fn record(&self, value: u64) {
         let counter = match bin_of(value) {
-            None => &bins.zero,
+            None => &self.zero,
             Some((decade, bin)) => {
-                let decade = bins.decades[decade].get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
+                let decade = self.decades[decade].get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
                 &decade[bin]
             }
         };
         add(counter, 1);
     }
+}
+
+/// How many bins are kept one by one.
+const FEW: usize = 4;
+
+/// The first bins that values fall into. A slot is taken in order and never given back.
+#[derive(Default)]
+struct FewBins {
+    /// 1 + the number of the bin; 0 while free.
+    bins: [AtomicU16; FEW],
+    counts: [AtomicU64; FEW],
+}
+
+impl FewBins {
+    /// Whether there was room for it.
+    fn record(&self, value: u64) -> bool {
+        let key = 1 + bin_of(value).map_or(0, |(decade, bin)| (1 + decade * BINS_PER_DECADE + bin) as u16);
+        for (bin, count) in self.bins.iter().zip(&self.counts) {
+            let mut found = bin.load(Relaxed);
+            if found == 0 {
+                // Another thread of the shared shard may be faster, perhaps with the same bin.
+                found = bin
+                    .compare_exchange(0, key, Relaxed, Relaxed)
+                    .map_or_else(|theirs| theirs, |_| key);
+            }
+            if found == key {
+                add(count, 1);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// A histogram of one shard. Many are used a few times in their life (how long a cluster's update took): the first few
+/// bins take 48 bytes; from then on it is 720 bytes for each decade seen.
+#[derive(Default)]
+pub struct HistogramCell {
+    few: OnceLock<Box<FewBins>>,
+    all: OnceLock<Box<CellBins>>,
+}
+
+impl HistogramCell {
+    /// Records one value, in the histogram's unit.
+    #[inline]
+    pub fn record(&self, value: u64) {
+        match self.all.get() {
+            Some(bins) => bins.record(value),
+            None if self.few.get_or_init(Box::default).record(value) => {}
+            None => self.all.get_or_init(Box::default).record(value),
+        }
+    }
 
     /// Whether something was recorded here.
     pub(super) fn used(&self) -> bool {
-        self.0.get().is_some()
+        self.few.get().is_some()
     }
 
     /// Adds what this shard recorded to `into`.
     pub(super) fn merge_into(&self, into: &mut Bins) {
-        let Some(bins) = self.0.get() else { return };
+        if let Some(few) = self.few.get() {
+            for (bin, count) in few.bins.iter().zip(&few.counts) {
+                into.add(bin.load(Relaxed).saturating_sub(1), count.load(Relaxed));
+            }
+        }
+        let Some(bins) = self.all.get() else { return };
         into.add(0, bins.zero.load(Relaxed));
         for (index, decade) in bins.decades.iter().enumerate() {
             let Some(decade) = decade.get() else { continue };

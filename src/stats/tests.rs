@@ -226,3 +226,22 @@ fn errors_name_the_field() {
         serde_json::json!({"stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": "["}}]}}});
     assert!(error(matcher).starts_with("stats_matcher.inclusion_list.patterns[0].safe_regex: "));
 }
+
+#[test]
+fn histograms_keep_few_bins_one_by_one_and_many_all_the_same() {
+    let (few, many) = (HistogramCell::default(), HistogramCell::default());
+    for value in [0, 7, 7, 1500] {
+        few.record(value);
+    }
+    let of = |cell: &HistogramCell| {
+        let mut bins = histogram::Bins::default();
+        cell.merge_into(&mut bins);
+        bins.iter().map(|(from, _, count)| (from, count)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&few), [(0.0, 1), (7.0, 2), (1500.0, 1)]);
+    // Twice, so that values of the bins that came first are recorded in both places.
+    for value in (1..=50).chain(1..=50) {
+        many.record(value);
+    }
+    assert_eq!(of(&many), (1..=50).map(|value| (f64::from(value), 2)).collect::<Vec<_>>());
+}

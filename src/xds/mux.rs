@@ -202,8 +202,8 @@ impl<P: Protocol> Mux<P> {
         }
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
-        let of_types = self.types.iter().filter_map(|(map, _)| map.next_deadline());
+    fn next_deadline(&mut self) -> Option<Instant> {
+        let of_types = self.types.iter_mut().filter_map(|(map, _)| map.next_deadline());
         of_types.chain(self.throttled).min()
     }
 

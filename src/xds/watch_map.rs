@@ -28,6 +28,9 @@ pub(super) struct WatchMap {
     // updated cluster does, is served from here: the control plane, asked for the same names again, need not answer.
     latest: HashMap<String, Resource>,
     expiry: HashMap<String, Instant>,
+    // When first answers fall due; those that came stay listed until they are the next. With ten thousand watches this
+    // is asked for with every response.
+    timeouts: BTreeSet<(Instant, WatchId)>,
 }
 
 impl WatchMap {
@@ -38,6 +41,7 @@ impl WatchMap {
             interest: BTreeMap::new(),
             latest: HashMap::new(),
             expiry: HashMap::new(),
+            timeouts: BTreeSet::new(),
         }
     }
 
@@ -58,6 +62,7 @@ impl WatchMap {
                 );
             }
         }
+        self.timeouts.extend(watch.deadline().map(|at| (at, id)));
         self.watches.insert(id, watch);
         let watchers = self.interest.entry(name.clone()).or_default();
         watchers.insert(id);
@@ -217,9 +222,13 @@ impl WatchMap {
     }
 
     /// When something of this type falls due: a first answer, a time to live.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let timeouts = self.watches.values().filter_map(Watch::deadline);
-        timeouts.chain(self.expiry.values().copied()).min()
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        let waits = |id| self.watches.get(&id).is_some_and(|watch| watch.deadline().is_some());
+        while self.timeouts.first().is_some_and(|(_, id)| !waits(*id)) {
+            self.timeouts.pop_first();
+        }
+        let timeout = self.timeouts.first().map(|(at, _)| *at);
+        timeout.into_iter().chain(self.expiry.values().copied()).min()
     }
 
     /// Does what has fallen due; returns the names that expired.

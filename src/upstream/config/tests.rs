@@ -46,7 +46,7 @@ fn defaults() {
     let built = build_one(static_cluster(&[])).unwrap();
     let info = built.info;
     assert_eq!(info.connect_timeout, Duration::from_secs(5));
-    assert_eq!(info.http, HttpOptions::default());
+    assert_eq!(*info.http, HttpOptions::default());
     assert!(matches!(info.lb.policy, LbPolicy::RoundRobin));
     assert_eq!(info.resources(Default::default()).connections.max(), 1024);
     assert_eq!(info.resources(Default::default()).max_retries(), 3);
