@@ -45,7 +45,12 @@ fn answered() -> StreamInfo {
     info.progress.bytes_sent.set(123);
     info.request_id = Some(HeaderValue::from_static("id-1"));
     let address: Address = Address::Ip("127.0.0.1:81".parse().unwrap());
-    info.upstream.host = Some(Arc::new(Host::new(address.clone(), "name:81", 1, crate::upstream::HostAttributes::default())));
+    info.upstream.host = Some(Arc::new(Host::new(
+        address.clone(),
+        "name:81",
+        1,
+        crate::upstream::HostAttributes::default(),
+    )));
     info.upstream.connected = true;
     info.upstream.earlier_hosts = vec![info.upstream.host.clone().unwrap()];
     info.upstream.remote_address = Some(address);

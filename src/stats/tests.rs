@@ -243,5 +243,8 @@ fn histograms_keep_few_bins_one_by_one_and_many_all_the_same() {
     for value in (1..=50).chain(1..=50) {
         many.record(value);
     }
-    assert_eq!(of(&many), (1..=50).map(|value| (f64::from(value), 2)).collect::<Vec<_>>());
+    assert_eq!(
+        of(&many),
+        (1..=50).map(|value| (f64::from(value), 2)).collect::<Vec<_>>()
+    );
 }

@@ -167,7 +167,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         eds: eds_cluster_config,
         assignment: load_assignment,
         dns,
-        original_dst: lb.original_dst.take(),
+        original_dst: lb.original_dst.clone(),
         cleanup_interval: cleanup_interval.or_duration(DEFAULT_CLEANUP),
         lb_provided: matches!(lb.policy, LbPolicy::ClusterProvided),
         typed_config: Any::default(),
