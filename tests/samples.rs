@@ -26,7 +26,7 @@ fn samples() -> Vec<PathBuf> {
 #[test]
 fn every_sample_is_accepted() {
     let samples = samples();
-    assert!(samples.len() >= 4, "{samples:?}");
+    assert!(samples.len() >= 10, "{samples:?}");
     for sample in samples {
         let out = Command::new(BINARY)
             .current_dir(ROOT)
@@ -67,11 +67,16 @@ fn free_port() -> u16 {
 }
 
 fn get(port: u16, path: &str) -> Option<String> {
+    ask(port, path, "")
+}
+
+/// `headers`: whole lines.
+fn ask(port: u16, path: &str, headers: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"
     )
     .ok()?;
     let mut answer = String::new();
@@ -138,4 +143,45 @@ fn the_quickstart_serves_and_follows_its_files() {
     eventually("the edit", || {
         get(ingress, "/about").is_some_and(|a| a.ends_with("edited while it ran\n"))
     });
+}
+
+/// A sample on free ports. It answers at the port returned.
+fn serve(sample: &str) -> (Proxy, u16) {
+    let mut text = fs::read_to_string(Path::new(ROOT).join("config-samples").join(sample)).unwrap();
+    let ingress = free_port();
+    for (port, free) in [(10000, ingress), (10001, free_port()), (10002, free_port()), (9901, free_port())] {
+        text = text.replace(&format!("port_value: {port}}}"), &format!("port_value: {free}}}"));
+    }
+    let proxy = Command::new(BINARY)
+        .args(["--concurrency", "1", "-l", "error", "--config-yaml", &text])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    (Proxy(proxy), ingress)
+}
+
+/// What each sample says of itself in its first lines.
+#[test]
+fn the_samples_do_what_they_say() {
+    let token = fs::read_to_string(Path::new(ROOT).join("config-samples/jwt.yaml")).unwrap();
+    let token = token.lines().find_map(|l| l.strip_prefix("# TOKEN=")).unwrap();
+    let token = format!("authorization: Bearer {token}\r\n");
+    for (sample, path, headers, expected) in [
+        ("jwt.yaml", "/", "", "401 Unauthorized"),
+        ("jwt.yaml", "/public", "", "200 OK"),
+        ("jwt.yaml", "/", &*token, "x-seen-user: alice"),
+        ("ext-authz.yaml", "/", "", "403 Forbidden"),
+        ("ext-authz.yaml", "/healthz", "", "200 OK"),
+        ("ext-authz.yaml", "/", "x-key: let-me-in\r\n", "hello\n"),
+        ("lua.yaml", "/", "", "x-took-part: lua"),
+        ("lua.yaml", "/", "user-agent: BadBot/1.0\r\n", "403 Forbidden"),
+        ("stateful-session.yaml", "/", "", "set-cookie: session="),
+        ("resilience.yaml", "/", "", "v1\n"),
+        ("resilience.yaml", "/", "x-version: v2\r\n", "v2\n"),
+    ] {
+        let (_proxy, port) = serve(sample);
+        eventually(&format!("{sample}: {expected}"), || {
+            ask(port, path, headers).is_some_and(|answer| answer.contains(expected))
+        });
+    }
 }

@@ -74,6 +74,8 @@ pub struct HostSet {
     pub overprovisioning_factor: u32,
     /// `weighted_priority_health`
     pub weighted_health: bool,
+    /// The weights of localities have no say: a subset that is not aware of them.
+    pub weightless: bool,
 }
 
 impl Default for HostSet {
@@ -118,6 +120,7 @@ impl HostSet {
             has_local_locality: false,
             overprovisioning_factor,
             weighted_health,
+            weightless: false,
         }
     }
 
@@ -158,6 +161,7 @@ impl HostSet {
         let (factor, weighted) = (self.overprovisioning_factor, self.weighted_health);
         Arc::new(Self {
             has_local_locality: self.has_local_locality,
+            weightless: self.weightless,
             ..Self::in_order(self.hosts.clone(), localities, factor, weighted)
         })
     }

@@ -226,6 +226,7 @@ fn filtered(set: &HostSet, config: &SubsetConfig, wanted: &dyn Fn(&Host) -> bool
     });
     HostSet {
         has_local_locality: set.has_local_locality,
+        weightless: !config.locality_weight_aware,
         ..HostSet::in_order(
             only(&set.hosts, wanted),
             localities.collect(),

@@ -4,7 +4,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Instant};
 
 use http::Version;
 
-use super::{HcmConfig, complete::Active, request, stats::HcmStats};
+use super::{HcmConfig, complete::Active, refuse, request, stats::HcmStats};
 use crate::{
     http::{
         Body, ConnectionInfo, ResponseHead, Scheme,
@@ -191,7 +191,7 @@ impl Handler for HcmConnection {
     }
 
     async fn refuse(self: Rc<Self>, error: CodecError) -> (ResponseHead, Body) {
-        request::refuse(self, error).await
+        refuse::refuse(self, error).await
     }
 
     fn head_cut(self: Rc<Self>) {

@@ -18,10 +18,12 @@ mod original_ip;
 mod path;
 mod proxy_status;
 mod referer;
+mod refuse;
 mod request;
 mod request_id;
 mod response;
 mod stats;
+mod timers;
 mod whole;
 mod xfcc;
 

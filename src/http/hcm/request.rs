@@ -1,12 +1,6 @@
 //! One request, in Envoy's documented order.
 
-use std::{
-    ops::ControlFlow,
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{ops::ControlFlow, pin::pin, rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use xds_protos::envoy::config::core::v3::TrafficDirection;
@@ -18,17 +12,18 @@ use super::{
     connection::HcmConnection,
     host,
     mutate::{self, Given, X_FORWARDED_PROTO},
+    refuse::{refusal, reply_to},
     request_id::{DECORATOR_OPERATION, X_REQUEST_ID},
+    timers::{Timers, note_expiry},
     whole,
 };
 use crate::{
     http::{
-        Body, BodyError, Flag, LocalReply, ResponseHead,
+        Body, BodyError, LocalReply, ResponseHead,
         codec::{CodecError, CodecRequest, StreamHandle, Upgrade},
         filter::{StreamCx, settle},
-        grpc, inline_headers,
+        inline_headers,
     },
-    net::Deadline,
     route::RouteTable,
     router::{self, InternalRedirect, Routed},
 };
@@ -109,19 +104,13 @@ async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, scheme
     if first {
         decide_tracing(active);
     }
-    let timers = Timers {
-        idle: active.idle_timeout(),
-        request: active.hcm.config.request_timeout,
-        longest: longest(active),
-        start: active.cx.info.start,
-        progress: active.cx.info.progress.clone(),
-    };
-    active.ends_at = timers.longest.and_then(|d| timers.start.checked_add(d));
+    let timers = Timers::of(active);
+    active.ends_at = timers.end();
     if active.hcm.config.log_moments.new_request {
         active.log("DownstreamStart");
     }
     let handle = active.handle.clone();
-    let progress = timers.progress.clone();
+    let progress = active.cx.info.progress.clone();
     let ended = {
         // Pinned where it is made: `select!` would move kilobytes of it.
         let mut running = pin!(run(active, table, body, upgrade));
@@ -170,78 +159,6 @@ fn decide_tracing(active: &mut Active) {
     active.cx.info.request_id = active.head.headers.get(X_REQUEST_ID).cloned();
 }
 
-/// `max_stream_duration`: the route's, which `grpc-timeout` may shorten, or else the connection manager's; zero means
-/// none. The upstream of a gRPC request is told what it comes to.
-fn longest(active: &mut Active) -> Option<Duration> {
-    let of_route = active
-        .cx
-        .route
-        .as_ref()
-        .and_then(|r| r.forward()?.timeouts.max_stream_duration);
-    let config = &active.hcm.config;
-    let Some(of_route) = of_route else {
-        return config.max_stream_duration;
-    };
-    let asked = active
-        .head
-        .headers
-        .get(&grpc::GRPC_TIMEOUT)
-        .and_then(grpc::parse_timeout);
-    let timeout = match (asked, of_route.grpc_max) {
-        (Some(asked), Some(max)) => {
-            let capped = if max.is_zero() { asked } else { asked.min(max) };
-            // Nothing left of a timeout is a timeout nonetheless.
-            Some(capped.saturating_sub(of_route.grpc_offset.unwrap_or_default()))
-        }
-        _ => match of_route.max {
-            Some(max) => Some(max).filter(|d| !d.is_zero()),
-            None => config.max_stream_duration,
-        },
-    };
-    if let Some(timeout) = timeout
-        && active.head.is_grpc()
-    {
-        active
-            .head
-            .headers
-            .insert(grpc::GRPC_TIMEOUT, grpc::timeout_value(timeout));
-    }
-    timeout
-}
-
-/// Answers what never became a request.
-pub(super) async fn refuse(hcm: Rc<HcmConnection>, error: CodecError) -> (ResponseHead, Body) {
-    let mut active = Active::without_request(hcm);
-    let reply = refusal(&mut active, error);
-    active.respond(Outcome::Reply(reply)).await
-}
-
-/// The codec's table as a reply; the connection ends with it.
-fn refusal(active: &mut Active, error: CodecError) -> Box<LocalReply> {
-    active.close = true;
-    let stats = active.hcm.stats();
-    match error {
-        CodecError::HeadersTimeout => stats.downstream_rq_header_timeout.inc(),
-        CodecError::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
-        CodecError::Underscore => {
-            stats.downstream_cx_protocol_error.inc();
-            let codec = active.hcm.config.http1_stats.local();
-            codec.requests_rejected_with_underscores_in_headers.inc();
-        }
-        _ => stats.downstream_cx_protocol_error.inc(),
-    }
-    Box::new(reply_to(error))
-}
-
-fn reply_to(error: CodecError) -> LocalReply {
-    let reply = LocalReply::new(error.status(), error.body(), error.details());
-    match error {
-        CodecError::HeadersTimeout => reply,
-        CodecError::StreamIdle => reply.flag(Flag::StreamIdleTimeout),
-        _ => reply.flag(Flag::DownstreamProtocolError),
-    }
-}
-
 /// Ready when the request's body broke the protocol. Polled on the connection's task, which is woken then.
 async fn faulty(handle: &StreamHandle) -> CodecError {
     std::future::poll_fn(|_| match handle.fault() {
@@ -263,19 +180,6 @@ fn continue_at_once(active: &mut Active) {
     {
         head.headers.remove(header::EXPECT);
         active.cx.informational.go_on();
-    }
-}
-
-/// Counts a timer that ran out; a request that did not come whole leaves nothing to go on with.
-fn note_expiry(active: &mut Active, reply: &LocalReply) {
-    let stats = active.hcm.stats();
-    match &*reply.details {
-        "stream_idle_timeout" => stats.downstream_rq_idle_timeout.inc(),
-        "request_overall_timeout" => stats.downstream_rq_timeout.inc(),
-        _ => stats.downstream_rq_max_duration_reached.inc(),
-    }
-    if active.head.version < Version::HTTP_2 && !active.cx.info.progress.request_complete.get() {
-        active.close = true;
     }
 }
 
@@ -548,57 +452,4 @@ async fn buffered(active: &mut Active, index: usize, body: Body, limit: u64) -> 
         return Err(reply);
     }
     Ok(whole::join(bytes, trailers))
-}
-
-/// The timers of a stream before its response starts. One is armed at a time.
-struct Timers {
-    idle: Option<Duration>,
-    request: Option<Duration>,
-    longest: Option<Duration>,
-    start: Instant,
-    progress: Rc<crate::http::stream_info::Progress>,
-}
-
-impl Timers {
-    /// Waits for the first timer that runs out; for ever when there is none.
-    async fn expire(self) -> Box<LocalReply> {
-        loop {
-            let now = Instant::now();
-            let active = self.progress.last_activity.get().unwrap_or(self.start);
-            let idle = self.idle.map(|d| active + d);
-            let request = self
-                .request
-                .filter(|_| !self.progress.request_complete.get())
-                .map(|d| self.start + d);
-            let longest = self.longest.map(|d| self.start + d);
-            let next = [idle, request, longest].into_iter().flatten().min();
-            // Whose fault it is: the upstream's once the request is whole.
-            let status = if self.progress.request_complete.get() {
-                StatusCode::GATEWAY_TIMEOUT
-            } else {
-                StatusCode::REQUEST_TIMEOUT
-            };
-            match next {
-                None => std::future::pending::<()>().await,
-                Some(next) if next > now => Deadline::at(next).await,
-                Some(next) if Some(next) == idle => {
-                    return Box::new(
-                        LocalReply::new(status, "stream timeout", "stream_idle_timeout").flag(Flag::StreamIdleTimeout),
-                    );
-                }
-                Some(next) if Some(next) == request => {
-                    return Box::new(LocalReply::new(
-                        StatusCode::REQUEST_TIMEOUT,
-                        "request timeout",
-                        "request_overall_timeout",
-                    ));
-                }
-                Some(_) => {
-                    let mut reply = LocalReply::new(status, "downstream duration timeout", "max_duration_timeout");
-                    reply.grpc_status = Some(grpc::DEADLINE_EXCEEDED);
-                    return Box::new(reply);
-                }
-            }
-        }
-    }
 }

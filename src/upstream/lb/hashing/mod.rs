@@ -137,7 +137,7 @@ impl Shares {
 }
 
 fn weighted_hosts(set: &HostSet, panic: bool, config: &LbConfig) -> WeightedHosts {
-    let by_locality = config.locality == LocalityLb::Weighted;
+    let by_locality = config.locality == LocalityLb::Weighted && !set.weightless;
     match (by_locality, panic) {
         (true, true) => WeightedHosts::by_locality(set.localities.iter().map(|l| (l.weight, &*l.hosts))),
         (true, false) => WeightedHosts::by_locality(set.localities.iter().map(|l| (l.weight, &*l.healthy))),

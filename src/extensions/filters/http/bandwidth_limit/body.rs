@@ -2,20 +2,15 @@
 
 use std::{
     cell::Cell,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::Sleep;
 
 use super::config::Config;
-use crate::http::{Body, BodyError};
+use crate::extensions::filters::common::paced::Pace;
 
 /// How long the bodies of a stream took, and how long they waited here.
 #[derive(Debug, Default)]
@@ -30,36 +25,28 @@ pub(super) enum Direction {
     Response,
 }
 
-/// Hands on a body's bytes as the bucket allows. It reads on only when all it has is handed on.
-pub(super) struct Limited {
-    inner: Body,
+/// The pace of one direction of a stream.
+pub(super) struct Limit {
     config: Arc<Config>,
     direction: Direction,
     delays: Rc<Delays>,
-    held: Bytes,
-    timer: Option<(Instant, Pin<Box<Sleep>>)>,
     /// When the first byte came, until the body is over.
     began: Option<Instant>,
     waited: Duration,
-    ended: bool,
 }
 
-impl Limited {
-    pub fn new(inner: Body, config: Arc<Config>, direction: Direction, delays: Rc<Delays>) -> Self {
+impl Limit {
+    pub fn new(config: Arc<Config>, direction: Direction, delays: Rc<Delays>) -> Self {
         Self {
-            inner,
             config,
             direction,
             delays,
-            held: Bytes::new(),
-            timer: None,
             began: None,
             waited: Duration::ZERO,
-            ended: false,
         }
     }
 
-    fn came(&mut self, len: u64) {
+    fn count(&mut self, len: u64) {
         let stats = self.config.stats.local();
         let (size, total, pending) = match self.direction {
             Direction::Request => (
@@ -143,67 +130,38 @@ impl Limited {
     }
 }
 
-impl HttpBody for Limited {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        loop {
-            if this.ended {
-                return Poll::Ready(None);
-            }
-            if let Some((since, timer)) = &mut this.timer {
-                std::task::ready!(timer.as_mut().poll(cx));
-                this.waited += since.elapsed();
-                this.timer = None;
-            }
-            if this.held.is_empty() {
-                let frame = std::task::ready!(Pin::new(&mut this.inner).poll_frame(cx)).transpose()?;
-                match frame.map(Frame::into_data) {
-                    Some(Ok(data)) => {
-                        this.came(data.len() as u64);
-                        this.held = data;
-                        continue;
-                    }
-                    end => {
-                        this.ended = true;
-                        this.over();
-                        let trailers = end.and_then(|frame| frame.err()?.into_trailers().ok());
-                        return Poll::Ready(this.trailers(trailers).map(|t| Ok(Frame::trailers(t))));
-                    }
-                }
-            }
-            let len = this.config.bucket.take(this.held.len(), Instant::now());
-            if len < this.held.len() {
-                this.enforced();
-                let timer = Box::pin(tokio::time::sleep(this.config.fill_interval));
-                this.timer = Some((Instant::now(), timer));
-            }
-            if len > 0 {
-                this.allowed(len as u64);
-                return Poll::Ready(Some(Ok(Frame::data(this.held.split_to(len)))));
-            }
-        }
+impl Pace for Limit {
+    fn came(&mut self, len: usize) {
+        self.count(len as u64);
     }
 
-    fn is_end_stream(&self) -> bool {
-        let told = self.direction == Direction::Response && self.config.trailers.is_some();
-        self.ended || !told && self.held.is_empty() && self.inner.is_end_stream()
+    fn allow(&mut self, wanted: usize) -> (usize, Option<Duration>) {
+        let len = self.config.bucket.take(wanted, Instant::now());
+        let more = len < wanted;
+        if more {
+            self.enforced();
+        }
+        if len > 0 {
+            self.allowed(len as u64);
+        }
+        (len, more.then_some(self.config.fill_interval))
     }
 
-    fn size_hint(&self) -> SizeHint {
-        let mut hint = self.inner.size_hint();
-        let held = self.held.len() as u64;
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper + held);
-        }
-        hint.set_lower(hint.lower() + held);
-        hint
+    fn waited(&mut self, time: Duration) {
+        self.waited += time;
+    }
+
+    fn ended(&mut self, trailers: Option<HeaderMap>) -> Option<HeaderMap> {
+        self.over();
+        self.trailers(trailers)
+    }
+
+    fn adds_trailers(&self) -> bool {
+        self.direction == Direction::Response && self.config.trailers.is_some()
     }
 }
 
-impl Drop for Limited {
+impl Drop for Limit {
     fn drop(&mut self) {
         self.over();
     }

@@ -3,12 +3,15 @@
 use std::{rc::Rc, sync::Arc};
 
 use super::{
-    body::{Delays, Direction, Limited},
+    body::{Delays, Direction, Limit},
     config::Config,
 };
-use crate::http::{
-    Body, RequestHead, ResponseHead,
-    filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
+use crate::{
+    extensions::filters::common::paced::Paced,
+    http::{
+        Body, RequestHead, ResponseHead,
+        filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
+    },
 };
 
 /// The filter's configuration.
@@ -32,6 +35,13 @@ struct Filter {
     response: bool,
 }
 
+impl Filter {
+    fn limited(&self, body: Body, direction: Direction) -> Body {
+        let limit = Limit::new(self.config.clone(), direction, self.delays.clone());
+        Body::boxed(Paced::new(body, limit))
+    }
+}
+
 impl HttpFilter for Filter {
     fn request_headers<'a>(&'a mut self, cx: &'a mut FilterCx, _: &'a mut RequestHead, _: bool) -> Step<'a> {
         if let Some(of_route) = cx.route_config::<Arc<Config>>() {
@@ -46,12 +56,7 @@ impl HttpFilter for Filter {
 
     fn request_body(&mut self, _: &mut FilterCx, body: Body) -> Body {
         match self.request {
-            true => Body::boxed(Limited::new(
-                body,
-                self.config.clone(),
-                Direction::Request,
-                self.delays.clone(),
-            )),
+            true => self.limited(body, Direction::Request),
             false => body,
         }
     }
@@ -72,12 +77,7 @@ impl HttpFilter for Filter {
 
     fn response_body(&mut self, _: &mut FilterCx, body: Body) -> Body {
         match self.response {
-            true => Body::boxed(Limited::new(
-                body,
-                self.config.clone(),
-                Direction::Response,
-                self.delays.clone(),
-            )),
+            true => self.limited(body, Direction::Response),
             false => body,
         }
     }

@@ -15,7 +15,7 @@ use xds_protos::envoy::{
 use super::http_service::HttpService;
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent},
-    extensions::grpc_service::Target,
+    extensions::{filters::common::mutation_rules::Rules, grpc_service::Target},
     matching::{MetadataMatcher, StringMatcher},
     runtime::{RuntimeFeatureFlag, RuntimeFractionalPercent},
     stats::Stats,
@@ -49,6 +49,8 @@ pub(super) struct Config {
     pub clear_route_cache: bool,
     pub status_on_error: StatusCode,
     pub validate_mutations: bool,
+    /// `decoder_header_mutation_rules`: none: the service may change all.
+    pub rules: Option<Rules>,
     pub metadata_namespaces: Vec<String>,
     pub route_namespaces: Vec<String>,
     pub route_typed_namespaces: Vec<String>,
@@ -106,7 +108,7 @@ impl Config {
                 route_typed_metadata_context_namespaces, filter_enabled, filter_enabled_metadata, deny_at_disable,
                 include_peer_certificate, stat_prefix, allowed_headers, disallowed_headers, include_tls_session,
                 charge_cluster_response_stats, encode_raw_headers, enable_dynamic_metadata_ingestion,
-                max_denied_response_body_bytes,
+                max_denied_response_body_bytes, decoder_header_mutation_rules,
             }
             ignored {
                 transport_api_version: "there is only V3",
@@ -118,7 +120,6 @@ impl Config {
                 emit_client_span: "questions have no spans",
             }
             rejected {
-                decoder_header_mutation_rules: "rules for the headers of answers",
                 shadow_mode: "shadow mode",
             }
         });
@@ -144,6 +145,7 @@ impl Config {
                 .opt("status_on_error", status_on_error, status)?
                 .unwrap_or(StatusCode::FORBIDDEN),
             validate_mutations,
+            rules: cx.opt("decoder_header_mutation_rules", decoder_header_mutation_rules, Rules::build)?,
             metadata_namespaces: metadata_context_namespaces,
             route_namespaces: route_metadata_context_namespaces,
             route_typed_namespaces: route_typed_metadata_context_namespaces,

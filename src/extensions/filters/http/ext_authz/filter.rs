@@ -18,7 +18,10 @@ use super::{
     config::{BufferSettings, PerRoute, RouteSettings, Service, Shared},
 };
 use crate::{
-    extensions::grpc_service::Target,
+    extensions::{
+        filters::common::mutation_rules::{Rules, Verdict},
+        grpc_service::Target,
+    },
     http::{
         Body, BodyError, Flag, LocalReply, RequestHead, ResponseHead,
         filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
@@ -219,8 +222,9 @@ impl Filter {
         let config = self.config.clone();
         let stats = config.stats.local();
         match answer {
-            Answer::Allowed(allowed) => {
-                if config.validate_mutations && !allowed.is_valid() {
+            Answer::Allowed(mut allowed) => {
+                let permitted = config.rules.as_ref().is_none_or(|rules| allowed.keep_to(rules));
+                if !permitted || config.validate_mutations && !allowed.is_valid() {
                     stats.invalid.inc();
                     return invalid();
                 }
@@ -353,6 +357,19 @@ impl Filter {
 }
 
 impl Allowed {
+    /// Leaves out what the rules do not allow; false when they call that an error.
+    fn keep_to(&mut self, rules: &Rules) -> bool {
+        let mut good = true;
+        let mut may = |name: &str, remove| {
+            let verdict = rules.check(&name.to_ascii_lowercase(), remove);
+            good &= verdict != Verdict::Error;
+            verdict == Verdict::Allowed
+        };
+        self.request.retain(|change| may(&change.name, false));
+        self.remove.retain(|name| may(name, true));
+        good
+    }
+
     fn is_valid(&self) -> bool {
         let pseudo = |c: &Change| c.name.starts_with(':');
         self.request.iter().all(|c| pseudo(c) || c.parts().is_some())

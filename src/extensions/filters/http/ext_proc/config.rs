@@ -12,10 +12,12 @@ use xds_protos::envoy::{
     r#type::{matcher::v3::ListStringMatcher, v3::HttpStatus},
 };
 
-use super::mutation::Rules;
 use crate::{
     config::{BuildCx, ConfigResult, duration},
-    extensions::grpc_service::{self, Metadata, Target},
+    extensions::{
+        filters::common::mutation_rules::Rules,
+        grpc_service::{self, Metadata, Target},
+    },
     matching::{
         StringMatcher,
         cel::{CelExpression, CelOptions},

@@ -2,9 +2,8 @@
 
 use std::{mem, rc::Rc, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, Version, header};
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http::{HeaderMap, Version, header};
 use xds_protos::{
     envoy::{
         extensions::filters::http::ext_proc::v3::{
@@ -25,18 +24,16 @@ use super::{
     config::{Config, PerRoute, Settings},
     message, mutation,
     session::{Lane, Session, Stop},
+    whole::{Whole, drain, unsized_body},
 };
 use crate::{
     extensions::filters::http::view::View,
     http::{
-        Body, BodyError, LocalReply, RequestHead, ResponseHead,
+        Body, RequestHead, ResponseHead,
         filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
         hcm::join_body,
     },
 };
-
-/// Bytes of a body that are kept for the service: Envoy's default of a connection's buffer.
-const BUFFER_LIMIT: usize = 1024 * 1024;
 
 /// The filter's configuration.
 pub(super) struct ExtProcFilter(pub Arc<Config>);
@@ -505,88 +502,4 @@ impl Wants {
             BodySendMode::Streamed | BodySendMode::BufferedPartial | BodySendMode::FullDuplexStreamed => true,
         }
     }
-}
-
-/// A body that was read, as far as it may be.
-struct Whole {
-    bytes: Bytes,
-    trailers: Option<HeaderMap>,
-    /// What is too much, where that goes on unseen.
-    rest: Option<Body>,
-}
-
-impl Whole {
-    /// Reads up to `limit` bytes and forgets them; what is left if there is more.
-    async fn skim(mut body: Body, limit: usize) -> Option<Body> {
-        let mut seen = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            seen += frame.data_ref().map_or(0, Bytes::len);
-            if seen > limit {
-                return Some(body);
-            }
-        }
-        None
-    }
-
-    async fn read(body: &mut Body, request: bool, partial: bool) -> Result<Self, Stop> {
-        let (mut bytes, mut trailers) = (BytesMut::new(), None);
-        let mut inner = mem::take(body);
-        while let Some(frame) = inner.frame().await {
-            match frame.map_err(|error| unreadable(request, &error))?.into_data() {
-                Ok(data) => {
-                    bytes.extend_from_slice(&data);
-                    if bytes.len() > BUFFER_LIMIT {
-                        let limit = BUFFER_LIMIT as u64;
-                        return match partial {
-                            true => Ok(Self {
-                                bytes: bytes.freeze(),
-                                trailers: None,
-                                rest: Some(inner),
-                            }),
-                            false => Err(unreadable(request, &BodyError::TooLarge { limit })),
-                        };
-                    }
-                }
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            }
-        }
-        Ok(Self {
-            bytes: bytes.freeze(),
-            trailers,
-            rest: None,
-        })
-    }
-}
-
-/// A body whose length the headers do not tell.
-fn unsized_body(bytes: Bytes) -> Body {
-    let frames = (!bytes.is_empty()).then(|| Ok(http_body::Frame::data(bytes)));
-    Body::boxed(http_body_util::StreamBody::new(futures_util::stream::iter(frames)))
-}
-
-/// Reads what is left of a message that was replaced, so that its connection can be used again.
-fn drain(body: Body) {
-    if !matches!(body, Body::Empty) {
-        tokio::task::spawn_local(async move {
-            let mut body = Whole::skim(body, BUFFER_LIMIT).await;
-            drop(body.take());
-        });
-    }
-}
-
-fn unreadable(request: bool, error: &BodyError) -> Stop {
-    let (status, text, details) = match (request, error) {
-        (true, BodyError::TooLarge { .. }) => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "Payload Too Large",
-            "request_payload_too_large",
-        ),
-        (true, _) => (StatusCode::BAD_REQUEST, "Bad Request", "http1.codec_error"),
-        (false, _) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Internal Server Error",
-            "response_payload_too_large",
-        ),
-    };
-    Stop::Reply(Box::new(LocalReply::new(status, text, details)))
 }

@@ -10,6 +10,7 @@ mod filter;
 mod message;
 mod mutation;
 mod session;
+mod whole;
 
 use std::sync::Arc;
 

@@ -7,10 +7,13 @@ use xds_protos::{
     load::{LoadOptions, Syntax, typed},
 };
 
-use super::mutation::{Rules, Verdict, headers};
+use super::mutation::headers;
 use crate::{
     config::BuildCx,
-    extensions::filters::http::view::View,
+    extensions::filters::{
+        common::mutation_rules::{Rules, Verdict},
+        http::view::View,
+    },
     route::test_support::{request, server},
 };
 

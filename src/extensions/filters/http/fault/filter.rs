@@ -9,9 +9,10 @@ use http::{HeaderName, StatusCode};
 
 use super::{
     config::{Abort, Caller, Settings},
-    rate::RateLimited,
+    rate::Slices,
 };
 use crate::{
+    extensions::filters::common::paced::Paced,
     http::{
         Body, Flag, LocalReply, RequestHead,
         filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
@@ -100,7 +101,7 @@ impl HttpFilter for Filter {
 
     fn response_body(&mut self, _: &mut FilterCx, body: Body) -> Body {
         match self.rate {
-            Some(rate) => Body::boxed(RateLimited::new(body, rate)),
+            Some(rate) => Body::boxed(Paced::new(body, Slices::new(rate))),
             None => body,
         }
     }

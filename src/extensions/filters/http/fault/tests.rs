@@ -7,10 +7,11 @@ use xds_protos::load::{LoadOptions, Syntax, typed};
 
 use super::{
     config::{Abort, Caller, Settings},
-    rate::{RateLimited, Slices},
+    rate::Slices,
 };
 use crate::{
     config::BuildCx,
+    extensions::filters::common::paced::Paced,
     http::Body,
     route::test_support::{request, server},
     server::ServerContext,
@@ -97,6 +98,6 @@ fn bytes_go_in_slices() {
 
 #[tokio::test]
 async fn all_bytes_arrive() {
-    let body = RateLimited::new(Body::Full(Bytes::from(vec![b'x'; 3000])), 1_000_000);
+    let body = Paced::new(Body::Full(Bytes::from(vec![b'x'; 3000])), Slices::new(1_000_000));
     assert_eq!(body.collect().await.unwrap().to_bytes().len(), 3000);
 }

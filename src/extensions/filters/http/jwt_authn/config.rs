@@ -1,6 +1,9 @@
 //! `JwtAuthentication` -> [`Config`]: which requirement a request has to meet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use http::{Method, header};
 use xds_protos::envoy::extensions::filters::http::jwt_authn::v3::{
@@ -9,8 +12,9 @@ use xds_protos::envoy::extensions::filters::http::jwt_authn::v3::{
 
 use super::{
     OfRoute,
-    filter::JwtStats,
+    filter::{FetchedKeys, JwtStats},
     provider::Provider,
+    remote::Remote,
     requirement::{Providers, Requirement},
 };
 use crate::{
@@ -26,6 +30,8 @@ pub(super) struct Config {
     /// `strip_failure_response`
     pub strip: bool,
     providers: Providers,
+    /// Where their keys are fetched.
+    remotes: Vec<Arc<Remote>>,
     rules: Vec<Rule>,
     by_filter_state: Option<FilterStateRules>,
     bypass_cors_preflight: bool,
@@ -118,6 +124,7 @@ impl Config {
         Ok(Self {
             stats,
             strip: strip_failure_response,
+            remotes: providers.values().filter_map(|p| p.keys.remote().cloned()).collect(),
             providers,
             rules,
             by_filter_state,
@@ -152,6 +159,24 @@ impl Config {
             }),
         };
         requirement.map_or(Asked::Nothing, Asked::Requirement)
+    }
+
+    /// The keys that there are without a fetch; what was fetched for this request comes first.
+    pub fn keys_at_hand(&self, fetched: &FetchedKeys) -> FetchedKeys {
+        let mut keys = fetched.clone();
+        for remote in &self.remotes {
+            if !keys.iter().any(|(of, _)| Arc::ptr_eq(of, remote))
+                && let Some(fresh) = remote.fresh()
+            {
+                keys.push((remote.clone(), Some(fresh)));
+            }
+        }
+        keys
+    }
+
+    /// Whether no more can be fetched than these.
+    pub fn are_all(&self, keys: &FetchedKeys) -> bool {
+        keys.len() >= self.remotes.len()
     }
 
     /// Removes what only accepted tokens may set, of all providers: a request that needs no token must not bring it.

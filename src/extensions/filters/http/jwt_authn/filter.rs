@@ -12,7 +12,7 @@ use super::{
     config::{Asked, Config},
     provider::Left,
     remote::{Fetched, Remote},
-    requirement::{Exam, Requirement, Unmet},
+    requirement::{CacheUse, Exam, Requirement, Unmet},
     status::Status,
 };
 use crate::http::{
@@ -28,7 +28,7 @@ crate::stats_block! {
         counter denied, "Requests that were refused";
         counter jwks_fetch_failed, "Fetches of keys that failed";
         counter jwks_fetch_success, "Fetches of keys";
-        counter jwt_cache_hit, "Tokens found in the cache; there is none here";
+        counter jwt_cache_hit, "Tokens found in the cache";
         counter jwt_cache_miss, "Tokens that were not in the cache";
     }
 }
@@ -50,7 +50,7 @@ impl HttpFilterConfig for JwtAuthn {
     }
 }
 
-/// Keys that were fetched for this request, or could not be.
+/// Keys for a request: at hand, or fetched for it; none when they could not be.
 pub(super) type FetchedKeys = Vec<(Arc<Remote>, Option<Arc<Fetched>>)>;
 
 struct Filter {
@@ -98,8 +98,9 @@ impl Filter {
             }
         };
         let realm = realm(head);
-        let (outcome, left, looked_at) = self.verify(requirement, head)?;
-        stats.jwt_cache_miss.add(looked_at);
+        let (outcome, left, cache) = self.verify(requirement, head)?;
+        stats.jwt_cache_hit.add(cache.hits);
+        stats.jwt_cache_miss.add(cache.misses);
         if !left.metadata.fields.is_empty() {
             let ours = cx.info.metadata.entry(NAMESPACE.to_owned()).or_default();
             ours.fields.extend(left.metadata.fields);
@@ -117,29 +118,34 @@ impl Filter {
         })
     }
 
-    /// Tries the requirement on a copy of the head, which takes the place of the head once no more keys are needed.
+    /// Tries the requirement. When keys are missing that turn out to be needed, the head is as it was.
     fn verify(
         &self,
         requirement: &Requirement,
         head: &mut RequestHead,
-    ) -> Result<(Result<(), Status>, Left, u64), Arc<Remote>> {
-        let mut copy = head.clone();
-        self.config.sanitize(&mut copy);
+    ) -> Result<(Result<(), Status>, Left, CacheUse), Arc<Remote>> {
+        self.config.sanitize(head);
+        let keys = self.config.keys_at_hand(&self.fetched);
+        let before = (!self.config.are_all(&keys)).then(|| head.clone());
         let mut exam = Exam {
-            head: &mut copy,
+            head: &mut *head,
             left: Left::default(),
             now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-            looked_at: 0,
-            fetched: &self.fetched,
+            cache: CacheUse::default(),
+            keys: &keys,
         };
         let outcome = match requirement.verify(&mut exam) {
             Ok(()) => Ok(()),
             Err(Unmet::Status(status)) => Err(status),
-            Err(Unmet::Fetch(remote)) => return Err(remote),
+            Err(Unmet::Fetch(remote)) => {
+                if let Some(before) = before {
+                    *head = before;
+                }
+                return Err(remote);
+            }
         };
-        let Exam { left, looked_at, .. } = exam;
-        *head = copy;
-        Ok((outcome, left, looked_at))
+        let Exam { left, cache, .. } = exam;
+        Ok((outcome, left, cache))
     }
 
     fn refusal(&self, status: Status, realm: &str) -> LocalReply {

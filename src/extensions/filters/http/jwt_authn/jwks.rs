@@ -1,5 +1,7 @@
 //! JSON Web Key Sets, and the check of a token's signature with them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use aws_lc_rs::{
     hmac,
     rsa::PublicKeyComponents,
@@ -15,7 +17,11 @@ use super::{
 
 /// The keys of a provider; those that cannot be used are left out.
 #[derive(Debug)]
-pub(super) struct Jwks(Vec<Jwk>);
+pub(super) struct Jwks {
+    /// Which set this is; no other has its number.
+    pub id: u64,
+    keys: Vec<Jwk>,
+}
 
 #[derive(Debug)]
 struct Jwk {
@@ -56,19 +62,23 @@ impl std::fmt::Debug for Key {
 impl Jwks {
     /// Reads a key set; an error when there is no usable key in it.
     pub fn parse(text: &[u8]) -> Result<Self, Status> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let set = parse_object(text).ok_or(Status::KeysBadJson)?;
         let keys = set.get("keys").ok_or(Status::KeysMissing)?;
         let keys = keys.as_array().ok_or(Status::KeysNoArray)?;
         let keys: Vec<Jwk> = keys.iter().filter_map(Jwk::parse).collect();
         match keys.is_empty() {
             true => Err(Status::NoValidKeys),
-            false => Ok(Self(keys)),
+            false => Ok(Self {
+                id: NEXT.fetch_add(1, Ordering::Relaxed),
+                keys,
+            }),
         }
     }
 
     /// Checks a token's signature with each key that may be the one.
     pub fn verify(&self, token: &Token) -> Result<(), Status> {
-        let mut candidates = self.0.iter().filter(|key| key.may_be_of(token)).peekable();
+        let mut candidates = self.keys.iter().filter(|key| key.may_be_of(token)).peekable();
         if candidates.peek().is_none() {
             return Err(Status::NoMatchingKey);
         }

@@ -5,6 +5,7 @@
 //! ([`remote`]).
 
 mod audience;
+mod cache;
 mod claims;
 mod config;
 mod extract;

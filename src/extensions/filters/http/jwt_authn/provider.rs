@@ -12,6 +12,7 @@ use xds_protos::{
 
 use super::{
     audience::Audiences,
+    cache::Cache,
     claims::{self, ClaimHeader},
     extract::Location,
     filter::JwtStats,
@@ -38,6 +39,8 @@ pub(super) struct Provider {
     pub audiences: Audiences,
     pub locations: Vec<Location>,
     pub keys: Keys,
+    /// `jwt_cache_config`
+    pub cache: Option<Cache>,
     /// `failed_status_in_metadata`; empty for none.
     pub failure_key: String,
     subjects: Option<StringMatcher>,
@@ -64,6 +67,16 @@ pub(super) enum Keys {
     Remote(Arc<Remote>),
 }
 
+impl Keys {
+    /// Where they are fetched, if they are.
+    pub fn remote(&self) -> Option<&Arc<Remote>> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(remote) => Some(remote),
+        }
+    }
+}
+
 /// What accepted tokens leave behind besides headers.
 #[derive(Debug, Default)]
 pub(super) struct Left {
@@ -79,9 +92,8 @@ impl Provider {
                 issuer, audiences, subjects, require_expiration, max_lifetime, forward, from_headers, from_params,
                 from_cookies, forward_payload_header, pad_forward_payload_header, payload_in_metadata,
                 normalize_payload_in_metadata, header_in_metadata, failed_status_in_metadata, clock_skew_seconds,
-                claim_to_headers, clear_route_cache, jwks_source_specifier,
+                claim_to_headers, clear_route_cache, jwks_source_specifier, jwt_cache_config,
             }
-            ignored { jwt_cache_config: "every token is checked anew" }
         });
         let keys = match jwks_source_specifier {
             Some(JwksSourceSpecifier::LocalJwks(source)) => {
@@ -116,6 +128,7 @@ impl Provider {
             audiences: Audiences::new(audiences),
             locations,
             keys,
+            cache: cx.opt("jwt_cache_config", jwt_cache_config, Cache::build)?,
             failure_key: failed_status_in_metadata,
             subjects: cx.opt("subjects", subjects, StringMatcher::build)?,
             require_expiration,

@@ -1,6 +1,6 @@
 //! `JwtRequirement`: which tokens a request must have, as a tree.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
 use xds_protos::envoy::extensions::filters::http::jwt_authn::v3::{
@@ -11,6 +11,7 @@ use super::{
     audience::Audiences,
     extract::{Found, Locations},
     filter::FetchedKeys,
+    jwks::Jwks,
     provider::{Keys, Left, Provider},
     remote::Remote,
     status::Status,
@@ -82,10 +83,16 @@ pub(super) struct Exam<'a> {
     pub left: Left,
     /// Seconds of Unix time.
     pub now: u64,
-    /// Tokens of a given provider that were looked at (`jwt_cache_miss`).
-    pub looked_at: u64,
-    /// Keys that were fetched for this very request, fresh or not.
-    pub fetched: &'a FetchedKeys,
+    pub cache: CacheUse,
+    /// All keys there are: fresh ones, and what was fetched for this very request.
+    pub keys: &'a FetchedKeys,
+}
+
+/// How often tokens of a given provider were found in its cache (`jwt_cache_hit`), or not.
+#[derive(Debug, Default)]
+pub(super) struct CacheUse {
+    pub hits: u64,
+    pub misses: u64,
 }
 
 impl Requirement {
@@ -251,17 +258,29 @@ impl Leaf {
     }
 
     fn verify_one(&self, found: &Found<'_>, exam: &mut Exam<'_>) -> Result<(), Unmet> {
-        exam.looked_at += u64::from(self.by_name);
         let named = self.providers.first().filter(|_| self.by_name);
+        let cached = named.and_then(|p| p.cache.as_ref()?.find(&found.text));
+        exam.cache.hits += u64::from(cached.is_some());
+        exam.cache.misses += u64::from(named.is_some() && cached.is_none());
+        let (token, good_for) = match cached {
+            Some((token, keys)) => (Ok(token), Some(keys)),
+            None => (Token::parse(&found.text).map(Rc::new), None),
+        };
         let mut provider = named;
-        let checked = Token::parse(&found.text).map_err(Unmet::from).and_then(|token| {
+        let checked = token.map_err(Unmet::from).and_then(|token| {
             if !found.allows(&token.iss) {
                 return Err(Status::UnknownIssuer.into());
             }
             provider = named.or_else(|| self.of_issuer(&token.iss));
             let provider = provider.ok_or(Status::UnknownIssuer)?;
             provider.check(&token, self.audiences.as_ref(), exam.now)?;
-            check_signature(provider, &token, exam.fetched)?;
+            let keys = keys_of(provider, exam.keys)?;
+            if good_for != Some(keys.id) {
+                keys.verify(&token)?;
+                if let Some(cache) = &provider.cache {
+                    cache.keep(&found.text, &token, keys);
+                }
+            }
             Ok(token)
         });
         match (checked, provider) {
@@ -284,16 +303,14 @@ impl Leaf {
     }
 }
 
-fn check_signature(provider: &Provider, token: &Token, fetched: &FetchedKeys) -> Result<(), Unmet> {
+fn keys_of<'k>(provider: &'k Provider, keys: &'k FetchedKeys) -> Result<&'k Jwks, Unmet> {
     let remote = match &provider.keys {
-        Keys::Local(keys) => return Ok(keys.verify(token)?),
+        Keys::Local(keys) => return Ok(keys),
         Keys::Remote(remote) => remote,
     };
-    let of_request = fetched.iter().find(|(of, _)| Arc::ptr_eq(of, remote));
-    let keys = match of_request {
-        Some((_, None)) => return Err(Status::FetchFail.into()),
-        Some((_, Some(keys))) => keys.clone(),
-        None => remote.fresh().ok_or_else(|| Unmet::Fetch(remote.clone()))?,
-    };
-    Ok(keys.keys.as_ref().map_err(|status| *status)?.verify(token)?)
+    match keys.iter().find(|(of, _)| Arc::ptr_eq(of, remote)) {
+        Some((_, Some(fetched))) => Ok(fetched.keys.as_ref().map_err(|status| *status)?),
+        Some((_, None)) => Err(Status::FetchFail.into()),
+        None => Err(Unmet::Fetch(remote.clone())),
+    }
 }
