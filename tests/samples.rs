@@ -149,7 +149,12 @@ fn the_quickstart_serves_and_follows_its_files() {
 fn serve(sample: &str) -> (Proxy, u16) {
     let mut text = fs::read_to_string(Path::new(ROOT).join("config-samples").join(sample)).unwrap();
     let ingress = free_port();
-    for (port, free) in [(10000, ingress), (10001, free_port()), (10002, free_port()), (9901, free_port())] {
+    for (port, free) in [
+        (10000, ingress),
+        (10001, free_port()),
+        (10002, free_port()),
+        (9901, free_port()),
+    ] {
         text = text.replace(&format!("port_value: {port}}}"), &format!("port_value: {free}}}"));
     }
     let proxy = Command::new(BINARY)

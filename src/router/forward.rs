@@ -189,10 +189,12 @@ async fn attempts(
             ))))
         }
         Err(failure) => {
+            let overflow = matches!(&failure, Failure::Connect(f) | Failure::Upstream(UpstreamFailure::Connect(f)) if f.is_overflow());
             let refused = matches!(failure, Failure::Connect(ConnectFailure::Overflow));
             if refused {
                 cx.info.upstream.host = None;
-            } else {
+            }
+            if !overflow {
                 // What has come of the request counts as received, though nobody took it.
                 bodies.read_what_came(buffer_limit);
             }

@@ -145,7 +145,11 @@ impl Config {
                 .opt("status_on_error", status_on_error, status)?
                 .unwrap_or(StatusCode::FORBIDDEN),
             validate_mutations,
-            rules: cx.opt("decoder_header_mutation_rules", decoder_header_mutation_rules, Rules::build)?,
+            rules: cx.opt(
+                "decoder_header_mutation_rules",
+                decoder_header_mutation_rules,
+                Rules::build,
+            )?,
             metadata_namespaces: metadata_context_namespaces,
             route_namespaces: route_metadata_context_namespaces,
             route_typed_namespaces: route_typed_metadata_context_namespaces,

@@ -226,6 +226,7 @@ impl Filter {
                 let permitted = config.rules.as_ref().is_none_or(|rules| allowed.keep_to(rules));
                 if !permitted || config.validate_mutations && !allowed.is_valid() {
                     stats.invalid.inc();
+                    self.count(cx, "invalid");
                     return invalid();
                 }
                 stats.ok.inc();
@@ -239,6 +240,7 @@ impl Filter {
                 self.count(cx, "denied");
                 if config.validate_mutations && denied.headers.iter().any(|c| c.parts().is_none()) {
                     stats.invalid.inc();
+                    self.count(cx, "invalid");
                     return invalid();
                 }
                 self.metadata(cx, denied.metadata.clone());
