@@ -14,7 +14,7 @@ use xds_protos::envoy::{
     extensions::transport_sockets::tls::v3::{PrivateKeyProvider, TlsCertificate as Proto},
 };
 
-use super::cert_info;
+use super::{cert_info, private_key};
 use crate::{
     config::{BuildCx, ConfigResult, read_data_source},
     http::stream_info::Cert,
@@ -37,13 +37,11 @@ impl Identity {
     /// Reads chain and key, and checks that they belong together.
     pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto {
-            supported { certificate_chain, private_key, private_key_provider, watched_directory, ocsp_staple }
-            ignored { signed_certificate_timestamp: "not implemented in Envoy either" }
-            rejected {
-                pkcs12: "PKCS #12 bundles",
-                password: "encrypted private keys",
-                tls_params: "parameters of a single certificate",
+            supported {
+                certificate_chain, private_key, private_key_provider, watched_directory, ocsp_staple, pkcs12, password
             }
+            ignored { signed_certificate_timestamp: "not implemented in Envoy either" }
+            rejected { tls_params: "parameters of a single certificate" }
         });
         // A secret's files are watched by whoever subscribed to it.
         let _ = watched_directory;
@@ -58,21 +56,20 @@ impl Identity {
                 format!("Failed to load private key provider: {provider_name}"),
             ));
         }
-        let path = path_of(certificate_chain.as_ref());
+        let bundle_path = path_of(pkcs12.as_ref());
+        let path = match pkcs12 {
+            Some(_) => bundle_path.clone(),
+            None => path_of(certificate_chain.as_ref()),
+        };
         let key_path = path_of(private_key.as_ref());
-        let chain = cx
-            .opt("certificate_chain", certificate_chain, read_data_source)?
-            .unwrap_or_default();
-        if chain.is_empty() {
-            return Err(cx.error(format!(
-                "Failed to load incomplete certificate from {path}: certificate chain not set"
-            )));
-        }
-        let key = cx
-            .opt("private_key", private_key, read_data_source)?
-            .unwrap_or_default();
-        if key.is_empty() {
-            return Err(cx.error(format!("Failed to load incomplete private key from path: {key_path}")));
+        let password = cx.opt("password", password, read_data_source)?.unwrap_or_default();
+        let bundle = cx.opt("pkcs12", pkcs12, read_data_source)?;
+        if bundle.is_some() {
+            for (other, name) in [(&private_key, "private_key"), (&certificate_chain, "certificate_chain")] {
+                if other.is_some() {
+                    return Err(cx.error(format!("Certificate configuration can't have both pkcs12 and {name}")));
+                }
+            }
         }
         if matches!(
             ocsp_staple.as_ref().map(|s| &s.specifier),
@@ -83,14 +80,16 @@ impl Identity {
         let ocsp = cx
             .opt("ocsp_staple", ocsp_staple, read_data_source)?
             .filter(|o| !o.is_empty());
-        let chain = CertificateDer::pem_slice_iter(&chain)
-            .collect::<Result<Vec<_>, _>>()
-            .ok()
-            .filter(|c| !c.is_empty())
-            .ok_or_else(|| cx.error(format!("Failed to load certificate chain from {path}")))?;
-        let key = PrivateKeyDer::from_pem_slice(&key)
-            .map_err(|e| e.to_string())
-            .and_then(|der| aws_lc_rs::sign::any_supported_type(&der).map_err(|e| e.to_string()))
+        let (chain, key) = match bundle {
+            Some(bundle) => {
+                let password = String::from_utf8_lossy(&password);
+                let bundle = private_key::read_bundle(&bundle, &password)
+                    .map_err(|e| cx.error(format!("Failed to load pkcs12 from {bundle_path}, Cause: {e}")))?;
+                (bundle.chain, bundle.key)
+            }
+            None => pair(certificate_chain, private_key, &password, cx)?,
+        };
+        let key = aws_lc_rs::sign::any_supported_type(&key)
             .map_err(|e| cx.error(format!("Failed to load private key from {key_path}, Cause: {e}")))?;
         let names =
             names(&chain[0]).ok_or_else(|| cx.error(format!("Failed to load certificate chain from {path}")))?;
@@ -127,6 +126,36 @@ impl Identity {
             ocsp: self.key.ocsp.clone(),
         })
     }
+}
+
+/// A chain and its key in files of their own.
+fn pair(
+    chain: Option<DataSource>,
+    key: Option<DataSource>,
+    password: &[u8],
+    cx: &mut BuildCx<'_>,
+) -> ConfigResult<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let (path, key_path) = (path_of(chain.as_ref()), path_of(key.as_ref()));
+    let chain = cx
+        .opt("certificate_chain", chain, read_data_source)?
+        .unwrap_or_default();
+    if chain.is_empty() {
+        return Err(cx.error(format!(
+            "Failed to load incomplete certificate from {path}: certificate chain not set"
+        )));
+    }
+    let key = cx.opt("private_key", key, read_data_source)?.unwrap_or_default();
+    if key.is_empty() {
+        return Err(cx.error(format!("Failed to load incomplete private key from path: {key_path}")));
+    }
+    let chain = CertificateDer::pem_slice_iter(&chain)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()
+        .filter(|c| !c.is_empty())
+        .ok_or_else(|| cx.error(format!("Failed to load certificate chain from {path}")))?;
+    let key = private_key::read(&key, password)
+        .map_err(|e| cx.error(format!("Failed to load private key from {key_path}, Cause: {e}")))?;
+    Ok((chain, key))
 }
 
 /// Where a data source comes from, for errors and `/certs`.

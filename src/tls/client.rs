@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use rustls::{
-    ClientConfig, HandshakeKind, SignatureScheme,
+    ClientConfig, HandshakeKind, NoKeyLog, SignatureScheme,
     client::{ResolvesClientCert, Resumption},
     sign::CertifiedKey,
 };
@@ -20,7 +20,7 @@ use super::{
     common::{Common, Material},
     info::tls_info,
     params::Side,
-    secrets::{Candidate, SecretUser},
+    secrets::{Candidate, Rebuilt, SecretUser},
     stats::{ClientFactoryStats, SslCounters},
     validation::{ClientAuth, PeerVerifier, Purpose},
 };
@@ -47,6 +47,13 @@ struct ClientState {
     config: Arc<ClientConfig>,
     local: Cert,
     verifier: Arc<PeerVerifier>,
+}
+
+/// What one handshake is done with.
+struct Chosen {
+    connector: TlsConnector,
+    verifier: Arc<PeerVerifier>,
+    local: Cert,
 }
 
 /// What one connection wants.
@@ -124,48 +131,6 @@ impl ClientTls {
         Ok(context)
     }
 
-    /// Builds the state; none while a secret is missing.
-    fn assemble(&self, candidate: Option<&Candidate<'_>>, cx: &mut BuildCx<'_>) -> ConfigResult<Option<ClientState>> {
-        let Some(material) = self.common.material(candidate, cx)? else {
-            return Ok(None);
-        };
-        let validator = material.validator.filter(|v| v.verifies());
-        if validator.is_none() {
-            tracing::debug!("an upstream TLS context without a trusted CA accepts every certificate");
-        }
-        let params = &self.common.params;
-        let verifier = Arc::new(PeerVerifier {
-            trusted: Arc::default(),
-            validator,
-            auth: ClientAuth::None,
-            provider: params.provider.clone(),
-            counters: self.counters.clone(),
-            subjects: Vec::new(),
-            expected_sans: Vec::new(),
-        });
-        let identity = material.identities.first();
-        let key = identity.map(|i| i.key_for(&params.schemes));
-        let mut config = ClientConfig::builder_with_provider(params.provider.clone())
-            .with_protocol_versions(&params.versions)
-            .map_err(|e| cx.error(e.to_string()))?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier.clone())
-            .with_client_cert_resolver(Arc::new(ClientIdentity(key)));
-        config.alpn_protocols = self.common.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
-        config.resumption = match self.session_keys {
-            0 => Resumption::disabled(),
-            keys => Resumption::in_memory_sessions(keys),
-        };
-        if let Some(log) = &self.common.key_log {
-            config.key_log = log.clone();
-        }
-        Ok(Some(ClientState {
-            config: Arc::new(config),
-            local: identity.map(|i| i.info.clone()).unwrap_or_default(),
-            verifier,
-        }))
-    }
-
     /// Does the handshake on a connected stream. The caller limits the time.
     pub async fn connect(
         &self,
@@ -176,13 +141,25 @@ impl ClientTls {
             self.factory.local().upstream_context_secrets_not_ready.inc();
             return Err(HandshakeError::not_ready());
         };
-        match stream.into() {
+        let stream = stream.into();
+        let (mut config, verifier) = state.for_sans(options.verify_sans);
+        if self.common.key_log.as_ref().is_some_and(|log| !log.wants(&stream)) {
+            let mut silent = ClientConfig::clone(&config);
+            silent.key_log = Arc::new(NoKeyLog);
+            config = Arc::new(silent);
+        }
+        let chosen = Chosen {
+            connector: TlsConnector::from(config),
+            verifier,
+            local: state.local.clone(),
+        };
+        match stream {
             Stream::Tcp(tcp) => {
-                let (stream, info) = self.handshake(&state, tcp, options).await?;
+                let (stream, info) = self.handshake(chosen, tcp, options).await?;
                 Ok((Stream::ClientTls(Box::new(stream)), info))
             }
             other => {
-                let (stream, info) = self.handshake(&state, other, options).await?;
+                let (stream, info) = self.handshake(chosen, other, options).await?;
                 Ok((Stream::Other(Box::pin(stream)), info))
             }
         }
@@ -190,7 +167,7 @@ impl ClientTls {
 
     async fn handshake<S>(
         &self,
-        state: &ClientState,
+        chosen: Chosen,
         io: S,
         options: ClientOptions<'_>,
     ) -> Result<(TlsStream<S>, TlsInfo), HandshakeError>
@@ -206,8 +183,11 @@ impl ClientTls {
             let address = options.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
             ServerName::IpAddress(address.into())
         });
-        let (config, verifier) = state.for_sans(options.verify_sans);
-        let connector = TlsConnector::from(config);
+        let Chosen {
+            connector,
+            verifier,
+            local,
+        } = chosen;
         let failed = |e: std::io::Error| HandshakeError::new(&e, Side::Client, &self.counters);
         let stream = match self.alpn(&options) {
             Some(alpn) => Box::pin(connector.with_alpn(alpn).connect(name.clone(), io)).await,
@@ -224,14 +204,7 @@ impl ClientTls {
             .finished(Purpose::Server, conn.peer_certificates(), sent, resumed)
             .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Client, &self.counters))?;
         self.counters.handshake(conn);
-        let info = tls_info(
-            conn,
-            sni,
-            state.local.clone(),
-            validated,
-            &self.common.alpn,
-            &verifier.trusted,
-        );
+        let info = tls_info(conn, sni, local, validated, &self.common.alpn, &verifier.trusted);
         Ok((stream, info))
     }
 
@@ -287,15 +260,56 @@ impl ClientState {
     }
 }
 
-impl SecretUser for ClientTls {
-    fn prepare(&self, candidate: &Candidate<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Box<dyn FnOnce() + '_>> {
-        let state = self.assemble(Some(candidate), cx)?.map(Arc::new);
-        Ok(Box::new(move || {
-            if state.is_some() {
-                self.factory.local().ssl_context_update_by_sds.inc();
-            }
-            self.state.store(state);
+impl Rebuilt for ClientTls {
+    type State = ClientState;
+
+    fn assemble(&self, candidate: Option<&Candidate<'_>>, cx: &mut BuildCx<'_>) -> ConfigResult<Option<ClientState>> {
+        let Some(material) = self.common.material(candidate, cx)? else {
+            return Ok(None);
+        };
+        let validator = material.validator.filter(|v| v.verifies());
+        if validator.is_none() {
+            tracing::debug!("an upstream TLS context without a trusted CA accepts every certificate");
+        }
+        let params = &self.common.params;
+        let verifier = Arc::new(PeerVerifier {
+            trusted: Arc::default(),
+            validator,
+            auth: ClientAuth::None,
+            provider: params.provider.clone(),
+            counters: self.counters.clone(),
+            subjects: Vec::new(),
+            expected_sans: Vec::new(),
+        });
+        let identity = material.identities.first();
+        let key = identity.map(|i| i.key_for(&params.schemes));
+        let mut config = ClientConfig::builder_with_provider(params.provider.clone())
+            .with_protocol_versions(&params.versions)
+            .map_err(|e| cx.error(e.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone())
+            .with_client_cert_resolver(Arc::new(ClientIdentity(key)));
+        config.alpn_protocols = self.common.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+        config.resumption = match self.session_keys {
+            0 => Resumption::disabled(),
+            keys => Resumption::in_memory_sessions(keys),
+        };
+        if let Some(log) = &self.common.key_log {
+            config.key_log = log.clone();
+        }
+        Ok(Some(ClientState {
+            config: Arc::new(config),
+            local: identity.map(|i| i.info.clone()).unwrap_or_default(),
+            verifier,
         }))
+    }
+
+    fn state(&self) -> &ArcSwapOption<ClientState> {
+        &self.state
+    }
+
+    fn count_update(&self) {
+        self.factory.local().ssl_context_update_by_sds.inc();
     }
 }
 

@@ -20,6 +20,7 @@ mod key_log;
 mod names;
 mod params;
 mod peer_san;
+mod private_key;
 mod secrets;
 mod selection;
 mod server;

@@ -108,6 +108,33 @@ pub trait SecretUser: Send + Sync {
     fn prepare(&self, candidate: &Candidate<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Box<dyn FnOnce() + '_>>;
 }
 
+/// A TLS context, whose state is built anew from its secrets.
+pub(super) trait Rebuilt: Send + Sync {
+    /// What is built from the secrets of one moment.
+    type State: Send + Sync;
+
+    /// Builds the state; none while a secret is missing.
+    fn assemble(&self, candidate: Option<&Candidate<'_>>, cx: &mut BuildCx<'_>) -> ConfigResult<Option<Self::State>>;
+
+    /// Where the state is published.
+    fn state(&self) -> &ArcSwapOption<Self::State>;
+
+    /// Counts a state that a changed secret brought.
+    fn count_update(&self);
+}
+
+impl<T: Rebuilt> SecretUser for T {
+    fn prepare(&self, candidate: &Candidate<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Box<dyn FnOnce() + '_>> {
+        let state = self.assemble(Some(candidate), cx)?.map(Arc::new);
+        Ok(Box::new(move || {
+            if state.is_some() {
+                self.count_update();
+            }
+            self.state().store(state);
+        }))
+    }
+}
+
 /// A secret that is tried before it is published.
 pub struct Candidate<'a> {
     slot: &'a SecretSlot,
@@ -405,7 +432,7 @@ fn files_of(proto: &Secret) -> Files {
     let (directory, sources): (&Option<WatchedDirectory>, Vec<&Option<DataSource>>) = match &proto.r#type {
         Some(Type::TlsCertificate(c)) => (
             &c.watched_directory,
-            vec![&c.certificate_chain, &c.private_key, &c.ocsp_staple],
+            vec![&c.certificate_chain, &c.private_key, &c.ocsp_staple, &c.pkcs12],
         ),
         Some(Type::ValidationContext(v)) => (&v.watched_directory, vec![&v.trusted_ca, &v.crl]),
         _ => return Files::default(),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use rustls::{
-    CipherSuite, HandshakeKind, ServerConfig,
+    CipherSuite, HandshakeKind, NoKeyLog, ServerConfig,
     server::{ClientHello, NoServerSessionStorage, danger::ClientCertVerifier},
     sign::SingleCertAndKey,
 };
@@ -22,7 +22,7 @@ use super::{
     common::Common,
     info::tls_info,
     params::Side,
-    secrets::{Candidate, SecretKind, SecretSlot, SecretUser, SecretValue, Secrets},
+    secrets::{Candidate, Rebuilt, SecretKind, SecretSlot, SecretUser, SecretValue, Secrets},
     selection::Selector,
     stats::{ServerFactoryStats, SslCounters},
     tickets::{self, Tickets},
@@ -69,15 +69,37 @@ struct ServerState {
 
 /// One of the certificates, ready to be served.
 struct Certificate {
-    config: Arc<ServerConfig>,
+    config: Variants,
     /// The same for clients with TLS 1.3, whose order of suites decides.
-    in_clients_order: Arc<ServerConfig>,
+    in_clients_order: Variants,
     info: Cert,
+}
+
+/// A configuration, and the same for clients that offer only protocols we do not have: they are served without ALPN,
+/// where rustls would refuse them.
+#[derive(Clone)]
+struct Variants {
+    usual: Arc<ServerConfig>,
+    without_alpn: Arc<ServerConfig>,
+}
+
+impl Variants {
+    fn new(config: ServerConfig) -> Self {
+        let usual = Arc::new(config);
+        let without_alpn = match usual.alpn_protocols.is_empty() {
+            true => usual.clone(),
+            false => {
+                let mut config = ServerConfig::clone(&usual);
+                config.alpn_protocols.clear();
+                Arc::new(config)
+            }
+        };
+        Self { usual, without_alpn }
+    }
 }
 
 impl Certificate {
     /// What answers this client as BoringSSL would. In TLS 1.3 the client's order of suites decides (all are strong).
-    /// A client that offers only protocols we do not have is served without ALPN, where rustls would refuse it.
     fn config_for(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
         let offers_13 = hello.cipher_suites().iter().any(|suite| TLS13_SUITES.contains(suite));
         let config = if offers_13 {
@@ -87,13 +109,11 @@ impl Certificate {
         };
         let strange = hello
             .alpn()
-            .is_some_and(|mut offered| !offered.any(|o| config.alpn_protocols.iter().any(|ours| ours == o)));
-        if strange && !config.alpn_protocols.is_empty() {
-            let mut config = ServerConfig::clone(config);
-            config.alpn_protocols.clear();
-            return Arc::new(config);
+            .is_some_and(|mut offered| !offered.any(|o| config.usual.alpn_protocols.iter().any(|ours| ours == o)));
+        match strange {
+            true => config.without_alpn.clone(),
+            false => config.usual.clone(),
         }
-        config.clone()
     }
 }
 
@@ -171,7 +191,89 @@ impl ServerTls {
         Ok(context)
     }
 
-    /// Builds the state; none while a secret is missing.
+    /// Takes the TLS handshake of a client. The caller limits the time.
+    pub async fn accept(&self, stream: impl Into<Stream>) -> Result<(Stream, TlsInfo), HandshakeError> {
+        let Some(state) = self.state.load_full() else {
+            self.factory.local().downstream_context_secrets_not_ready.inc();
+            return Err(HandshakeError::not_ready());
+        };
+        let stream = stream.into();
+        let silent = self.common.key_log.as_ref().is_some_and(|log| !log.wants(&stream));
+        match stream {
+            Stream::Tcp(tcp) => {
+                let (stream, info) = self.handshake(&state, tcp, silent).await?;
+                Ok((Stream::ServerTls(Box::new(stream)), info))
+            }
+            other => {
+                let (stream, info) = self.handshake(&state, other, silent).await?;
+                Ok((Stream::Other(Box::pin(stream)), info))
+            }
+        }
+    }
+
+    /// `silent`: the key log is not for this connection.
+    async fn handshake<S>(
+        &self,
+        state: &ServerState,
+        io: S,
+        silent: bool,
+    ) -> Result<(TlsStream<S>, TlsInfo), HandshakeError>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let counters = &*self.counters;
+        let failed = |e: std::io::Error| HandshakeError::new(&e, Side::Server, counters);
+        // Boxed: the handshake's state is large, and the connection's task would keep room for it all its life.
+        let hello = Box::pin(LazyConfigAcceptor::new(Default::default(), io))
+            .await
+            .map_err(failed)?;
+        let (config, local) = {
+            let hello = hello.client_hello();
+            if self.require_sni && hello.server_name().is_none() {
+                counters.block.local().connection_error.inc();
+                return Err(HandshakeError("TLS error: the client sent no server name".into()));
+            }
+            let certificate = match state.certificates.as_slice() {
+                [only] => only,
+                all => &all[state.selector.select(hello.server_name(), hello.signature_schemes())],
+            };
+            let mut config = certificate.config_for(&hello);
+            if silent {
+                let mut changed = ServerConfig::clone(&config);
+                changed.key_log = Arc::new(NoKeyLog);
+                config = Arc::new(changed);
+            }
+            (config, &certificate.info)
+        };
+        let stream = Box::pin(hello.into_stream(config)).await.map_err(failed)?;
+        let conn = stream.get_ref().1;
+        let resumed = conn.handshake_kind() == Some(HandshakeKind::Resumed);
+        let validated = state
+            .verifier
+            .finished(Purpose::Client, conn.peer_certificates(), None, resumed)
+            .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Server, counters))?;
+        counters.handshake(conn);
+        let sni = conn.server_name().map(Arc::from);
+        let info = tls_info(
+            conn,
+            sni,
+            local.clone(),
+            validated,
+            &self.common.alpn,
+            &state.verifier.trusted,
+        );
+        Ok((stream, info))
+    }
+
+    /// Whether all secrets are there.
+    pub fn is_ready(&self) -> bool {
+        self.state.load().is_some()
+    }
+}
+
+impl Rebuilt for ServerTls {
+    type State = ServerState;
+
     fn assemble(&self, candidate: Option<&Candidate<'_>>, cx: &mut BuildCx<'_>) -> ConfigResult<Option<ServerState>> {
         let Some(material) = self.common.material(candidate, cx)? else {
             return Ok(None);
@@ -236,15 +338,13 @@ impl ServerTls {
             if let Some(log) = &self.common.key_log {
                 config.key_log = log.clone();
             }
-            let config = Arc::new(config);
-            let in_clients_order = match config.ignore_client_order {
-                false => config.clone(),
-                true => {
-                    let mut config = ServerConfig::clone(&config);
-                    config.ignore_client_order = false;
-                    Arc::new(config)
-                }
-            };
+            let in_clients_order = config.ignore_client_order.then(|| {
+                let mut config = config.clone();
+                config.ignore_client_order = false;
+                Variants::new(config)
+            });
+            let config = Variants::new(config);
+            let in_clients_order = in_clients_order.unwrap_or_else(|| config.clone());
             certificates.push(Certificate {
                 config,
                 in_clients_order,
@@ -258,81 +358,12 @@ impl ServerTls {
         }))
     }
 
-    /// Takes the TLS handshake of a client. The caller limits the time.
-    pub async fn accept(&self, stream: impl Into<Stream>) -> Result<(Stream, TlsInfo), HandshakeError> {
-        let Some(state) = self.state.load_full() else {
-            self.factory.local().downstream_context_secrets_not_ready.inc();
-            return Err(HandshakeError::not_ready());
-        };
-        match stream.into() {
-            Stream::Tcp(tcp) => {
-                let (stream, info) = self.handshake(&state, tcp).await?;
-                Ok((Stream::ServerTls(Box::new(stream)), info))
-            }
-            other => {
-                let (stream, info) = self.handshake(&state, other).await?;
-                Ok((Stream::Other(Box::pin(stream)), info))
-            }
-        }
+    fn state(&self) -> &ArcSwapOption<ServerState> {
+        &self.state
     }
 
-    async fn handshake<S>(&self, state: &ServerState, io: S) -> Result<(TlsStream<S>, TlsInfo), HandshakeError>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    {
-        let counters = &*self.counters;
-        let failed = |e: std::io::Error| HandshakeError::new(&e, Side::Server, counters);
-        // Boxed: the handshake's state is large, and the connection's task would keep room for it all its life.
-        let hello = Box::pin(LazyConfigAcceptor::new(Default::default(), io))
-            .await
-            .map_err(failed)?;
-        let (config, local) = {
-            let hello = hello.client_hello();
-            if self.require_sni && hello.server_name().is_none() {
-                counters.block.local().connection_error.inc();
-                return Err(HandshakeError("TLS error: the client sent no server name".into()));
-            }
-            let certificate = match state.certificates.as_slice() {
-                [only] => only,
-                all => &all[state.selector.select(hello.server_name(), hello.signature_schemes())],
-            };
-            (certificate.config_for(&hello), &certificate.info)
-        };
-        let stream = Box::pin(hello.into_stream(config)).await.map_err(failed)?;
-        let conn = stream.get_ref().1;
-        let resumed = conn.handshake_kind() == Some(HandshakeKind::Resumed);
-        let validated = state
-            .verifier
-            .finished(Purpose::Client, conn.peer_certificates(), None, resumed)
-            .map_err(|failure| HandshakeError::tls(&failure.into(), Side::Server, counters))?;
-        counters.handshake(conn);
-        let sni = conn.server_name().map(Arc::from);
-        let info = tls_info(
-            conn,
-            sni,
-            local.clone(),
-            validated,
-            &self.common.alpn,
-            &state.verifier.trusted,
-        );
-        Ok((stream, info))
-    }
-
-    /// Whether all secrets are there.
-    pub fn is_ready(&self) -> bool {
-        self.state.load().is_some()
-    }
-}
-
-impl SecretUser for ServerTls {
-    fn prepare(&self, candidate: &Candidate<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Box<dyn FnOnce() + '_>> {
-        let state = self.assemble(Some(candidate), cx)?.map(Arc::new);
-        Ok(Box::new(move || {
-            if state.is_some() {
-                self.factory.local().ssl_context_update_by_sds.inc();
-            }
-            self.state.store(state);
-        }))
+    fn count_update(&self) {
+        self.factory.local().ssl_context_update_by_sds.inc();
     }
 }
 

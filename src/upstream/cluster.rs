@@ -13,13 +13,13 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::{
-    Cluster, ClusterInfo, ClusterStats, ConnectFailure, Health, Host, HostResult, HostSets, HttpPool, LbContext,
-    PoolOptions, TcpLease,
-    config::{HttpProtocol, LbPolicy},
+    Cluster, ClusterInfo, ClusterStats, ConnectFailure, Host, HostResult, HostSets, HttpPool, LbContext, PoolOptions,
+    TcpLease,
+    config::HttpProtocol,
     health_check,
     lb::{Balancer, ZonePick, client_side_wrr},
     orca,
-    pool::{self, Load, Pool, PoolKey},
+    pool::{self, Pool, PoolKey},
     provided::ProvidedLb,
     worker::ClustersRef,
 };
@@ -37,23 +37,20 @@ pub struct WorkerCluster {
     pub info: Arc<ClusterInfo>,
     cluster: Arc<Cluster>,
     server: Arc<ServerContext>,
-    balancer: RefCell<Balancer>,
+    pub(super) balancer: RefCell<Balancer>,
     /// By address of the host in memory, which the pools keep alive.
-    pools: RefCell<HashMap<*const Host, Pools, foldhash::fast::RandomState>>,
+    pub(super) pools: RefCell<HashMap<*const Host, Pools, foldhash::fast::RandomState>>,
     /// Response codes below prefixes that requests bring along: zones, `x-envoy-upstream-alt-stat-name`.
     extra_codes: RefCell<HashMap<Box<str>, ExtraStats, foldhash::fast::RandomState>>,
     /// The balancer that the cluster's type brings along.
     provided: Option<ProvidedLb>,
     /// Hosts of the requests to come, for which connections were opened ahead.
-    foreseen: RefCell<VecDeque<Arc<Host>>>,
+    pub(super) foreseen: RefCell<VecDeque<Arc<Host>>>,
     /// TCP connections that end with their host's health, by the host that is kept with them.
     severable: RefCell<HashMap<*const Host, Severable, foldhash::fast::RandomState>>,
 }
 
 type Severable = (Option<Arc<Host>>, Vec<oneshot::Sender<Infallible>>);
-
-/// How many connections one request opens for those to come, at most; Envoy's number.
-const MOST_PREDICTED: usize = 3;
 
 /// How many prefixes a worker keeps ready; more are looked up each time.
 const MAX_EXTRA_STATS: usize = 1024;
@@ -270,7 +267,7 @@ impl WorkerCluster {
         HttpPool(self.pool(host, options))
     }
 
-    fn pool(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> Option<Rc<Pool>> {
+    pub(super) fn pool(self: &Rc<Self>, host: &Arc<Host>, options: &PoolOptions) -> Option<Rc<Pool>> {
         let protocol = match (self.info.http.protocol, options.downstream) {
             (HttpProtocol::Downstream, Some(Version::HTTP_2 | Version::HTTP_3)) => HttpProtocol::Http2,
             (HttpProtocol::Downstream, _) => HttpProtocol::Http1,
@@ -298,42 +295,6 @@ impl WorkerCluster {
         let pool = Pool::new(self.info.clone(), host.clone(), self.server.clone(), key, owner);
         pools.extend(pool.clone());
         pool
-    }
-
-    /// Connects to the hosts that are expected to be picked next (`predictive_preconnect_ratio`).
-    fn preconnect(self: &Rc<Self>, options: &PoolOptions) {
-        let ratio = self.info.preconnect.predictive;
-        for _ in 0..MOST_PREDICTED {
-            let load = (self.pools.borrow().values().flatten()).fold(Load::default(), |sum, pool| sum + pool.load());
-            if !load.exceeds(ratio, 1) {
-                return;
-            }
-            let next = self.peek().and_then(|host| self.pool(&host, options));
-            if next.is_none_or(|pool| !pool.preconnect(ratio)) {
-                return;
-            }
-        }
-    }
-
-    /// The host that a request after this one will be given. As in Envoy only where that can be told, and for no more
-    /// requests than there are hosts.
-    fn peek(&self) -> Option<Arc<Host>> {
-        let foreseeable = matches!(self.info.lb.policy, LbPolicy::RoundRobin | LbPolicy::Random);
-        let (_, usable) = self.membership();
-        if !foreseeable || self.info.lb.subsets.is_some() || self.foreseen.borrow().len() as u64 >= usable {
-            return None;
-        }
-        let mut balancer = self.balancer.borrow_mut();
-        balancer.refresh(&self.cluster.hosts.load());
-        let (host, _) = balancer.pick(&self.info.lb, &LbContext::default());
-        self.foreseen.borrow_mut().extend(host.clone());
-        host
-    }
-
-    /// The host that was foreseen for this request, if one was.
-    fn take_foreseen(&self) -> Option<Arc<Host>> {
-        let mut foreseen = self.foreseen.borrow_mut();
-        std::iter::from_fn(|| foreseen.pop_front()).find(|host| !host.is_removed() && host.health() == Health::Healthy)
     }
 
     /// A pool has no connections left.

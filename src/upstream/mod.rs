@@ -28,12 +28,14 @@ pub mod optional_stats;
 pub mod orca;
 mod outlier;
 mod pool;
+mod preconnect;
 mod provided;
 mod proxy_protocol;
 mod stats;
 mod subset;
 #[cfg(test)]
 mod tests;
+mod transport_matcher;
 mod transport_metadata;
 mod transport_socket;
 mod worker;

@@ -10,9 +10,13 @@ use xds_protos::{
     },
     envoy::extensions::transport_sockets::starttls::v3::UpstreamStartTlsConfig,
     google::protobuf::{Any, Struct},
+    xds::r#type::matcher::v3::Matcher,
 };
 
-use super::{Host, TransportOptions, http_11_proxy::Http11Proxy, proxy_protocol::UpstreamProxyProtocol};
+use super::{
+    Host, TransportOptions, http_11_proxy::Http11Proxy, proxy_protocol::UpstreamProxyProtocol,
+    transport_matcher::SocketMatcher,
+};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
     http::stream_info::{Metadata, TlsInfo},
@@ -151,6 +155,7 @@ impl ClientTransport for ClientTls {
 pub struct TransportSockets {
     default: TransportSocket,
     matches: Vec<(Struct, TransportSocket)>,
+    matcher: Option<Arc<SocketMatcher>>,
 }
 
 const MATCH_KEY: &str = "envoy.transport_socket_match";
@@ -160,10 +165,12 @@ impl TransportSockets {
     pub fn build(
         default: Option<Proto>,
         matches: Vec<TransportSocketMatch>,
+        matcher: Option<Matcher>,
         scope: &Scope,
         cx: &mut BuildCx<'_>,
     ) -> ConfigResult<Self> {
         let default = cx.field("transport_socket", |cx| TransportSocket::build(default, scope, cx))?;
+        let names: Vec<String> = matches.iter().map(|m| m.name.clone()).collect();
         let matches = cx.each("transport_socket_matches", matches, |proto, cx| {
             let TransportSocketMatch {
                 name: _,
@@ -175,7 +182,14 @@ impl TransportSockets {
             })?;
             Ok((r#match.unwrap_or_default(), socket))
         })?;
-        Ok(Self { default, matches })
+        let matcher = cx.opt("transport_socket_matcher", matcher, |proto, cx| {
+            SocketMatcher::build(proto, &names, cx).map(Arc::new)
+        })?;
+        Ok(Self {
+            default,
+            matches,
+            matcher,
+        })
     }
 
     /// The socket for a host: the first whose criteria the endpoint's metadata has, or else its locality's.
@@ -184,12 +198,13 @@ impl TransportSockets {
             return &self.default;
         }
         let attributes = host.attributes();
-        self.matches
-            .iter()
-            .find(|(criteria, _)| {
+        let found = match &self.matcher {
+            Some(matcher) => matcher.find(&attributes).and_then(|at| self.matches.get(at)),
+            None => self.matches.iter().find(|(criteria, _)| {
                 has_all(&attributes.metadata, criteria) || has_all(&attributes.locality_metadata, criteria)
-            })
-            .map_or(&self.default, |(_, socket)| socket)
+            }),
+        };
+        found.map_or(&self.default, |(_, socket)| socket)
     }
 
     /// Whether ALPN can be settled over all of them.

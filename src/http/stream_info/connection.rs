@@ -60,6 +60,32 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
+    /// What stands for a connection where there is no client.
+    pub fn of_nobody() -> Self {
+        let nowhere = || Address::Ip((Ipv4Addr::LOCALHOST, 0).into());
+        Self {
+            id: 0,
+            local_address: nowhere(),
+            local_address_restored: false,
+            remote_address: nowhere(),
+            direct_remote_address: nowhere(),
+            start_time: SystemTime::now(),
+            server_name: None,
+            tls: None,
+            listener: "".into(),
+            listener_metadata: None,
+            filter_chain_metadata: None,
+            protocol: Default::default(),
+            direction: Default::default(),
+            buffer_limit: 0,
+            filter_chain: "".into(),
+            metadata: Default::default(),
+            filter_state: Default::default(),
+            transport_failure: Default::default(),
+            termination_details: Default::default(),
+        }
+    }
+
     /// Whether the client is on this machine: a unix socket, a loopback address (127.0.0.1 and ::1 alone, as for
     /// Envoy), or the address it connected to.
     pub fn is_local(&self) -> bool {

@@ -7,19 +7,22 @@ use xds_protos::{
         extensions::matching::common_inputs::{
             environment_variable::v3::Config as EnvironmentVariable,
             network::v3::{DynamicMetadataInput, FilterStateInput, dynamic_metadata_input},
+            transport_socket::v3::{
+                EndpointMetadataInput, LocalityMetadataInput, endpoint_metadata_input, locality_metadata_input,
+            },
         },
         r#type::matcher::v3::{
             HttpRequestHeaderMatchInput, HttpRequestQueryParamMatchInput, HttpResponseHeaderMatchInput,
         },
     },
-    google::protobuf::Value,
+    google::protobuf::{Value, value},
     xds::core::v3::TypedExtensionConfig,
 };
 
 use super::{MatchCx, MatchTarget, extension, unknown};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
-    http::stream_info::CertInfo,
+    http::stream_info::{CertInfo, Metadata},
     matching::{HeaderLookup, query_parameter, struct_path},
     net::Address,
 };
@@ -100,6 +103,10 @@ pub enum DataInput {
     Subject,
     /// An environment variable, read when configured.
     Constant(Option<String>),
+    /// `EndpointMetadataInput`
+    EndpointMetadata(String, Vec<String>),
+    /// `LocalityMetadataInput`
+    LocalityMetadata(String, Vec<String>),
     /// `HttpAttributesCelMatchInput`
     Attributes,
 }
@@ -134,6 +141,20 @@ impl DataInput {
                 let proto = unpack::<EnvironmentVariable>(&any, cx)?;
                 coverage!(cx, proto => EnvironmentVariable { supported { name } });
                 return Ok(Self::Constant(std::env::var(name).ok()));
+            }
+            "envoy.extensions.matching.common_inputs.transport_socket.v3.EndpointMetadataInput" => {
+                let proto = unpack::<EndpointMetadataInput>(&any, cx)?;
+                coverage!(cx, proto => EndpointMetadataInput { supported { filter, path } });
+                let keys = path.into_iter().filter_map(|p| p.segment);
+                let keys = keys.map(|endpoint_metadata_input::path_segment::Segment::Key(k)| k);
+                Self::EndpointMetadata(filter, keys.collect())
+            }
+            "envoy.extensions.matching.common_inputs.transport_socket.v3.LocalityMetadataInput" => {
+                let proto = unpack::<LocalityMetadataInput>(&any, cx)?;
+                coverage!(cx, proto => LocalityMetadataInput { supported { filter, path } });
+                let keys = path.into_iter().filter_map(|p| p.segment);
+                let keys = keys.map(|locality_metadata_input::path_segment::Segment::Key(k)| k);
+                Self::LocalityMetadata(filter, keys.collect())
             }
             "xds.type.matcher.v3.HttpAttributesCelMatchInput" => Self::Attributes,
             _ => match kind.strip_prefix(NETWORK).unwrap_or_default() {
@@ -215,8 +236,21 @@ impl DataInput {
                 text(tls.map(|t| t.peer.subject.as_str()).filter(|s| !s.is_empty()))
             }
             Self::Constant(value) => text(value.as_deref()),
+            Self::EndpointMetadata(filter, path) => scalar(cx.endpoint.map(|e| e.metadata), filter, path),
+            Self::LocalityMetadata(filter, path) => scalar(cx.endpoint.map(|e| e.locality), filter, path),
             Self::Attributes => Data::Attributes,
         }
+    }
+}
+
+/// A value of metadata as text, which is what sockets are chosen by.
+fn scalar<'a>(metadata: Option<&'a Metadata>, filter: &str, path: &[String]) -> Data<'a> {
+    let value = metadata.and_then(|m| struct_path(m.get(filter)?, path));
+    match value.and_then(|v| v.kind.as_ref()) {
+        Some(value::Kind::StringValue(value)) => text(Some(value)),
+        Some(value::Kind::BoolValue(value)) => bytes(Some(Cow::Owned(value.to_string().into_bytes()))),
+        Some(value::Kind::NumberValue(value)) => bytes(Some(Cow::Owned(value.to_string().into_bytes()))),
+        _ => Data::Missing,
     }
 }
 

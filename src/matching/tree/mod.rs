@@ -29,7 +29,7 @@ pub use input::{Data, DataInput};
 use self::{lookup::Lookup, predicate::Predicate};
 use crate::{
     config::{BuildCx, ConfigResult, plain},
-    http::{ConnectionInfo, RequestHead, ResponseHead, StreamInfo},
+    http::{ConnectionInfo, RequestHead, ResponseHead, StreamInfo, stream_info::Metadata},
 };
 
 /// What may be asked about. What is not there yet (a stream, while a filter chain is chosen) is missing, and matches
@@ -46,6 +46,17 @@ pub struct MatchCx<'a> {
     pub response: Option<&'a ResponseHead>,
     /// What listener filters found out; only while a filter chain is chosen.
     pub inspected: Option<Inspected<'a>>,
+    /// The endpoint; only while its transport socket is chosen.
+    pub endpoint: Option<Endpoint<'a>>,
+}
+
+/// What an endpoint and its locality say of themselves.
+#[derive(Clone, Copy)]
+pub struct Endpoint<'a> {
+    /// `LbEndpoint.metadata`
+    pub metadata: &'a Metadata,
+    /// `LocalityLbEndpoints.metadata`
+    pub locality: &'a Metadata,
 }
 
 /// What the client said before a filter chain was chosen.
@@ -82,6 +93,7 @@ impl<'a> MatchCx<'a> {
             request: None,
             response: None,
             inspected: None,
+            endpoint: None,
         }
     }
 }

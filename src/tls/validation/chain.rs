@@ -45,6 +45,20 @@ struct Root {
 impl TrustStore {
     /// Reads a bundle of certificates; CRLs in it count, too.
     pub fn from_pem(pem: &[u8], algorithms: WebPkiSupportedAlgorithms) -> Result<Self, io::Error> {
+        let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+        let mut store = Self::new(certificates.map_err(invalid)?, algorithms)?;
+        store.add_crls(pem).or_else(|e| match e.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(e),
+        })?;
+        Ok(store)
+    }
+
+    /// Trusts these certificates, of which there has to be one.
+    pub fn new(
+        certificates: Vec<CertificateDer<'static>>,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Result<Self, io::Error> {
         let mut store = Self {
             roots: Vec::new(),
             anchors: Vec::new(),
@@ -54,8 +68,7 @@ impl TrustStore {
             leaf_crl_only: false,
             max_depth: None,
         };
-        for der in CertificateDer::pem_slice_iter(pem) {
-            let der = der.map_err(invalid)?;
+        for der in certificates {
             let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| invalid(e.to_string()))?;
             let valid = validity(&parsed);
             // A certificate that cannot be an anchor is trusted as itself only.
@@ -69,10 +82,6 @@ impl TrustStore {
         if store.roots.is_empty() {
             return Err(invalid("no certificate"));
         }
-        store.add_crls(pem).or_else(|e| match e.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(e),
-        })?;
         Ok(store)
     }
 

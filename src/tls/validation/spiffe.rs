@@ -1,5 +1,7 @@
 //! `envoy.tls.cert_validator.spiffe`: the trust domain of a certificate's first URI picks the CAs it is verified with.
 
+mod bundles;
+
 use std::collections::HashMap;
 
 use aws_lc_rs::digest;
@@ -7,8 +9,11 @@ use rustls::{CertificateError, DistinguishedName, crypto::WebPkiSupportedAlgorit
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 use xds_protos::{
-    envoy::extensions::transport_sockets::tls::v3::{
-        SpiffeCertValidatorConfig as Proto, spiffe_cert_validator_config::TrustDomain,
+    envoy::{
+        config::core::v3::data_source::Specifier,
+        extensions::transport_sockets::tls::v3::{
+            SpiffeCertValidatorConfig as Proto, spiffe_cert_validator_config::TrustDomain,
+        },
     },
     google::protobuf::Any,
 };
@@ -37,9 +42,22 @@ impl TrustDomains {
     ) -> ConfigResult<Self> {
         let proto: Proto = unpack(any, cx)?;
         coverage!(cx, proto => Proto {
-            supported { trust_domains }
-            rejected { trust_bundles: "bundles in SPIFFE's own JSON format" }
+            supported { trust_domains, trust_bundles }
         });
+        if let Some(source) = trust_bundles {
+            if matches!(source.specifier, Some(Specifier::Filename(_))) {
+                cx.ignored("trust_bundles", "a changed file is read with the next configuration");
+            }
+            return cx.field("trust_bundles", |cx| {
+                let json = read_data_source(source, cx)?;
+                hash.update(&json);
+                let mut stores = bundles::read(&json, algorithms).map_err(|e| cx.error(e.to_string()))?;
+                stores
+                    .values_mut()
+                    .for_each(|store| store.allow_expired = allow_expired);
+                Ok(Self(stores))
+            });
+        }
         let mut stores = HashMap::new();
         cx.each("trust_domains", trust_domains, |domain, cx| {
             coverage!(cx, domain => TrustDomain {

@@ -82,7 +82,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             typed_extension_protocol_options, dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl,
             dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, wait_for_warm_on_init, upstream_bind_config, common_lb_config, transport_socket,
-            transport_socket_matches, metadata, protocol_selection, upstream_connection_options,
+            transport_socket_matches, transport_socket_matcher, metadata, protocol_selection, upstream_connection_options,
             load_balancing_policy, cluster_discovery_type, lb_config, filters, upstream_config, outlier_detection, track_timeout_budgets,
             track_cluster_stats, health_checks, lb_subset_config, ignore_health_on_host_removal,
             cleanup_interval, close_connections_on_host_health_failure, preconnect_policy,
@@ -94,9 +94,6 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
             lrs_server: "load is not reported",
             lrs_report_endpoint_metrics: "load is not reported",
             queuing_policies: "the pending queue is first in, first out"
-        }
-        rejected {
-            transport_socket_matcher: "transport sockets are chosen by transport_socket_matches"
         }
     });
     if name.is_empty() {
@@ -187,7 +184,13 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         false => alt_stat_name.into(),
     };
     let scope = cx.server.stats.scope(&format!("cluster.{observability_name}."));
-    let sockets = TransportSockets::build(transport_socket, transport_socket_matches, &scope, cx)?;
+    let sockets = TransportSockets::build(
+        transport_socket,
+        transport_socket_matches,
+        transport_socket_matcher,
+        &scope,
+        cx,
+    )?;
     if http.protocol == HttpProtocol::Auto && !sockets.all_support_alpn() {
         return Err(cx.error(format!(
             "ALPN configured for cluster {name} which has a non-ALPN transport socket"

@@ -3,7 +3,6 @@
 use std::{
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
 use ::http::Version;
@@ -19,7 +18,6 @@ use super::{
 };
 use crate::{
     http::{ConnectionInfo, StreamInfo},
-    net::Address,
     server::ServerContext,
     upstream::{Cluster, HealthFlag, Host},
 };
@@ -330,28 +328,7 @@ fn has_traffic(cluster: &Cluster) -> bool {
 
 /// What the formatters of added headers read: there is no client.
 pub fn stream_info(target: &Target, version: Version) -> StreamInfo {
-    let nowhere = || Address::Ip(([127, 0, 0, 1], 0).into());
-    let connection = ConnectionInfo {
-        id: 0,
-        local_address: nowhere(),
-        local_address_restored: false,
-        remote_address: nowhere(),
-        direct_remote_address: nowhere(),
-        start_time: SystemTime::now(),
-        server_name: None,
-        tls: None,
-        listener: "".into(),
-        listener_metadata: None,
-        filter_chain_metadata: None,
-        protocol: Default::default(),
-        direction: Default::default(),
-        buffer_limit: 0,
-        filter_chain: "".into(),
-        metadata: Default::default(),
-        filter_state: Default::default(),
-        transport_failure: Default::default(),
-        termination_details: Default::default(),
-    };
+    let connection = ConnectionInfo::of_nobody();
     let mut info = StreamInfo::new(Rc::new(connection), Some(version));
     info.upstream.host = Some(target.host.clone());
     info.upstream.cluster = Some(target.cluster.name.clone());
