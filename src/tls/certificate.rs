@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer, p
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 use xds_protos::envoy::{
     config::core::v3::{DataSource, data_source::Specifier},
-    extensions::transport_sockets::tls::v3::{PrivateKeyProvider, TlsCertificate as Proto},
+    extensions::transport_sockets::tls::v3::{PrivateKeyProvider, TlsCertificate as Proto, TlsParameters},
 };
 
 use super::{cert_info, private_key};
@@ -31,6 +31,8 @@ pub(super) struct Identity {
     pub names: Vec<String>,
     /// File name of the chain, or `<inline>`: shown by `/certs`.
     pub path: String,
+    /// `tls_params`: replace those of the context, on servers.
+    pub params: Option<TlsParameters>,
 }
 
 impl Identity {
@@ -38,10 +40,10 @@ impl Identity {
     pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto {
             supported {
-                certificate_chain, private_key, private_key_provider, watched_directory, ocsp_staple, pkcs12, password
+                certificate_chain, private_key, private_key_provider, watched_directory, ocsp_staple, pkcs12, password,
+                tls_params
             }
             ignored { signed_certificate_timestamp: "not implemented in Envoy either" }
-            rejected { tls_params: "parameters of a single certificate" }
         });
         // A secret's files are watched by whoever subscribed to it.
         let _ = watched_directory;
@@ -109,6 +111,7 @@ impl Identity {
             info: cert_info::lazy(chain),
             names,
             path,
+            params: tls_params,
         })
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Params {
     pub provider: Arc<CryptoProvider>,
     /// `signature_algorithms`; empty for all.
     pub schemes: Arc<[SignatureScheme]>,
+    /// As they were configured: those of a single certificate replace some of them.
+    source: Box<Proto>,
 }
 
 const DEFAULT_SUITES: &[&str] = &[
@@ -56,6 +58,7 @@ const FIPS_SUITES: &[&str] = &[
 impl Params {
     /// Reads the parameters; unset ones are Envoy's defaults for this side.
     pub fn build(proto: Proto, side: Side, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let source = Box::new(proto.clone());
         coverage!(cx, proto => Proto {
             supported {
                 tls_minimum_protocol_version, tls_maximum_protocol_version, cipher_suites, ecdh_curves,
@@ -106,7 +109,25 @@ impl Params {
             versions,
             provider: Arc::new(provider),
             schemes: schemes.into(),
+            source,
         })
+    }
+
+    /// These parameters with what a certificate says instead (`TlsCertificate.tls_params`), for servers.
+    pub fn replaced_by(&self, own: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        fn either<T: Default + PartialEq>(own: T, common: T) -> T {
+            if own == T::default() { common } else { own }
+        }
+        let common = Proto::clone(&self.source);
+        let merged = Proto {
+            tls_minimum_protocol_version: either(own.tls_minimum_protocol_version, common.tls_minimum_protocol_version),
+            tls_maximum_protocol_version: either(own.tls_maximum_protocol_version, common.tls_maximum_protocol_version),
+            cipher_suites: either(own.cipher_suites, common.cipher_suites),
+            ecdh_curves: either(own.ecdh_curves, common.ecdh_curves),
+            signature_algorithms: either(own.signature_algorithms, common.signature_algorithms),
+            compliance_policies: either(own.compliance_policies, common.compliance_policies),
+        };
+        Self::build(merged, Side::Server, cx)
     }
 }
 

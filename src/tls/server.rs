@@ -319,6 +319,11 @@ impl Rebuilt for ServerTls {
             if self.must_staple && identity.key.ocsp.is_none() {
                 return Err(cx.error("Required OCSP response is missing from TLS context"));
             }
+            let own = match identity.params.clone() {
+                Some(own) => Some(cx.field("tls_certificates.tls_params", |cx| params.replaced_by(own, cx))?),
+                None => None,
+            };
+            let params = own.as_ref().unwrap_or(params);
             let key = identity.key_for(&params.schemes);
             let mut config = ServerConfig::builder_with_provider(params.provider.clone())
                 .with_protocol_versions(&params.versions)

@@ -5,7 +5,10 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Instant,
 };
@@ -89,6 +92,8 @@ pub struct TcpCounted {
     busy: bool,
     /// Set it when this side closes first: decides between `destroy_local` and `destroy_remote`.
     pub closed_locally: bool,
+    /// Set when the host's failure ended it.
+    severed: Arc<AtomicBool>,
 }
 
 impl TcpCounted {
@@ -106,6 +111,7 @@ impl TcpCounted {
             started: Instant::now(),
             busy: false,
             closed_locally: false,
+            severed: Arc::default(),
         }
     }
 
@@ -138,7 +144,12 @@ impl Drop for TcpCounted {
         }
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
-        match self.closed_locally {
+        let severed = self.severed.load(Relaxed);
+        if severed {
+            stats.upstream_cx_destroy_with_active_rq.inc();
+            stats.upstream_cx_destroy_local_with_active_rq.inc();
+        }
+        match self.closed_locally || severed {
             true => stats.upstream_cx_destroy_local.inc(),
             false => stats.upstream_cx_destroy_remote.inc(),
         }
@@ -206,13 +217,17 @@ impl Drop for Waiting<'_> {
 struct Severed {
     stream: Stream,
     failed: oneshot::Receiver<Infallible>,
+    severed: Arc<AtomicBool>,
 }
 
 impl Severed {
     /// Whether the host has failed; the task is woken when it does.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match Pin::new(&mut self.failed).poll(cx) {
-            Poll::Ready(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Ready(_) => {
+                self.severed.store(true, Relaxed);
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
             Poll::Pending => Ok(()),
         }
     }
@@ -244,7 +259,11 @@ impl TcpLease {
     /// Makes the stream end as soon as the sender of `failed` is dropped.
     pub(in crate::upstream) fn sever_when(mut self, failed: oneshot::Receiver<Infallible>) -> Self {
         let stream = self.stream;
-        self.stream = Stream::Other(Box::pin(Severed { stream, failed }));
+        self.stream = Stream::Other(Box::pin(Severed {
+            stream,
+            failed,
+            severed: self.counted.severed.clone(),
+        }));
         self
     }
 }

@@ -113,11 +113,9 @@ pub(super) fn describe(
         return;
     }
     let cx = MatchCx {
-        connection: &info.connection,
-        stream: Some(info),
         request,
         response,
-        inspected: None,
+        ..MatchCx::stream(info)
     };
     let values = attributes
         .iter()
