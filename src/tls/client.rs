@@ -43,7 +43,7 @@ pub struct ClientTls {
 }
 
 /// What is built from the secrets of one moment.
-struct ClientState {
+pub(super) struct ClientState {
     config: Arc<ClientConfig>,
     local: Cert,
     verifier: Arc<PeerVerifier>,

@@ -61,7 +61,7 @@ enum TicketSource {
 }
 
 /// What is built from the secrets of one moment: a configuration per certificate.
-struct ServerState {
+pub(super) struct ServerState {
     certificates: Vec<Certificate>,
     selector: Selector,
     verifier: Arc<PeerVerifier>,

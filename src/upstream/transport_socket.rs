@@ -8,7 +8,7 @@ use xds_protos::{
         cluster::v3::cluster::TransportSocketMatch,
         core::v3::{TransportSocket as Proto, transport_socket::ConfigType},
     },
-    envoy::extensions::transport_sockets::starttls::v3::UpstreamStartTlsConfig,
+    envoy::extensions::transport_sockets::{starttls::v3::UpstreamStartTlsConfig, tcp_stats::v3::Config as TcpStats},
     google::protobuf::{Any, Struct},
     xds::r#type::matcher::v3::Matcher,
 };
@@ -93,6 +93,17 @@ impl TransportSocket {
             }
             "envoy.extensions.transport_sockets.starttls.v3.UpstreamStartTlsConfig" => {
                 cx.field("typed_config", |cx| start_tls(&any, scope, cx))
+            }
+            "envoy.extensions.transport_sockets.tcp_stats.v3.Config" => cx.field("typed_config", |cx| {
+                let proto = unpack::<TcpStats>(&any, cx)?;
+                coverage!(cx, proto => TcpStats {
+                    supported { transport_socket }
+                    ignored { update_period: "the kernel's statistics of connections are not kept" }
+                });
+                Self::build(transport_socket, scope, cx)
+            }),
+            "envoy.extensions.transport_sockets.tap.v3.Tap" => {
+                Err(cx.error_at("typed_config", "not supported: tapping of connections"))
             }
             _ => Err(cx.error(format!(
                 "Didn't find a registered implementation for '{name}' with type URL: '{}'",

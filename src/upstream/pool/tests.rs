@@ -1,3 +1,5 @@
+mod identities;
+
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
