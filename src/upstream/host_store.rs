@@ -81,7 +81,12 @@ impl HostStore {
                     continue;
                 }
                 // As Envoy, which makes a host of every endpoint and then finds out that it has it already.
-                stats.total_match_count.inc();
+                let chosen = |attributes: &HostAttributes| {
+                    if !self.cluster.info.sockets.count(attributes) {
+                        stats.total_match_count.inc();
+                    }
+                };
+                chosen(&spec.attributes);
                 let host = match hosts.get(&spec.address).filter(|h| self.stays(h, &spec)) {
                     Some(&host) => {
                         let before = host.attributes().priority;
@@ -89,7 +94,7 @@ impl HostStore {
                             touched.extend([before, group.priority]);
                         }
                         if host.attributes().metadata != spec.attributes.metadata {
-                            stats.total_match_count.inc();
+                            chosen(&spec.attributes);
                         }
                         changed.published |= update(host, spec, shared);
                         host.clone()

@@ -14,14 +14,14 @@ use xds_protos::{
 };
 
 use super::{
-    Host, TransportOptions, http_11_proxy::Http11Proxy, proxy_protocol::UpstreamProxyProtocol,
+    Host, HostAttributes, TransportOptions, http_11_proxy::Http11Proxy, proxy_protocol::UpstreamProxyProtocol,
     transport_matcher::SocketMatcher,
 };
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
     http::stream_info::{Metadata, TlsInfo},
     net::{Address, Stream},
-    stats::Scope,
+    stats::{Counter, Scope},
     tls::{ClientOptions, ClientTls, HandshakeError},
 };
 
@@ -165,8 +165,17 @@ impl ClientTransport for ClientTls {
 #[derive(Debug, Clone)]
 pub struct TransportSockets {
     default: TransportSocket,
-    matches: Vec<(Struct, TransportSocket)>,
+    matches: Vec<Match>,
     matcher: Option<Arc<SocketMatcher>>,
+}
+
+/// A socket for some endpoints.
+#[derive(Debug, Clone)]
+struct Match {
+    criteria: Struct,
+    socket: TransportSocket,
+    /// `<name>.total_match_count`
+    count: Counter,
 }
 
 const MATCH_KEY: &str = "envoy.transport_socket_match";
@@ -184,14 +193,18 @@ impl TransportSockets {
         let names: Vec<String> = matches.iter().map(|m| m.name.clone()).collect();
         let matches = cx.each("transport_socket_matches", matches, |proto, cx| {
             let TransportSocketMatch {
-                name: _,
+                name,
                 r#match,
                 transport_socket,
             } = proto;
             let socket = cx.field("transport_socket", |cx| {
                 TransportSocket::build(transport_socket, scope, cx)
             })?;
-            Ok((r#match.unwrap_or_default(), socket))
+            Ok(Match {
+                criteria: r#match.unwrap_or_default(),
+                socket,
+                count: scope.counter(&format!("{name}.total_match_count")),
+            })
         })?;
         let matcher = cx.opt("transport_socket_matcher", matcher, |proto, cx| {
             SocketMatcher::build(proto, &names, cx).map(Arc::new)
@@ -209,23 +222,32 @@ impl TransportSockets {
             return &self.default;
         }
         let attributes = host.attributes();
-        let found = match &self.matcher {
-            Some(matcher) => matcher.find(&attributes).and_then(|at| self.matches.get(at)),
-            None => self.matches.iter().find(|(criteria, _)| {
-                has_all(&attributes.metadata, criteria) || has_all(&attributes.locality_metadata, criteria)
-            }),
-        };
-        found.map_or(&self.default, |(_, socket)| socket)
+        self.find(&attributes).map_or(&self.default, |found| &found.socket)
+    }
+
+    /// Counts the choice for a new endpoint; false where it is the default socket.
+    pub(super) fn count(&self, of: &HostAttributes) -> bool {
+        let found = self.find(of);
+        found.inspect(|found| found.count.inc()).is_some()
+    }
+
+    /// The first whose criteria the endpoint has, or else the first whose criteria its locality has.
+    fn find(&self, of: &HostAttributes) -> Option<&Match> {
+        if let Some(matcher) = &self.matcher {
+            return matcher.find(of).and_then(|at| self.matches.get(at));
+        }
+        let having = |metadata: &Metadata| self.matches.iter().find(|m| has_all(metadata, &m.criteria));
+        having(&of.metadata).or_else(|| having(&of.locality_metadata))
     }
 
     /// Whether ALPN can be settled over all of them.
     pub fn all_support_alpn(&self) -> bool {
-        self.default.is_secure() && self.matches.iter().all(|(_, socket)| socket.is_secure())
+        self.default.is_secure() && self.matches.iter().all(|m| m.socket.is_secure())
     }
 
     /// Whether any of them tells the upstream of the client.
     pub fn speaks_proxy_protocol(&self) -> bool {
-        let mut all = std::iter::once(&self.default).chain(self.matches.iter().map(|(_, s)| s));
+        let mut all = std::iter::once(&self.default).chain(self.matches.iter().map(|m| &m.socket));
         all.any(|s| matches!(s, TransportSocket::Client(c) if c.speaks_proxy_protocol()))
     }
 
