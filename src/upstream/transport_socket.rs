@@ -170,12 +170,18 @@ pub struct TransportSockets {
 }
 
 /// A socket for some endpoints.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Match {
     criteria: Struct,
     socket: TransportSocket,
     /// `<name>.total_match_count`
     count: Counter,
+}
+
+impl fmt::Debug for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Match").field(&self.socket).finish()
+    }
 }
 
 const MATCH_KEY: &str = "envoy.transport_socket_match";
