@@ -267,7 +267,7 @@ impl ClusterWeight {
 }
 
 /// The `envoy.lb` part of a `metadata_match`.
-pub(super) fn lb_metadata(proto: Metadata) -> Option<MetadataMatch> {
+pub fn lb_metadata(proto: Metadata) -> Option<MetadataMatch> {
     let mut filters = proto.filter_metadata;
     filters.remove("envoy.lb").map(|s| s.fields.into_iter().collect())
 }

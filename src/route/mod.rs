@@ -30,7 +30,7 @@ mod template;
 mod virtual_host;
 
 pub use action::{ConnectConfig, InternalRedirectPolicy, MaxStreamDuration, Priority, RouteAction, Timeouts};
-pub use cluster::{ClusterSpecifier, ClusterWeight, MetadataMatch, WeightedClusters};
+pub use cluster::{ClusterSpecifier, ClusterWeight, MetadataMatch, WeightedClusters, lb_metadata};
 pub use cluster_plugin::ClusterMatcher;
 pub use cors::CorsPolicy;
 pub use entry_stats::{EntryStats, RequestStats};

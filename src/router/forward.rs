@@ -402,6 +402,12 @@ fn refused(request: &Request<'_>, cx: &FilterCx) -> Result<(), Box<LocalReply>> 
             ),
         }
     };
+    let drops = &cluster.info.drops;
+    let counter = match flag {
+        Flag::UpstreamOverflow => &drops.dropped,
+        _ => &drops.overload,
+    };
+    counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     request.charge(StatusCode::SERVICE_UNAVAILABLE, None, None);
     let mut reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, body, details).flag(flag);
     if !request.config.suppress_envoy_headers {

@@ -11,8 +11,8 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    ClusterMsg, ClusterStats, HealthChecks, Host, HostSet, HostSets, OptionalStats, Provided, ResourceManager,
-    ResourcePriority, TransportSockets,
+    ClusterMsg, ClusterStats, DroppedCounts, HealthChecks, Host, HostSet, HostSets, OptionalStats, Provided,
+    ResourceManager, ResourcePriority, TransportSockets,
     circuit::CircuitBreakers,
     config::{ConnectOptions, DropOverload, HttpOptions, LbConfig, LbPolicy, Preconnect},
     lb::{NotByZone, ZoneKeys, ZoneRouting},
@@ -76,8 +76,8 @@ impl Cluster {
     ) -> HostSets {
         let panic_threshold = self.info.panic_threshold(server);
         let mut sets = HostSets::new(priorities, panic_threshold, drop_overload);
-        let zone = |first: Option<&Arc<HostSet>>| first.and_then(|set| self.zone_routing(set, server));
-        sets.zone = known.unwrap_or_else(|| zone(sets.priorities.first()));
+        let zone = |first: Option<&Arc<HostSet>>| first.and_then(|set| self.zone_routing(set, server)?.ok());
+        sets.zone = known.unwrap_or_else(|| sets.priorities.first().and_then(|set| self.count_zones(set, server)));
         if let Some(config) = &self.info.lb.subsets {
             sets.subsets = Some(Subsets::new(config, &sets.priorities, panic_threshold, &zone));
         }
@@ -85,7 +85,22 @@ impl Cluster {
     }
 
     /// How the hosts of the first priority are shared among zones: only where there is a local cluster to compare with.
-    fn zone_routing(&self, first: &HostSet, server: &ServerContext) -> Option<ZoneRouting> {
+    fn count_zones(&self, first: &HostSet, server: &ServerContext) -> Option<ZoneRouting> {
+        let plan = self.zone_routing(first, server)?;
+        // Envoy's threads each compute it, the main one too, and count so. Subsets do not count.
+        let stats = self.info.stats.local();
+        let threads = server.mailboxes.threads() as u64;
+        stats.lb_recalculate_zone_structures.add(threads);
+        match plan {
+            Err(NotByZone::LocalClusterNotOk) => stats.lb_local_cluster_not_ok.add(threads),
+            Err(NotByZone::ClusterTooSmall) => stats.lb_zone_cluster_too_small.add(threads),
+            Err(NotByZone::OneZone) | Ok(_) => {}
+        }
+        plan.ok()
+    }
+
+    /// The plan for these hosts, or why there is none.
+    fn zone_routing(&self, first: &HostSet, server: &ServerContext) -> Option<Result<ZoneRouting, NotByZone>> {
         let lb = &self.info.lb;
         let local = server
             .clusters
@@ -105,18 +120,9 @@ impl Cluster {
             enabled: known.zone_enabled.clone(),
             panic_threshold: known.healthy_panic_threshold.clone(),
         };
-        // Envoy's threads each compute it, the main one too, and count so.
-        let stats = self.info.stats.local();
-        let threads = server.mailboxes.threads() as u64;
-        stats.lb_recalculate_zone_structures.add(threads);
         let sets = local.hosts.load();
-        match ZoneRouting::new(&config, first, sets.priorities.first()?, lb.panic_threshold, keys) {
-            Ok(zone) => return Some(zone),
-            Err(NotByZone::OneZone) => {}
-            Err(NotByZone::LocalClusterNotOk) => stats.lb_local_cluster_not_ok.add(threads),
-            Err(NotByZone::ClusterTooSmall) => stats.lb_zone_cluster_too_small.add(threads),
-        }
-        None
+        let first_local = sets.priorities.first()?;
+        Some(ZoneRouting::new(&config, first, first_local, lb.panic_threshold, keys))
     }
 
     /// Compares the zones anew after the local cluster changed.
@@ -297,6 +303,8 @@ pub struct ClusterInfo {
     pub ignore_health_on_host_removal: bool,
     /// `track_cluster_stats`
     pub optional_stats: Option<Box<OptionalStats>>,
+    /// Requests that reached no host, for load reports.
+    pub drops: DroppedCounts,
     pub(super) resources: CircuitBreakers,
 }
 

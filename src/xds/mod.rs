@@ -15,6 +15,7 @@ mod close_log;
 mod handle;
 mod handler;
 mod inventory;
+mod load_stats;
 mod mux;
 pub mod node;
 mod open;

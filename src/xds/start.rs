@@ -8,8 +8,9 @@ use std::{rc::Rc, sync::Arc};
 use xds_protos::envoy::config::bootstrap::v3::bootstrap::DynamicResources;
 
 use super::{
-    WatchGuard,
+    WatchGuard, load_stats,
     resources::{cds, lds, rtds},
+    source::GrpcTarget,
 };
 use crate::{
     config::{BuildCx, ConfigResult, InitTarget},
@@ -27,6 +28,7 @@ pub struct Subscriptions {
 
 /// Checks `dynamic_resources` and sets up ADS; call it once static clusters are there and before anything subscribes.
 pub fn configure(server: &Arc<ServerContext>) -> ConfigResult<()> {
+    load_target(server)?;
     let Some(dynamic) = server.bootstrap.dynamic_resources.clone() else {
         return Ok(());
     };
@@ -51,6 +53,17 @@ pub fn configure(server: &Arc<ServerContext>) -> ConfigResult<()> {
     })
 }
 
+/// Where load reports go, if anywhere (`cluster_manager.load_stats_config`).
+fn load_target(server: &Arc<ServerContext>) -> ConfigResult<Option<GrpcTarget>> {
+    let manager = server.bootstrap.cluster_manager.as_ref();
+    let Some(config) = manager.and_then(|m| m.load_stats_config.clone()) else {
+        return Ok(None);
+    };
+    let mut cx = BuildCx::new(server);
+    let build = |cx: &mut BuildCx<'_>| cx.field("load_stats_config", |cx| load_stats::configure(config, cx));
+    cx.field("cluster_manager", build).map(Some)
+}
+
 /// Starts the client on the control thread and subscribes what the bootstrap says. Returns when the first answers
 /// are there, or their timeouts passed: the server may listen then. Listeners of the answer may still be warming.
 pub async fn start(worker: &Rc<Worker>) -> Subscriptions {
@@ -58,6 +71,10 @@ pub async fn start(worker: &Rc<Worker>) -> Subscriptions {
     let mut subscriptions = Subscriptions::default();
     server.clusters.wait_primary().await;
     server.xds.start();
+    // It was checked before.
+    if let Ok(Some(target)) = load_target(server) {
+        tokio::task::spawn_local(load_stats::run(worker.clone(), target));
+    }
     // The runtime may decide how clusters are built.
     let layers = server.bootstrap.layered_runtime.iter().flat_map(|r| &r.layers);
     for (guard, target) in rtds::subscribe(layers, server) {

@@ -235,6 +235,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         connect,
         sockets,
         lb,
+        drops: Default::default(),
         resources,
         eds_service_name: match &discovery {
             Discovery::Eds(eds) => eds.service_name.as_str().into(),

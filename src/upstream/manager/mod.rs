@@ -134,6 +134,22 @@ impl ClusterManager {
         }
     }
 
+    /// Zones are compared in the first priority, so the local cluster has no other.
+    fn check_local(&self, built: &config::ClusterConfig) -> ConfigResult<()> {
+        let name = &*built.info.name;
+        let config::Discovery::Static(assignment) = &built.discovery else {
+            return Ok(());
+        };
+        let one_priority = assignment.localities.iter().all(|l| l.priority == 0);
+        match self.local_name.get().is_some_and(|local| local == name) && !one_priority {
+            true => Err(ConfigError::new(
+                "",
+                format!("Unexpected non-zero priority for local cluster '{name}'."),
+            )),
+            false => Ok(()),
+        }
+    }
+
     fn compare_zones(&self, server: &ServerContext) {
         let all: Vec<_> = {
             let state = self.state();
@@ -201,6 +217,7 @@ impl ClusterManager {
     ) -> Result<(), ConfigError> {
         let mut cx = BuildCx::new(server);
         let built = config::build(proto, !is_static, &mut cx)?;
+        self.check_local(&built)?;
         for ignored in &cx.ignored {
             tracing::warn!(cluster = %built.info.name, field = %ignored.path, "field has no effect: {}", ignored.why);
         }

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use xds_protos::envoy::extensions::filters::network::tcp_proxy::v3::{
     TcpProxy as Proto,
-    tcp_proxy::{ClusterSpecifier, OnDemand, TcpAccessLogOptions, WeightedCluster, weighted_cluster::ClusterWeight},
+    tcp_proxy::{OnDemand, TcpAccessLogOptions},
 };
 
+use super::choice::{Clusters, HashPolicy};
 use crate::{
     access_log::AccessLogs,
     config::{BuildCx, ConfigResult, DurationExt},
@@ -45,6 +46,8 @@ const ON_DEMAND_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct Config {
     pub(super) stats: Stats<TcpProxyStats>,
     pub(super) clusters: Clusters,
+    /// `hash_policy`
+    pub(super) hash: Option<HashPolicy>,
     /// `idle_timeout`; default 1 h.
     pub(super) idle_timeout: Option<Duration>,
     /// `max_downstream_connection_duration`
@@ -60,38 +63,13 @@ pub(super) struct Config {
     pub(super) log_on_connected: bool,
 }
 
-/// Where connections go.
-pub(super) enum Clusters {
-    One(Arc<str>),
-    Weighted { clusters: Vec<(Arc<str>, u64)>, total: u64 },
-}
-
-impl Clusters {
-    /// The cluster of a connection with this random number.
-    pub(super) fn choose(&self, random: u64) -> &Arc<str> {
-        match self {
-            Self::One(name) => name,
-            Self::Weighted { clusters, total } => {
-                let mut left = random % (*total).max(1);
-                for (name, weight) in clusters {
-                    if left < *weight {
-                        return name;
-                    }
-                    left -= weight;
-                }
-                // The weights add up to the total: the last one takes what rounding could leave.
-                &clusters[clusters.len() - 1].0
-            }
-        }
-    }
-}
-
 impl Config {
     pub(super) fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto {
             supported {
                 stat_prefix, idle_timeout, access_log, max_connect_attempts, max_downstream_connection_duration,
-                access_log_options, flush_access_log_on_connected, cluster_specifier, upstream_connect_mode, on_demand
+                access_log_options, flush_access_log_on_connected, cluster_specifier, upstream_connect_mode, on_demand,
+                metadata_match, hash_policy
             }
             ignored {
                 access_log_flush_interval: "no lines are written while a connection runs",
@@ -103,8 +81,6 @@ impl Config {
                 backoff_options: "connect attempts follow one another at once",
             }
             rejected {
-                metadata_match: "subsets for TCP",
-                hash_policy: "hash policies for TCP",
                 tunneling_config: "tunnels",
                 proxy_protocol_tlvs: "PROXY protocol TLVs",
                 proxy_protocol_tlv_merge_policy: "PROXY protocol TLVs",
@@ -115,24 +91,15 @@ impl Config {
         if let Some(options) = access_log_options {
             (log_on_start, log_on_connected) = cx.field("access_log_options", |cx| log_options(options, cx))?;
         }
-        let clusters = match cluster_specifier {
-            Some(ClusterSpecifier::Cluster(name)) => Clusters::One(name.into()),
-            Some(ClusterSpecifier::WeightedClusters(WeightedCluster { clusters })) => cx.field("weighted_clusters", |cx| {
-                let clusters = cx.each("clusters", clusters, |c, cx| {
-                    coverage!(cx, c => ClusterWeight { supported { name, weight } rejected { metadata_match: "subsets for TCP" } });
-                    Ok((Arc::<str>::from(name), u64::from(weight)))
-                })?;
-                let total = clusters.iter().map(|(_, w)| w).sum();
-                if clusters.is_empty() {
-                    return Err(cx.error_at("clusters", "value must contain at least 1 item(s)"));
-                }
-                Ok(Clusters::Weighted { clusters, total })
-            })?,
-            None => return Err(cx.error_at("cluster_specifier", "value is required")),
-        };
+        let clusters = Clusters::build(cluster_specifier, metadata_match, cx)?;
+        let hash = cx
+            .each("hash_policy", hash_policy, HashPolicy::build)?
+            .into_iter()
+            .next();
         Ok(Self {
             stats: cx.server.stats.scope(&format!("tcp.{stat_prefix}.")).block(),
             clusters,
+            hash,
             idle_timeout: idle_timeout.enabled_or(Duration::from_secs(3600)),
             max_duration: max_downstream_connection_duration.enabled_or(Duration::ZERO),
             max_connect_attempts: max_connect_attempts.map_or(1, |v| v.value).max(1),

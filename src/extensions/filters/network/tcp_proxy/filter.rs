@@ -5,7 +5,10 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 use futures_util::FutureExt;
 use tokio::io::AsyncReadExt;
 
-use super::config::{Config, TcpProxyStats};
+use super::{
+    choice,
+    config::{Config, TcpProxyStats},
+};
 use crate::{
     access_log::LogCx,
     http::{ConnectionInfo, Flag, StreamInfo},
@@ -143,10 +146,20 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
             .and_then(|o| o.as_text())
             .map(|name| Arc::<str>::from(&*name))
     };
-    let name = match of_connection {
-        Some(name) => name,
-        None => session.config.clusters.choose(fastrand::u64(..)).clone(),
+    let clusters = &session.config.clusters;
+    let (name, metadata_match) = match of_connection {
+        Some(name) => (name, &clusters.metadata_match),
+        None => {
+            let chosen = clusters.choose(fastrand::u64(..));
+            (chosen.name.clone(), &chosen.metadata_match)
+        }
     };
+    let criteria = choice::criteria(metadata_match.as_deref(), &session.info.connection);
+    let hash = session
+        .config
+        .hash
+        .as_ref()
+        .and_then(|h| h.hash(&session.info.connection));
     session.info.upstream.cluster = Some(name.clone());
     if let Some(on_demand) = &session.config.on_demand
         && worker.clusters.get(&name).is_none()
@@ -170,9 +183,10 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
             session.info.flags.set(Flag::UpstreamOverflow);
             return None;
         }
-        session.info.upstream.attempts += 1;
         let Some(host) = cluster.pick(&LbContext {
             info: Some(&session.info),
+            metadata_match: criteria.as_deref(),
+            hash,
             ..LbContext::default()
         }) else {
             session.info.flags.set(Flag::NoHealthyUpstream);
@@ -181,6 +195,7 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
         if let Some(previous) = session.info.upstream.host.replace(host.clone()) {
             session.info.upstream.earlier_hosts.push(previous);
         }
+        session.info.upstream.attempts += 1;
         // Here every host that was chosen counts.
         session.info.upstream.connected = true;
         let mut options = PoolOptions::default();

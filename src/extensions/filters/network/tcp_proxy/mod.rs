@@ -1,5 +1,6 @@
 //! TCP proxy (`envoy.filters.network.tcp_proxy`): one upstream connection for each downstream one.
 
+mod choice;
 mod config;
 mod filter;
 
