@@ -122,6 +122,9 @@ const DEGRADED: u32 = HealthFlag::DegradedActiveHc as u32
     | HealthFlag::DegradedEdsHealth as u32
     | HealthFlag::DegradedOutlierDetection as u32;
 
+/// A time that does not come.
+const NEVER: u64 = u64::MAX;
+
 /// Milliseconds since the first call.
 pub(super) fn now() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -163,7 +166,7 @@ pub struct Host {
     weight: AtomicU32,
     health: AtomicU32,
     removed: AtomicBool,
-    /// Milliseconds of [`now`]: since when it is well, or there.
+    /// Milliseconds of [`now`]: since when it is well, or there; [`NEVER`] if it never was well.
     well_since: AtomicU64,
     attributes: ArcSwap<HostAttributes>,
     /// What outlier detection counts; most hosts never need it.
@@ -212,6 +215,17 @@ impl Host {
     /// A health check finds it well again: its slow start begins.
     pub(super) fn well_from_now(&self) {
         self.well_since.store(now(), Relaxed);
+    }
+
+    /// Discovery told of its health when it came (`new`) or later: its slow start begins when it is well for the first
+    /// time.
+    pub(super) fn health_told(&self, new: bool) {
+        match self.health() {
+            Health::Healthy if self.well_since.load(Relaxed) == NEVER => self.well_from_now(),
+            Health::Healthy => {}
+            _ if new => self.well_since.store(NEVER, Relaxed),
+            _ => {}
+        }
     }
 
     /// Milliseconds since it came or was found well again.

@@ -209,15 +209,18 @@ fn create(spec: EndpointSpec, shared: &Recent<HostAttributes>) -> Arc<Host> {
     };
     let host = Host::new(spec.address, hostname, spec.weight, shared.share(spec.attributes));
     set_health(&host, spec.health);
+    host.health_told(true);
     Arc::new(host)
 }
 
 fn update(host: &Host, spec: EndpointSpec, shared: &Recent<HostAttributes>) -> bool {
     // Not `||`: every one of them has to be applied.
-    host.set_weight(spec.weight)
+    let changed = host.set_weight(spec.weight)
         | host.set_attributes(shared.share(spec.attributes))
         | set_health(host, spec.health)
-        | host.set_flag(HealthFlag::PendingDynamicRemoval, false)
+        | host.set_flag(HealthFlag::PendingDynamicRemoval, false);
+    host.health_told(false);
+    changed
 }
 
 fn set_health(host: &Host, status: HealthStatus) -> bool {
