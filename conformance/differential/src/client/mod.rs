@@ -24,8 +24,8 @@ use crate::upstream::Backend;
 /// No exchange takes longer; one that does is an outcome of its own.
 const LIMIT: Duration = Duration::from_secs(8);
 
-/// The same of a request that is sent many times.
-const DRAWS_LIMIT: Duration = Duration::from_secs(60);
+/// The same of a request that is sent many times, and of one that is held until another was seen.
+const LONG_LIMIT: Duration = Duration::from_secs(60);
 
 /// Reading and writing of an enum of streams.
 macro_rules! delegate_io {
@@ -143,7 +143,10 @@ async fn send(request: &RequestFields, target: &Arc<Target>, kept: &mut HashMap<
         }
         exchange.await
     };
-    let limit = request.distribution.as_ref().map_or(LIMIT, |_| DRAWS_LIMIT);
+    let limit = match request.distribution.is_some() || !request.cancel_when_seen.is_empty() {
+        true => LONG_LIMIT,
+        false => LIMIT,
+    };
     tokio::time::timeout(limit, outcome)
         .await
         .unwrap_or_else(|_| json!({"no_response": "timed out"}))
