@@ -152,6 +152,16 @@ impl Cluster {
         self.hosts_changed(server);
     }
 
+    /// Weights of present hosts changed: workers settle anew whose turn it is.
+    pub(super) fn weights_changed(&self, server: &ServerContext) {
+        let before = self.hosts.rcu(|sets| {
+            let priorities = sets.priorities.iter().map(|p| Arc::new(HostSet::clone(p))).collect();
+            self.host_sets(priorities, sets.drop_overload.clone(), server)
+        });
+        self.keep_tables(&before);
+        self.hosts_changed(server);
+    }
+
     /// A host turned unhealthy: its present connections end, another one may do better.
     pub(super) fn host_failed(self: &Arc<Self>, host: &Arc<Host>, server: &ServerContext) {
         server

@@ -131,7 +131,7 @@ pub fn start(cluster: &Arc<Cluster>, server: &Arc<ServerContext>) {
                     .iter()
                     .fold(false, |changed, set| update(&set.hosts, config) | changed);
                 if changed {
-                    cluster.refresh_health(&context);
+                    cluster.weights_changed(&context);
                 }
             }
         });
