@@ -11,7 +11,10 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::net::{Address, Stream};
+use crate::{
+    net::{Address, Stream},
+    server::InternalConnection,
+};
 
 /// A socket just accepted.
 pub enum Accepted {
@@ -19,12 +22,17 @@ pub enum Accepted {
     Tcp(TcpStream, SocketAddr),
     /// Unix, with the listener's address.
     Unix(UnixStream, Address),
+    /// Of this process, to an internal listener.
+    Internal(InternalConnection),
 }
 
 impl Accepted {
     /// Waits until more than `seen` bytes have come, and gives all of them as far as `limit`. They stay where they are.
     /// No more than `seen` bytes: no more will come, or the limit is reached.
-    pub async fn peek(&self, seen: usize, limit: usize) -> io::Result<Vec<u8>> {
+    pub async fn peek(&mut self, seen: usize, limit: usize) -> io::Result<Vec<u8>> {
+        if let Self::Internal(connection) = self {
+            return connection.stream.peek(seen, limit).await;
+        }
         // A client's first packet, or twice what was not enough.
         let mut bytes = Vec::with_capacity((seen * 2).max(512).min(limit.max(1)));
         loop {
@@ -32,6 +40,7 @@ impl Accepted {
             let looked = match self {
                 Self::Tcp(s, _) => s.try_io(Interest::READABLE, || look(s, &mut bytes, seen, limit)),
                 Self::Unix(s, _) => s.try_io(Interest::READABLE, || look(s, &mut bytes, seen, limit)),
+                Self::Internal(_) => Ok(()),
             };
             match looked {
                 // What was seen keeps a socket readable for the kernel; saying that it would block makes the
@@ -45,7 +54,11 @@ impl Accepted {
     }
 
     /// Takes bytes that were seen off the socket.
-    pub async fn take(&self, mut length: usize) -> io::Result<()> {
+    pub async fn take(&mut self, mut length: usize) -> io::Result<()> {
+        if let Self::Internal(connection) = self {
+            connection.stream.take(length);
+            return Ok(());
+        }
         let mut sink = [0_u8; 1024];
         while length > 0 {
             self.ready().await?;
@@ -53,6 +66,7 @@ impl Accepted {
             let taken = match self {
                 Self::Tcp(s, _) => s.try_read(want),
                 Self::Unix(s, _) => s.try_read(want),
+                Self::Internal(_) => return Ok(()),
             };
             match taken {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -69,6 +83,7 @@ impl Accepted {
         match self {
             Self::Tcp(s, _) => Stream::Tcp(s),
             Self::Unix(s, _) => Stream::Unix(s),
+            Self::Internal(c) => Stream::Other(Box::pin(c.stream)),
         }
     }
 
@@ -76,6 +91,7 @@ impl Accepted {
         match self {
             Self::Tcp(s, _) => s.ready(Interest::READABLE).await,
             Self::Unix(s, _) => s.ready(Interest::READABLE).await,
+            Self::Internal(_) => Ok(Ready::READABLE),
         }
     }
 }

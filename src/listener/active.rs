@@ -86,6 +86,9 @@ impl WorkerListeners {
                     handler: scope.scope(&format!("worker_{}", worker.id)).block(),
                     _extensions: scope.block(),
                 });
+                if active.config().internal {
+                    listen_internal(&active, worker);
+                }
                 for socket in sockets {
                     spawn_accept(socket, active.clone(), worker.clone());
                 }
@@ -96,6 +99,7 @@ impl WorkerListeners {
                 }
             }
             ListenerMsg::Remove(name) => {
+                worker.internal.remove(&name);
                 if let Some(active) = self.0.borrow_mut().remove(&name) {
                     active.stop.start();
                 }
@@ -109,6 +113,17 @@ fn retire(config: &ListenerConfig) {
     for chain in config.chains.chains() {
         chain.drain.start();
     }
+}
+
+/// Connections of this worker to the listener's name are its own from now on.
+fn listen_internal(active: &Rc<Active>, worker: &Rc<Worker>) {
+    let (listener, of) = (active.clone(), Rc::downgrade(worker));
+    let accept = move |connection| {
+        if let Some(worker) = of.upgrade() {
+            connection::spawn(Accepted::Internal(connection), &listener, &worker);
+        }
+    };
+    worker.internal.listen(active.config().name.clone(), Rc::new(accept));
 }
 
 fn spawn_accept(socket: ListenSocket, active: Rc<Active>, worker: Rc<Worker>) {

@@ -34,6 +34,8 @@ pub struct ListenerConfig {
     pub addresses: Vec<(Address, ListenOptions)>,
     /// `bind_to_port`: false leaves the listener without a socket of its own.
     pub bind_to_port: bool,
+    /// `internal_listener`: takes connections of this process, by its name.
+    pub internal: bool,
     /// Finds the chain of a connection.
     pub chains: ChainMatcher,
     /// Listener filters, in order.
@@ -90,8 +92,16 @@ impl ListenerConfig {
                 api_listener: "API listeners",
             }
         });
-        if let Some(ListenerSpecifier::InternalListener(_)) = listener_specifier {
-            return Err(cx.error_at("internal_listener", "not supported: internal listeners"));
+        let internal = matches!(listener_specifier, Some(ListenerSpecifier::InternalListener(_)));
+        if internal {
+            let of_sockets = connection_balance_config.is_some()
+                || enable_mptcp
+                || enable_reuse_port.is_some()
+                || freebind.is_some()
+                || tcp_backlog_size.is_some()
+                || tcp_fast_open_queue_length.is_some()
+                || transparent.is_some();
+            check_internal(&name, address.is_some(), of_sockets, cx)?;
         }
         match connection_balance_config {
             None | Some(ConnectionBalanceConfig { balance_type: None }) => {}
@@ -118,10 +128,16 @@ impl ListenerConfig {
             keepalive: cx.opt("tcp_keepalive", tcp_keepalive, Keepalive::build)?,
             pipe_mode: 0,
         };
-        let Some(address) = address else {
-            return Err(cx.error_at("address", "value is required"));
-        };
-        let mut addresses = vec![cx.field("address", |cx| bound(address, &options, cx))?];
+        let mut addresses = vec![match address {
+            Some(address) => cx.field("address", |cx| bound(address, &options, cx))?,
+            None if internal => (Address::internal(&name), options.clone()),
+            None => return Err(cx.error_at("address", "value is required")),
+        }];
+        if !internal && matches!(addresses[0].0, Address::Internal { .. }) {
+            return Err(cx.error(format!(
+                "error adding listener named '{name}': use internal_listener field instead of address for internal listeners"
+            )));
+        }
         addresses.extend(cx.each("additional_addresses", additional_addresses, |a, cx| {
             coverage!(cx, a => AdditionalAddress {
                 supported { address }
@@ -131,7 +147,10 @@ impl ListenerConfig {
         })?);
 
         let stat_prefix = if stat_prefix.is_empty() {
-            addresses[0].0.to_string()
+            match internal {
+                true => format!("envoy_internal_{name}"),
+                false => addresses[0].0.to_string(),
+            }
         } else {
             stat_prefix
         };
@@ -169,9 +188,25 @@ impl ListenerConfig {
             stat_prefix,
             name: name.into(),
             addresses,
-            bind_to_port,
+            bind_to_port: bind_to_port && !internal,
+            internal,
             fingerprint,
         })
+    }
+}
+
+/// What an internal listener must not have: an address, and what only sockets have.
+fn check_internal(name: &str, address: bool, of_sockets: bool, cx: &BuildCx<'_>) -> ConfigResult<()> {
+    let refused = |why: &str| Err(cx.error(format!("error adding listener named '{name}': {why}")));
+    if cx.server.internal_buffer.is_none() {
+        return refused("InternalListener bootstrap extension is mandatory");
+    }
+    if address {
+        return refused("address should not be used when an internal listener config is provided");
+    }
+    match of_sockets {
+        true => refused("has unsupported tcp listener feature"),
+        false => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A connection's way: listener filters, filter chain, transport socket, network filters.
 
 use std::{
+    cell::RefCell,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -21,7 +22,7 @@ use crate::{
     http::{ConnectionInfo, Flag, StreamInfo, stream_info::TlsInfo},
     net::{Address, Stream},
     network_filter::{Connection, Gated, NetworkFilter},
-    server::Worker,
+    server::{Passthrough, Worker},
 };
 
 /// Counts a connection as long as it is there: from the choice of its filter chain on, as in Envoy.
@@ -107,7 +108,9 @@ async fn run(
     handler: &HandlerStats,
     worker: Rc<Worker>,
 ) {
-    let (local, remote) = match &accepted {
+    let mut accepted = accepted;
+    let mut passthrough = Passthrough::default();
+    let (local, remote) = match &mut accepted {
         Accepted::Tcp(s, peer) => {
             // Small writes must not wait for the peer's acknowledgement.
             let _ = s.set_nodelay(true);
@@ -118,6 +121,14 @@ async fn run(
             )
         }
         Accepted::Unix(_, address) => (address.clone(), Address::Pipe("".into())),
+        Accepted::Internal(connection) => {
+            passthrough = std::mem::take(&mut connection.passthrough);
+            let local = Address::Internal {
+                listener: config.name.clone(),
+                endpoint: connection.endpoint.clone(),
+            };
+            (local, Address::internal_client())
+        }
     };
     let mut info = ConnectionInfo {
         id: worker.server.next_connection_id(),
@@ -135,12 +146,12 @@ async fn run(
         direction: config.direction,
         buffer_limit: config.buffer_limit,
         filter_chain: "".into(),
-        metadata: Default::default(),
-        filter_state: Default::default(),
+        metadata: RefCell::new(passthrough.metadata),
+        filter_state: RefCell::new(passthrough.filter_state),
         transport_failure: Default::default(),
         termination_details: Default::default(),
     };
-    let Some(mut inspected) = listener_filters(&accepted, &config, stats, &mut info).await else {
+    let Some(mut inspected) = listener_filters(&mut accepted, &config, stats, &mut info).await else {
         return;
     };
     let taken_over = match config.hand_off && info.local_address_restored {
@@ -155,7 +166,7 @@ async fn run(
             info.listener_metadata.clone_from(&config.metadata);
             info.direction = config.direction;
             // What the other listener's filters look at was not looked at yet.
-            let Some(seen) = listener_filters(&accepted, &config, other.stats.local(), &mut info).await else {
+            let Some(seen) = listener_filters(&mut accepted, &config, other.stats.local(), &mut info).await else {
                 return;
             };
             inspected = seen;
@@ -260,7 +271,7 @@ impl Drop for Looking<'_> {
 
 /// What the listener filters found; none when the connection is to be closed.
 async fn listener_filters(
-    accepted: &Accepted,
+    accepted: &mut Accepted,
     config: &ListenerConfig,
     stats: &ListenerStats,
     info: &mut ConnectionInfo,

@@ -41,7 +41,7 @@ pub trait ListenerFilter: Send + Sync {
 /// A connection as listener filters see and change it.
 pub struct ListenerFilterCx<'a> {
     /// Its bytes.
-    pub accepted: &'a Accepted,
+    pub accepted: &'a mut Accepted,
     /// Its facts.
     pub info: &'a mut ConnectionInfo,
     /// What was found out so far.

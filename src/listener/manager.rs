@@ -128,7 +128,11 @@ impl ListenerManager {
             // Without sockets of its own it takes connections that another listener hands on. Validation binds nothing:
             // the addresses may be another machine's.
             let none = (0..server.concurrency.max(1)).map(|_| Vec::new()).collect();
-            (Some(none), Vec::new())
+            let bound = match config.internal {
+                true => config.addresses.iter().map(|(a, _)| a.clone()).collect(),
+                false => Vec::new(),
+            };
+            (Some(none), bound)
         } else {
             let opened = open(&config, server.concurrency);
             // Configurations that are refused before are counted with LDS.

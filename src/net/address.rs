@@ -31,6 +31,19 @@ impl Address {
         }
     }
 
+    /// The address of an internal listener.
+    pub fn internal(listener: &str) -> Self {
+        Self::Internal {
+            listener: listener.into(),
+            endpoint: "".into(),
+        }
+    }
+
+    /// The address of whoever connects to an internal listener.
+    pub fn internal_client() -> Self {
+        Self::internal("internal_client_address")
+    }
+
     /// The port, when there is one.
     pub fn port(&self) -> Option<u16> {
         match self {

@@ -96,6 +96,8 @@ pub struct ServerContext {
     pub bootstrap: Arc<Bootstrap>,
     /// The static resources of the bootstrap.
     pub static_resources: KeptResources,
+    /// `envoy.bootstrap.internal_listener`: bytes that internal connections hold; none without the extension.
+    pub internal_buffer: Option<usize>,
     /// When the process started, on both clocks.
     pub started: (SystemTime, Instant),
     /// Downstream connections open now, of all listeners.
@@ -121,7 +123,9 @@ impl ServerContext {
         let layers = bootstrap.layered_runtime.clone().unwrap_or_default();
         let server_stats = stats.scope("server.").block();
         let constant_stats = ConstantStats::new(&stats, concurrency);
+        let internal_buffer = super::internal::internal_buffer(&bootstrap)?;
         let server = Arc::new(Self {
+            internal_buffer,
             runtime: Runtime::new(layers, &node.cluster, &stats)?,
             node,
             registry,

@@ -4,15 +4,38 @@
 
 use std::{cell::RefCell, collections::HashMap, fmt, rc::Rc, sync::Arc};
 
-use xds_protos::{envoy::extensions::bootstrap::internal_listener::v3::InternalListener, google::protobuf::Any, xds_any};
+use xds_protos::{
+    any::{AnyError, inner_type_name, unpack},
+    envoy::{config::bootstrap::v3::Bootstrap, extensions::bootstrap::internal_listener::v3::InternalListener},
+    prost::Name,
+};
 
 use crate::{
-    http::{FilterState, stream_info::Metadata},
+    config::{ConfigError, ConfigResult},
+    http::stream_info::{FilterState, Metadata},
     net::{InternalStream, internal_pair},
 };
 
 /// `InternalListener.buffer_size_kb` when it is not said.
 const BUFFER_KB: u32 = 1024;
+
+/// How many bytes an internal connection holds in each direction, where the bootstrap extension
+/// `envoy.bootstrap.internal_listener` is configured; none without it.
+///
+/// # Errors
+/// When the extension's configuration cannot be read.
+pub fn internal_buffer(bootstrap: &Bootstrap) -> ConfigResult<Option<usize>> {
+    let configs = bootstrap.bootstrap_extensions.iter().filter_map(|e| e.typed_config.as_ref());
+    let refused = |e: AnyError| ConfigError::new("bootstrap_extensions", e.to_string());
+    for any in configs {
+        if inner_type_name(any).map_err(refused)? == InternalListener::full_name() {
+            let InternalListener { buffer_size_kb } = unpack(any).map_err(refused)?;
+            let kb = buffer_size_kb.map_or(BUFFER_KB, |v| v.value);
+            return Ok(usize::try_from(kb).ok().map(|kb| kb * 1024));
+        }
+    }
+    Ok(None)
+}
 
 /// Takes a new connection.
 type Accept = Rc<dyn Fn(InternalConnection)>;

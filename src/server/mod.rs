@@ -3,6 +3,7 @@
 mod context;
 mod cpus;
 mod drain;
+mod internal;
 pub mod log;
 mod run;
 mod stats;
@@ -10,6 +11,7 @@ mod worker;
 
 pub use context::{ServerContext, State};
 pub use drain::{Drain, DrainSignal};
+pub use internal::{InternalConnection, InternalListeners, Passthrough};
 pub use run::{StartError, run};
 pub use stats::{ConstantStats, Memory, ServerStats, memory};
 pub use worker::{Mailboxes, Worker, WorkerMsg};

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::ServerContext;
+use super::{InternalListeners, ServerContext};
 use crate::{
     listener::{ListenerMsg, WorkerListeners},
     upstream::{ClusterMsg, WorkerClusters},
@@ -24,6 +24,8 @@ pub struct Worker {
     pub server: Arc<ServerContext>,
     /// Listeners that accept on this worker; none on the control thread.
     pub listeners: WorkerListeners,
+    /// Listeners within this process, for connections of this worker.
+    pub internal: Rc<InternalListeners>,
     /// Clusters, with this worker's pools.
     pub clusters: WorkerClusters,
 }
@@ -33,6 +35,7 @@ impl Worker {
     pub fn new(id: usize, server: Arc<ServerContext>) -> Rc<Self> {
         Rc::new(Self {
             id,
+            internal: Rc::new(InternalListeners::new(server.internal_buffer.unwrap_or_default())),
             clusters: WorkerClusters::new(&server),
             server,
             listeners: WorkerListeners::default(),

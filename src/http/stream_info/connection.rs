@@ -89,9 +89,12 @@ impl ConnectionInfo {
     /// Whether the client is on this machine: a unix socket, a loopback address (127.0.0.1 and ::1 alone, as for
     /// Envoy), or the address it connected to.
     pub fn is_local(&self) -> bool {
-        self.remote_address.ip().is_none_or(|ip| {
-            ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST || self.local_address.ip() == Some(ip)
-        })
+        match (&self.remote_address, self.remote_address.ip()) {
+            (_, Some(ip)) => {
+                ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST || self.local_address.ip() == Some(ip)
+            }
+            (address, None) => matches!(address, Address::Pipe(_)),
+        }
     }
 
     /// Where a connection was to go that was redirected here.

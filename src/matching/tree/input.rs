@@ -37,7 +37,7 @@ pub enum Data<'a> {
     /// An address, which is a text to those who want one.
     Ip(IpAddr),
     /// A value of metadata.
-    Value(&'a Value),
+    Value(Cow<'a, Value>),
     /// All attributes: CEL picks what it needs.
     Attributes,
 }
@@ -224,10 +224,13 @@ impl DataInput {
             Self::NetworkNamespace => Data::Missing,
             Self::FilterState(key, field) => filter_state(cx, key, field),
             Self::DynamicMetadata(filter, path) => {
-                let found = cx.stream.and_then(|s| s.metadata.get(filter));
-                found
-                    .and_then(|s| struct_path(s, path))
-                    .map_or(Data::Missing, Data::Value)
+                if let Some(stream) = cx.stream {
+                    let found = stream.metadata.get(filter).and_then(|s| struct_path(s, path));
+                    return found.map_or(Data::Missing, |v| Data::Value(Cow::Borrowed(v)));
+                }
+                let metadata = connection.metadata.borrow();
+                let found = metadata.get(filter).and_then(|s| struct_path(s, path));
+                found.map_or(Data::Missing, |v| Data::Value(Cow::Owned(v.clone())))
             }
             Self::UriSan => names(cx, |cert| &cert.uri_sans),
             Self::DnsSan => names(cx, |cert| &cert.dns_sans),

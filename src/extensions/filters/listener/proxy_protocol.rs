@@ -143,7 +143,7 @@ impl ListenerFilter for ProxyProtocol {
 
 impl ProxyProtocol {
     /// Reads the header; none when there is none and need not be.
-    async fn read(&self, accepted: &Accepted) -> Result<Option<ProxyHeader>, Refused> {
+    async fn read(&self, accepted: &mut Accepted) -> Result<Option<ProxyHeader>, Refused> {
         let stats = self.stats.local();
         let error = || {
             self.legacy.local().downstream_cx_proxy_proto_error.inc();
