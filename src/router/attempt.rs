@@ -22,7 +22,7 @@ use crate::{
     http::{
         Body, LocalReply, RequestHead, ResponseHead,
         filter::FilterCx,
-        stream_info::{Meter, Progress, is_chunked},
+        stream_info::{Meter, Progress, SharedObjects, is_chunked},
     },
     net::{Address, Deadline, Stream},
     upstream::{Host, HostResult, PoolOptions, UpstreamConnInfo},
@@ -66,6 +66,7 @@ pub(super) async fn run(
             downstream: cx.info.protocol,
             transport: request.transport.clone(),
             connection: Some(cx.info.connection.id),
+            shared: SharedObjects::of(&cx.info.filter_state, &cx.info.connection.filter_state.borrow()),
         };
         (options, cx.info.progress.clone(), cx.informational.clone())
     };

@@ -24,7 +24,6 @@ pub(super) fn options(protocol: &HttpOptions, head: &RequestHead, info: &StreamI
         sni: state(info, SERVER_NAME),
         verify_sans: list(info, SUBJECT_ALT_NAMES),
         alpn: list(info, APPLICATION_PROTOCOLS),
-        identity: identity(info),
         proxy: None,
     };
     if protocol.auto_sni || protocol.auto_san_validation {
@@ -56,17 +55,6 @@ fn host_of<'a>(protocol: &HttpOptions, head: &'a RequestHead) -> &'a str {
     // More than one colon: an IPv6 address without brackets.
     let is_port = port.bytes().all(|b| b.is_ascii_digit()) && !host.contains(':');
     if is_port { host } else { text }
-}
-
-/// The hash of the objects that go along to the upstream connection; 0 for none, or for none that has a hash.
-fn identity(info: &StreamInfo) -> u64 {
-    let connection = info.connection.filter_state.borrow();
-    let shared = info.filter_state.shared().chain(connection.shared());
-    let hashes = shared.filter_map(|(_, object, _)| object.hash());
-    // Any mixing of several does, as long as their order counts.
-    hashes.fold(0, |sum: u64, hash| {
-        sum.rotate_left(5) ^ hash.wrapping_mul(0x517c_c1b7_2722_0a95)
-    })
 }
 
 /// A text of the stream's filter state, or else of its connection's.

@@ -25,7 +25,10 @@ const BUFFER_KB: u32 = 1024;
 /// # Errors
 /// When the extension's configuration cannot be read.
 pub fn internal_buffer(bootstrap: &Bootstrap) -> ConfigResult<Option<usize>> {
-    let configs = bootstrap.bootstrap_extensions.iter().filter_map(|e| e.typed_config.as_ref());
+    let configs = bootstrap
+        .bootstrap_extensions
+        .iter()
+        .filter_map(|e| e.typed_config.as_ref());
     let refused = |e: AnyError| ConfigError::new("bootstrap_extensions", e.to_string());
     for any in configs {
         if inner_type_name(any).map_err(refused)? == InternalListener::full_name() {

@@ -33,10 +33,11 @@ pub struct Worker {
 impl Worker {
     /// A worker that has the clusters published so far and nothing to do yet. The mailboxes must be open by then.
     pub fn new(id: usize, server: Arc<ServerContext>) -> Rc<Self> {
+        let internal = Rc::new(InternalListeners::new(server.internal_buffer.unwrap_or_default()));
         Rc::new(Self {
             id,
-            internal: Rc::new(InternalListeners::new(server.internal_buffer.unwrap_or_default())),
-            clusters: WorkerClusters::new(&server),
+            clusters: WorkerClusters::new(&server, &internal),
+            internal,
             server,
             listeners: WorkerListeners::default(),
         })

@@ -25,7 +25,8 @@ use super::{
 };
 use crate::{
     config::FractionalPercent,
-    server::ServerContext,
+    net::Address,
+    server::{InternalListeners, ServerContext},
     stats::{CodeStats, Histogram, Unit},
 };
 
@@ -37,6 +38,7 @@ pub struct WorkerCluster {
     pub info: Arc<ClusterInfo>,
     cluster: Arc<Cluster>,
     server: Arc<ServerContext>,
+    internal: Rc<InternalListeners>,
     pub(super) balancer: RefCell<Balancer>,
     /// By address of the host in memory, which the pools keep alive.
     pub(super) pools: RefCell<HashMap<*const Host, Pools, foldhash::fast::RandomState>>,
@@ -76,13 +78,19 @@ pub enum Dropped {
 }
 
 impl WorkerCluster {
-    pub(super) fn new(cluster: Arc<Cluster>, server: Arc<ServerContext>, clusters: ClustersRef) -> Rc<Self> {
+    pub(super) fn new(
+        cluster: Arc<Cluster>,
+        server: Arc<ServerContext>,
+        internal: Rc<InternalListeners>,
+        clusters: ClustersRef,
+    ) -> Rc<Self> {
         let balancer = Balancer::new(cluster.hosts.load_full(), fastrand::Rng::new());
         let provided = cluster.info.provided.as_ref().map(|p| ProvidedLb::new(p, clusters));
         Rc::new(Self {
             info: cluster.info.clone(),
             cluster,
             server,
+            internal,
             balancer: RefCell::new(balancer),
             pools: RefCell::default(),
             extra_codes: RefCell::default(),
@@ -280,6 +288,8 @@ impl WorkerCluster {
             protocol,
             transport: options.transport.clone(),
             downstream: options.connection.filter(|_| self.info.pool_per_downstream),
+            // Of an internal connection all of them count, since they go along; else only those that keep apart.
+            shared: options.shared.clone().filter(|s| s.has_identity() || is_internal(host)),
         };
         let mut all = self.pools.borrow_mut();
         let pools = all.entry(Arc::as_ptr(host)).or_default();
@@ -292,7 +302,15 @@ impl WorkerCluster {
             pools.remove(idle).retire_pool();
         }
         let owner = Rc::downgrade(self);
-        let pool = Pool::new(self.info.clone(), host.clone(), self.server.clone(), key, owner);
+        let internal = self.internal.clone();
+        let pool = Pool::new(
+            self.info.clone(),
+            host.clone(),
+            self.server.clone(),
+            internal,
+            key,
+            owner,
+        );
         pools.extend(pool.clone());
         pool
     }
@@ -314,7 +332,7 @@ impl WorkerCluster {
         if let Some(owner) = self.owner(host) {
             return Box::pin(owner.tcp(host, options)).await;
         }
-        let lease = pool::tcp(self.info.clone(), host.clone(), &self.server, options).await?;
+        let lease = pool::tcp(self.info.clone(), host.clone(), &self.server, &self.internal, options).await?;
         if !self.info.close_on_health_failure {
             return Ok(lease);
         }
@@ -375,4 +393,8 @@ fn count_zone(stats: &ClusterStats, zone: ZonePick) {
             stats.lb_zone_no_capacity_left.inc();
         }
     }
+}
+
+fn is_internal(host: &Host) -> bool {
+    matches!(host.address, Address::Internal { .. })
 }

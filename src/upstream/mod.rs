@@ -21,6 +21,7 @@ mod host_set;
 mod host_store;
 mod http_11_proxy;
 mod info;
+mod internal_upstream;
 pub mod lb;
 mod load_report;
 mod manager;

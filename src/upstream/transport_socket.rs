@@ -14,13 +14,14 @@ use xds_protos::{
 };
 
 use super::{
-    Host, HostAttributes, TransportOptions, http_11_proxy::Http11Proxy, proxy_protocol::UpstreamProxyProtocol,
-    transport_matcher::SocketMatcher,
+    Host, HostAttributes, TransportOptions, http_11_proxy::Http11Proxy, internal_upstream::InternalUpstream,
+    proxy_protocol::UpstreamProxyProtocol, transport_matcher::SocketMatcher,
 };
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
-    http::stream_info::{Metadata, TlsInfo},
+    http::stream_info::{Metadata, SharedObjects, TlsInfo},
     net::{Address, Stream},
+    server::Passthrough,
     stats::{Counter, Scope},
     tls::{ClientOptions, ClientTls, HandshakeError},
 };
@@ -49,6 +50,11 @@ pub trait ClientTransport: Send + Sync + fmt::Debug {
     /// Where to connect to instead of the host.
     fn proxy_of(&self, _host: &Host) -> Option<Address> {
         None
+    }
+
+    /// What goes along to an internal listener: of the host, of the cluster's metadata, of shared filter state.
+    fn passthrough(&self, _: &Host, _: &Arc<Metadata>, _: Option<&SharedObjects>) -> Passthrough {
+        Passthrough::default()
     }
 
     /// Whether it tells the upstream of the client, so that clients must not share connections.
@@ -89,6 +95,10 @@ impl TransportSocket {
             }
             "envoy.extensions.transport_sockets.http_11_proxy.v3.Http11ProxyUpstreamTransport" => {
                 let socket = cx.field("typed_config", |cx| Http11Proxy::build(&any, scope, cx))?;
+                Ok(Self::Client(Arc::new(socket)))
+            }
+            "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport" => {
+                let socket = cx.field("typed_config", |cx| InternalUpstream::build(&any, scope, cx))?;
                 Ok(Self::Client(Arc::new(socket)))
             }
             "envoy.extensions.transport_sockets.starttls.v3.UpstreamStartTlsConfig" => {

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 
 use super::{Cluster, Host, WorkerCluster, on_demand::Waiting};
-use crate::server::ServerContext;
+use crate::server::{InternalListeners, ServerContext};
 
 /// What control tells workers about clusters.
 pub enum ClusterMsg {
@@ -40,6 +40,7 @@ pub struct WorkerClusters(Rc<Inner>);
 
 struct Inner {
     server: Arc<ServerContext>,
+    internal: Rc<InternalListeners>,
     map: RefCell<HashMap<Arc<str>, Entry, RandomState>>,
     /// Requests that wait for clusters on demand.
     waiting: RefCell<HashMap<Box<str>, Waiting, RandomState>>,
@@ -58,9 +59,10 @@ impl ClustersRef {
 
 impl WorkerClusters {
     /// Starts with what the manager has now. Call it once the mailboxes are open: what comes later comes as messages.
-    pub fn new(server: &Arc<ServerContext>) -> Self {
+    pub fn new(server: &Arc<ServerContext>, internal: &Rc<InternalListeners>) -> Self {
         let clusters = Self(Rc::new(Inner {
             server: server.clone(),
+            internal: internal.clone(),
             map: RefCell::default(),
             waiting: RefCell::default(),
         }));
@@ -74,7 +76,10 @@ impl WorkerClusters {
     pub fn get(&self, name: &str) -> Option<Rc<WorkerCluster>> {
         let mut map = self.0.map.borrow_mut();
         let entry = map.get_mut(name)?;
-        let inflate = || WorkerCluster::new(entry.cluster.clone(), self.0.server.clone(), self.downgrade());
+        let inflate = || {
+            let (server, internal) = (self.0.server.clone(), self.0.internal.clone());
+            WorkerCluster::new(entry.cluster.clone(), server, internal, self.downgrade())
+        };
         Some(entry.inflated.get_or_insert_with(inflate).clone())
     }
 

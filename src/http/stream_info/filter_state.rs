@@ -105,3 +105,55 @@ impl FilterState {
             .map(|e| (&e.name, &e.object, e.sharing))
     }
 }
+
+/// The objects that go along to an upstream connection. Two of these are equal when their hashable objects are: others
+/// do not keep requests on connections of their own, and the first request of a connection decides on them.
+#[derive(Debug, Clone, Default)]
+pub struct SharedObjects(Vec<Entry>);
+
+impl SharedObjects {
+    /// Those of a stream and of its connection, the stream's first; none in the usual case.
+    pub fn of(stream: &FilterState, connection: &FilterState) -> Option<Rc<Self>> {
+        let mut all: Vec<Entry> = Vec::new();
+        for entry in stream.0.iter().chain(&connection.0) {
+            if entry.sharing != Sharing::None && all.iter().all(|e| e.name != entry.name) {
+                all.push(entry.clone());
+            }
+        }
+        (!all.is_empty()).then(|| Rc::new(Self(all)))
+    }
+
+    /// As filter state of the connection they have gone to: what was shared once goes no further.
+    pub fn to_filter_state(&self) -> FilterState {
+        let arrived = self.0.iter().cloned().map(|mut entry| {
+            if entry.sharing == Sharing::Once {
+                entry.sharing = Sharing::None;
+            }
+            entry
+        });
+        FilterState(arrived.collect())
+    }
+
+    /// Name, hash and text of those that keep requests apart. The text as well: two principals whose hashes are equal
+    /// by chance must not meet on a connection.
+    fn identities(&self) -> impl Iterator<Item = (&str, u64, Option<Cow<'_, str>>)> {
+        let identity = |e| {
+            let Entry { name, object, .. }: &Entry = e;
+            Some((&**name, object.hash()?, object.as_text()))
+        };
+        self.0.iter().filter_map(identity)
+    }
+
+    /// Whether any of them keeps requests apart.
+    pub fn has_identity(&self) -> bool {
+        self.identities().next().is_some()
+    }
+}
+
+impl PartialEq for SharedObjects {
+    fn eq(&self, other: &Self) -> bool {
+        self.identities().eq(other.identities())
+    }
+}
+
+impl Eq for SharedObjects {}

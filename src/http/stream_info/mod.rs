@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::protobuf::Struct};
 
 pub use connection::{Cert, CertInfo, ConnectionInfo, TlsInfo};
-pub use filter_state::{FilterState, FilterStateObject, Sharing, StringObject};
+pub use filter_state::{FilterState, FilterStateObject, SharedObjects, Sharing, StringObject};
 pub use flags::{Flag, ResponseFlags};
 pub use interrupt::Interrupt;
 pub use meter::{Meter, is_chunked};

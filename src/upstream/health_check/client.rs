@@ -15,6 +15,7 @@ use super::HealthCheckConfig;
 use crate::{
     http::{Body, stream_info::Metadata},
     net::Stream,
+    server::InternalListeners,
     upstream::{ClusterInfo, ConnectFailure, Host, TransportOptions, pool},
 };
 
@@ -53,7 +54,16 @@ impl Target {
 
     /// Opens a connection through the cluster's transport socket. The check's timeout is its limit.
     pub async fn connect(&self, alpn: &'static [&'static str]) -> Result<Stream, ConnectFailure> {
-        let opened = pool::open(&self.cluster, &self.seen, self.transport.as_ref(), alpn).await?;
+        let opened = pool::open(&pool::Dial {
+            cluster: &self.cluster,
+            host: &self.seen,
+            options: self.transport.as_ref(),
+            alpn,
+            // Checks run where no listener is, as in Envoy.
+            internal: &InternalListeners::default(),
+            shared: None,
+        })
+        .await?;
         Ok(opened.0)
     }
 

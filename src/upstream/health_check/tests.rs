@@ -80,7 +80,7 @@ fn cluster(server: &Arc<ServerContext>, addresses: &[SocketAddr], check: Proto) 
         .find(|s| *s.cluster.info.name == *name)
         .unwrap()
         .cluster;
-    WorkerCluster::new(cluster, server.clone(), Default::default())
+    WorkerCluster::new(cluster, server.clone(), Default::default(), Default::default())
 }
 
 async fn until(done: impl Fn() -> bool) {

@@ -7,8 +7,9 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::{TransportOptions, UpstreamConnInfo, happy_eyeballs};
 use crate::{
-    http::stream_info::{ConnectTimes, TlsInfo},
+    http::stream_info::{ConnectTimes, SharedObjects, TlsInfo},
     net::{Address, Stream},
+    server::{InternalListeners, Passthrough},
     upstream::{ClusterInfo, ConnectFailure, Host, TransportSocket, transport_socket::TransportCx},
 };
 
@@ -20,17 +21,27 @@ pub struct Connected {
     pub info: UpstreamConnInfo,
 }
 
+/// What a connection is opened with.
+pub struct Dial<'a> {
+    /// Of this cluster.
+    pub cluster: &'a ClusterInfo,
+    /// To this host.
+    pub host: &'a Host,
+    /// What the request wants of the transport socket.
+    pub options: Option<&'a TransportOptions>,
+    /// ALPN to offer when the configuration names none.
+    pub alpn: &'static [&'static str],
+    /// Listeners within this process.
+    pub internal: &'a InternalListeners,
+    /// Filter state that goes along to them.
+    pub shared: Option<&'a SharedObjects>,
+}
+
 /// Connects to a host.
-pub async fn connect(
-    cluster: &ClusterInfo,
-    host: &Host,
-    options: Option<&TransportOptions>,
-    alpn: &'static [&'static str],
-    id: u64,
-) -> Result<Connected, ConnectFailure> {
+pub async fn connect(dial: Dial<'_>, id: u64) -> Result<Connected, ConnectFailure> {
     let started = Instant::now();
-    let work = open(cluster, host, options, alpn);
-    let (stream, local, remote, tls, end) = tokio::time::timeout(cluster.connect_timeout, work)
+    let limit = dial.cluster.connect_timeout;
+    let (stream, local, remote, tls, end) = tokio::time::timeout(limit, open(&dial))
         .await
         .unwrap_or(Err(ConnectFailure::Timeout))?;
     let protocol = match tls.as_ref().and_then(|t| t.alpn.as_deref()) {
@@ -57,15 +68,17 @@ pub async fn connect(
 type Opened = (Stream, Address, Address, Option<Arc<TlsInfo>>, Instant);
 
 /// Connects to a host, without a limit of time.
-pub async fn open(
-    cluster: &ClusterInfo,
-    host: &Host,
-    options: Option<&TransportOptions>,
-    alpn: &'static [&'static str],
-) -> Result<Opened, ConnectFailure> {
+pub async fn open(dial: &Dial<'_>) -> Result<Opened, ConnectFailure> {
+    let Dial {
+        cluster,
+        host,
+        options,
+        alpn,
+        ..
+    } = *dial;
     let socket = cluster.sockets.for_host(host);
     let attempt = |address: Address| async move {
-        let (stream, local, remote) = dial(cluster, &address).await?;
+        let (stream, local, remote) = dial.to(&address).await?;
         let end = Instant::now();
         match socket {
             TransportSocket::RawBuffer => Ok((stream, local, remote, None, end)),
@@ -104,20 +117,35 @@ pub async fn open(
     happy_eyeballs::race(addresses, counted).await
 }
 
-async fn dial(cluster: &ClusterInfo, address: &Address) -> Result<(Stream, Address, Address), ConnectFailure> {
-    match address {
-        Address::Ip(ip) => {
-            let stream = tcp(cluster, *ip).await?;
-            let local = stream.local_addr().map_or_else(|_| address.clone(), Address::Ip);
-            Ok((Stream::Tcp(stream), local, address.clone()))
+impl Dial<'_> {
+    /// Connects to an address of the host.
+    async fn to(&self, address: &Address) -> Result<(Stream, Address, Address), ConnectFailure> {
+        match address {
+            Address::Ip(ip) => {
+                let stream = tcp(self.cluster, *ip).await?;
+                let local = stream.local_addr().map_or_else(|_| address.clone(), Address::Ip);
+                Ok((Stream::Tcp(stream), local, address.clone()))
+            }
+            Address::Pipe(path) => {
+                let stream = unix(path).await.map_err(|e| immediate(&e, address))?;
+                Ok((Stream::Unix(stream), Address::Pipe("".into()), address.clone()))
+            }
+            Address::Internal { listener, endpoint } => {
+                let passthrough = match self.cluster.sockets.for_host(self.host) {
+                    TransportSocket::Client(client) => {
+                        client.passthrough(self.host, &self.cluster.metadata, self.shared)
+                    }
+                    TransportSocket::RawBuffer => Passthrough::default(),
+                };
+                let stream = self.internal.connect(listener, endpoint, passthrough);
+                let stream = stream.ok_or_else(|| immediate(&io::Error::from_raw_os_error(22), address))?;
+                Ok((
+                    Stream::Other(Box::pin(stream)),
+                    Address::internal_client(),
+                    address.clone(),
+                ))
+            }
         }
-        Address::Pipe(path) => {
-            let stream = unix(path).await.map_err(|e| immediate(&e, address))?;
-            Ok((Stream::Unix(stream), Address::Pipe("".into()), address.clone()))
-        }
-        Address::Internal { .. } => Err(ConnectFailure::Local {
-            reason: "internal listeners cannot be connected to".into(),
-        }),
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     waiter::{Waiter, Waiting},
 };
 use crate::{
-    server::ServerContext,
+    server::{InternalListeners, ServerContext},
     upstream::{ClusterInfo, ConnectFailure, Host, ResourceManager, WorkerCluster, config::HttpProtocol},
 };
 
@@ -48,6 +48,7 @@ pub struct Pool {
     /// Where the connections go.
     pub host: Arc<Host>,
     pub(super) server: Arc<ServerContext>,
+    pub(super) internal: Rc<InternalListeners>,
     pub(super) key: PoolKey,
     /// Where it is listed as long as it has connections.
     owner: Weak<WorkerCluster>,
@@ -67,6 +68,7 @@ impl Pool {
         cluster: Arc<ClusterInfo>,
         host: Arc<Host>,
         server: Arc<ServerContext>,
+        internal: Rc<InternalListeners>,
         key: PoolKey,
         owner: Weak<WorkerCluster>,
     ) -> Option<Rc<Self>> {
@@ -80,6 +82,7 @@ impl Pool {
             cluster,
             host,
             server,
+            internal,
             key,
             owner,
             state: RefCell::default(),

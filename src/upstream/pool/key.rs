@@ -1,9 +1,12 @@
 //! What tells the pools of one host apart: requests that differ in any of it never share a connection.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use super::TransportOptions;
-use crate::upstream::{ResourcePriority, config::HttpProtocol};
+use crate::{
+    http::stream_info::SharedObjects,
+    upstream::{ResourcePriority, config::HttpProtocol},
+};
 
 /// A pool's identity among those of its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct PoolKey {
     pub transport: Option<Arc<TransportOptions>>,
     /// The downstream connection, with `connection_pool_per_downstream_connection`.
     pub downstream: Option<u64>,
+    /// Filter state that goes along: connections are not shared by those whose hashable objects differ.
+    pub shared: Option<Rc<SharedObjects>>,
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use http::Version;
 
 use super::{ConnectFailure, ResourcePriority};
 use crate::{
-    http::stream_info::{ProxyData, TlsInfo},
+    http::stream_info::{ProxyData, SharedObjects, TlsInfo},
     net::Address,
 };
 
@@ -33,7 +33,13 @@ pub use body::UpstreamBody;
 pub use lease::{Informed, Lease, UpstreamResponse};
 pub use tcp::TcpLease;
 
-pub(super) use self::{capacity::Load, connect::open, core::Pool, key::PoolKey, tcp::connect as tcp};
+pub(super) use self::{
+    capacity::Load,
+    connect::{Dial, open},
+    core::Pool,
+    key::PoolKey,
+    tcp::connect as tcp,
+};
 
 /// What a request wants of its transport socket; connections are only shared between requests that want the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -44,8 +50,6 @@ pub struct TransportOptions {
     pub verify_sans: Vec<Arc<str>>,
     /// ALPN instead of the configured one.
     pub alpn: Vec<Arc<str>>,
-    /// What else must not be shared, already hashed; 0 for none.
-    pub identity: u64,
     /// What a PROXY protocol header tells the upstream of the client; only for clusters that speak it.
     pub proxy: Option<Arc<ProxyData>>,
 }
@@ -61,6 +65,8 @@ pub struct PoolOptions {
     pub transport: Option<Arc<TransportOptions>>,
     /// The client's connection, for clusters with `connection_pool_per_downstream_connection`.
     pub connection: Option<u64>,
+    /// Objects of filter state that go along to the connection; none in the usual case.
+    pub shared: Option<Rc<SharedObjects>>,
 }
 
 /// Facts of an upstream connection.

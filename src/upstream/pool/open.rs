@@ -10,7 +10,7 @@ use http::Version;
 
 use super::{
     conn::{Conn, Sender},
-    connect::{Connected, connect},
+    connect::{Connected, Dial, connect},
     core::Pool,
     h1, h2,
 };
@@ -50,10 +50,14 @@ impl OpenGuard {
         let pool = self.pool.clone();
         let id = pool.server.next_connection_id();
         let opened = connect(
-            &pool.cluster,
-            &pool.host,
-            pool.key.transport.as_deref(),
-            pool.alpn(),
+            Dial {
+                cluster: &pool.cluster,
+                host: &pool.host,
+                options: pool.key.transport.as_deref(),
+                alpn: pool.alpn(),
+                internal: &pool.internal,
+                shared: pool.key.shared.as_deref(),
+            },
             id,
         )
         .await;

@@ -18,10 +18,15 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{PoolOptions, UpstreamConnInfo, connect, io::Counted, open::millis};
+use super::{
+    PoolOptions, UpstreamConnInfo,
+    connect::{self, Dial},
+    io::Counted,
+    open::millis,
+};
 use crate::{
     net::Stream,
-    server::ServerContext,
+    server::{InternalListeners, ServerContext},
     upstream::{ClusterInfo, ConnectFailure, Host, ResourcePriority},
 };
 
@@ -273,6 +278,7 @@ pub async fn connect(
     cluster: Arc<ClusterInfo>,
     host: Arc<Host>,
     server: &ServerContext,
+    internal: &InternalListeners,
     options: &PoolOptions,
 ) -> Result<TcpLease, ConnectFailure> {
     let waiting = Waiting::new(&cluster, &host, options.priority)?;
@@ -280,7 +286,15 @@ pub async fn connect(
     let stats = cluster.stats.local();
     let mut counted = TcpCounted::new(cluster.clone(), host.clone(), options.priority);
     let id = server.next_connection_id();
-    match connect::connect(&cluster, &host, options.transport.as_deref(), &[], id).await {
+    let dial = Dial {
+        cluster: &cluster,
+        host: &host,
+        options: options.transport.as_deref(),
+        alpn: &[],
+        internal,
+        shared: options.shared.as_deref(),
+    };
+    match connect::connect(dial, id).await {
         Ok(connected) => {
             drop(waiting);
             stats.upstream_cx_connect_ms.record(millis(connected.info.connect_time));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access_log::LogCx,
-    http::{ConnectionInfo, Flag, StreamInfo},
+    http::{ConnectionInfo, Flag, StreamInfo, stream_info::SharedObjects},
     net::{CopyEnd, CopyProgress, copy},
     network_filter::Connection,
     server::Worker,
@@ -198,7 +198,13 @@ async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLe
         session.info.upstream.attempts += 1;
         // Here every host that was chosen counts.
         session.info.upstream.connected = true;
-        let mut options = PoolOptions::default();
+        let mut options = PoolOptions {
+            shared: SharedObjects::of(
+                &session.info.filter_state,
+                &session.info.connection.filter_state.borrow(),
+            ),
+            ..PoolOptions::default()
+        };
         if cluster.info.sockets.speaks_proxy_protocol() {
             options.transport = TransportOptions::with_proxy(None, &session.info);
         }
