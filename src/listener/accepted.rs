@@ -46,11 +46,21 @@ impl Accepted {
                 // What was seen keeps a socket readable for the kernel; saying that it would block makes the
                 // reactor wait for the next bytes.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && !ready.is_read_closed() => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(bytes),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.end().map(|()| bytes),
                 Err(e) => return Err(e),
                 Ok(()) => return Ok(bytes),
             }
         }
+    }
+
+    /// How it ended: an error when it was reset.
+    fn end(&self) -> io::Result<()> {
+        let error = match self {
+            Self::Tcp(s, _) => s.take_error()?,
+            Self::Unix(s, _) => s.take_error()?,
+            Self::Internal(_) => None,
+        };
+        error.map_or(Ok(()), Err)
     }
 
     /// Takes bytes that were seen off the socket.

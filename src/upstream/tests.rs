@@ -93,5 +93,10 @@ pub fn add(server: &Arc<ServerContext>, proto: Cluster) -> Rc<WorkerCluster> {
     let name = proto.name.clone();
     let packed = any::pack(&proto);
     server.clusters.add_static(proto, packed, server).unwrap();
-    WorkerCluster::new(server.clusters.get(&name).unwrap(), server.clone(), Default::default(), Default::default())
+    WorkerCluster::new(
+        server.clusters.get(&name).unwrap(),
+        server.clone(),
+        Default::default(),
+        Default::default(),
+    )
 }

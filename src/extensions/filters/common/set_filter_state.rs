@@ -176,7 +176,8 @@ impl FilterStateValue {
             object: Text {
                 ip: text.parse().ok().filter(|_| self.kind == Kind::Ip),
                 text: text.into(),
-                hashable: self.kind == Kind::Hashable,
+                // Addresses are hashable as they are.
+                hashable: matches!(self.kind, Kind::Hashable | Kind::Address),
             },
             sharing: self.sharing,
         })

@@ -117,12 +117,14 @@ fn read(bytes: &[u8]) -> Option<Found> {
 fn request_line(line: &str) -> Found {
     let mut words = line.split_ascii_whitespace();
     let method = words.next().unwrap_or_default();
-    match (words.next(), words.next(), words.next()) {
-        _ if Method::from_bytes(method.as_bytes()).is_err() => Found::Other,
+    let target = words.next().unwrap_or_default();
+    let is_target = target.starts_with('/') || target == "*" || target.contains("://") || method == "CONNECT";
+    match (words.next(), words.next()) {
+        _ if Method::from_bytes(method.as_bytes()).is_err() || !is_target || target.is_empty() => Found::Other,
         // HTTP/0.9, which is served as HTTP/1.0 or refused by the codec.
-        (Some(_), None, None) => Found::Http10,
-        (Some(_), Some("HTTP/1.1"), None) => Found::Http11,
-        (Some(_), Some(version), None) => match version.strip_prefix("HTTP/").map(str::as_bytes) {
+        (None, None) => Found::Http10,
+        (Some("HTTP/1.1"), None) => Found::Http11,
+        (Some(version), None) => match version.strip_prefix("HTTP/").map(str::as_bytes) {
             Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => Found::Http10,
             _ => Found::Other,
         },
