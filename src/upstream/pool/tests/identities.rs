@@ -1,13 +1,33 @@
 //! Requests that want different connections: none is shared, and nothing is left of identities that are gone.
 
+use std::{any::Any, borrow::Cow};
+
 use super::*;
+use crate::http::stream_info::{FilterState, FilterStateObject, SharedObjects, Sharing};
+
+/// Who a client is, as a filter leaves it in filter state.
+#[derive(Debug)]
+struct Principal(u64);
+
+impl FilterStateObject for Principal {
+    fn as_text(&self) -> Option<Cow<'_, str>> {
+        Some(self.0.to_string().into())
+    }
+
+    fn hash(&self) -> Option<u64> {
+        Some(self.0)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
 
 fn of(identity: u64) -> PoolOptions {
+    let mut state = FilterState::default();
+    state.set("principal".into(), Rc::new(Principal(identity)), Sharing::Once, false);
     PoolOptions {
-        transport: Some(Arc::new(TransportOptions {
-            identity,
-            ..TransportOptions::default()
-        })),
+        shared: SharedObjects::of(&state, &FilterState::default()),
         ..PoolOptions::default()
     }
 }
