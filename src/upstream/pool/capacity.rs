@@ -62,9 +62,9 @@ impl Pool {
         self.may_open_ahead() && self.load().exceeds(ratio, 1) && self.open_one()
     }
 
-    /// A host that is not well is not to be made work for nothing.
+    /// A host that is not well is not to be made work for nothing, nor one that is not to be connected to ahead.
     fn may_open_ahead(&self) -> bool {
-        self.host.health() == Health::Healthy && !self.is_draining()
+        self.host.health() == Health::Healthy && !self.is_draining() && self.cluster.preconnect.is_for(&self.host)
     }
 
     /// Opens a connection, as far as the breakers allow. Returns whether another may follow.
