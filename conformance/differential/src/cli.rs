@@ -45,6 +45,9 @@ pub struct Args {
     /// How long that takes for each proxy, about.
     #[arg(long, default_value_t = 60)]
     pub seconds: u64,
+    /// Requests a second of it.
+    #[arg(long, default_value_t = 200)]
+    pub rate: u32,
     /// The seed of the first of the random requests.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -115,7 +118,7 @@ fn run(args: &Args) -> Result<bool> {
         return Ok(runtime.block_on(smuggle::run(&options, args.seed, count))? == 0);
     }
     if args.chaos {
-        return runtime.block_on(chaos::run(&options, args.seconds));
+        return runtime.block_on(chaos::run(&options, args.rate, args.seconds));
     }
     if args.picks {
         return Ok(runtime.block_on(picks::run(&options, args.record))? == 0);

@@ -17,7 +17,7 @@ use crate::client::message::{Framing, Reader};
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Longest body.
-const LONGEST: u64 = 40_000;
+const LONGEST: u64 = 20_000;
 
 /// What became of a request.
 #[derive(Clone, Debug)]
@@ -41,12 +41,10 @@ pub fn body_of(id: u64, length: usize, received: &[u8]) -> Vec<u8> {
 }
 
 fn own_bytes(id: u64, length: usize) -> Vec<u8> {
-    format!("<{id:08}>")
-        .into_bytes()
-        .into_iter()
-        .cycle()
-        .take(length)
-        .collect()
+    let unit = format!("<{id:08}>");
+    let mut bytes = unit.repeat(length / unit.len() + 1).into_bytes();
+    bytes.truncate(length);
+    bytes
 }
 
 /// Running clients.

@@ -28,28 +28,26 @@ use self::{
 };
 use crate::{config, ports, proxy::Proxy, suite::Options};
 
-/// Requests a second, over all settings together.
-const RATE: u32 = 200;
-
 /// How long a mood lasts at least.
 const SHORTEST: Duration = Duration::from_millis(1500);
 
-/// Runs every mood for its share of `seconds` through both proxies. True if nuncio did no worse than Envoy.
-pub async fn run(options: &Options, seconds: u64) -> Result<bool> {
+/// Runs every mood for its share of `seconds` through both proxies, with `rate` requests a second over all settings
+/// together. True if nuncio did no worse than Envoy.
+pub async fn run(options: &Options, rate: u32, seconds: u64) -> Result<bool> {
     let nuncio = options.nuncio.as_ref().context("there is no nuncio")?;
     let share = Duration::from_secs(seconds) / Mood::EVIL.len() as u32;
     let share = share.max(SHORTEST);
     let scratch = tempfile::TempDir::new()?;
-    println!("{RATE} requests a second, {share:.1?} of each mood; failures by status and response flag");
-    let envoy = through(&options.envoy, &scratch.path().join("envoy"), share).await?;
-    let ours = through(nuncio, &scratch.path().join("nuncio"), share).await?;
+    println!("{rate} requests a second, {share:.1?} of each mood; failures by status and response flag");
+    let envoy = through(&options.envoy, &scratch.path().join("envoy"), rate, share).await?;
+    let ours = through(nuncio, &scratch.path().join("nuncio"), rate, share).await?;
     let verdict = Verdict::of(&envoy, &ours);
     print!("{verdict}");
     Ok(verdict.is_good())
 }
 
 /// One proxy and every mood; what became of its requests, in the order of moods and settings.
-async fn through(binary: &Path, dir: &Path, share: Duration) -> Result<Vec<Tally>> {
+async fn through(binary: &Path, dir: &Path, rate: u32, share: Duration) -> Result<Vec<Tally>> {
     std::fs::create_dir_all(dir)?;
     let mut backends = Vec::new();
     for h2 in [false, true] {
@@ -67,7 +65,7 @@ async fn through(binary: &Path, dir: &Path, share: Duration) -> Result<Vec<Tally
     let mut proxy = Proxy::start(binary, &path, admin).await?;
     let mut tallies = Vec::new();
     for mood in Mood::EVIL {
-        let mut load = Load::start(port, RATE, SETTINGS.len());
+        let mut load = Load::start(port, rate.max(1), SETTINGS.len());
         // A third of the hosts turns evil in the middle of it all, and comes to its senses before the end.
         let begun = Instant::now();
         tokio::time::sleep(share / 5).await;

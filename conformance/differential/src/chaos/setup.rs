@@ -161,6 +161,8 @@ fn cluster(setting: &Setting, upstreams: &[u16]) -> Value {
         "name": setting.name,
         "type": "STATIC",
         "connect_timeout": "0.5s",
+        // Three retries at once, the default, would make the outcome a matter of who is stalled when.
+        "circuit_breakers": {"thresholds": [{"max_retries": 50}]},
         "load_assignment": {"cluster_name": setting.name, "endpoints": [{"lb_endpoints": endpoints}]},
     });
     if setting.h2 {
