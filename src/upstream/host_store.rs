@@ -1,7 +1,7 @@
 //! The hosts of one cluster on the control side: applies assignments, keeps hosts of the same address.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -283,6 +283,11 @@ impl Gathered {
     }
 }
 
+/// The hosts as a set, by where they are in memory.
+fn addresses(hosts: &[Arc<Host>]) -> HashSet<*const Host> {
+    hosts.iter().map(Arc::as_ptr).collect()
+}
+
 /// Whether two snapshots balance alike.
 fn same(a: &HostSets, b: &HostSets) -> bool {
     a.drop_overload == b.drop_overload
@@ -294,8 +299,10 @@ fn same(a: &HostSets, b: &HostSets) -> bool {
 }
 
 fn same_set(a: &HostSet, b: &HostSet) -> bool {
+    let in_order = |a: &[Arc<Host>], b: &[Arc<Host>]| a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b));
+    // The order means nothing: hosts that stay although they were removed come last.
     let hosts =
-        |a: &[Arc<Host>], b: &[Arc<Host>]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b));
+        |a: &[Arc<Host>], b: &[Arc<Host>]| a.len() == b.len() && (in_order(a, b) || addresses(a) == addresses(b));
     a.overprovisioning_factor == b.overprovisioning_factor
         && a.weighted_health == b.weighted_health
         && hosts(&a.hosts, &b.hosts)

@@ -38,6 +38,9 @@ struct Entry {
 #[derive(Clone)]
 pub struct WorkerClusters(Rc<Inner>);
 
+/// How many names are waited for before those are forgotten that nobody waits for any more.
+const MAX_WAITING: usize = 1024;
+
 struct Inner {
     server: Arc<ServerContext>,
     internal: Rc<InternalListeners>,
@@ -92,6 +95,10 @@ impl WorkerClusters {
             return receiver;
         }
         let mut waiting = self.0.waiting.borrow_mut();
+        if waiting.len() >= MAX_WAITING {
+            // Of those that the control plane never spoke of.
+            waiting.retain(|_, w| w.iter().any(|w| !w.is_closed()));
+        }
         let waiting = waiting.entry(name.into()).or_default();
         waiting.retain(|w| !w.is_closed());
         waiting.push(sender);

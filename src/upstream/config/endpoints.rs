@@ -12,6 +12,7 @@ use xds_protos::envoy::config::{
         locality_lb_endpoints,
     },
 };
+use xds_protos::envoy::r#type::v3::{FractionalPercent as ProtoFraction, fractional_percent::DenominatorType};
 
 use super::{metadata, no_metadata};
 use crate::{
@@ -142,7 +143,7 @@ fn drop_overload(all: Vec<policy::DropOverload>, cx: &BuildCx<'_>) -> ConfigResu
         return Ok(None);
     };
     let share = drop_percentage.as_ref().map_or(0, |p| fraction(p).millionths());
-    if share > 1_000_000 {
+    if drop_percentage.is_some_and(|p| above_all(&p)) {
         return Err(cx.error("Cluster drop_overloads config is invalid. The valid range is 0~1."));
     }
     let limit = cx.server.runtime.known.drop_overload_limit.integer(100);
@@ -156,6 +157,16 @@ fn drop_overload(all: Vec<policy::DropOverload>, cx: &BuildCx<'_>) -> ConfigResu
         share: FractionalPercent::from_millionths(share.min(limit)),
         category: category.into(),
     }))
+}
+
+/// Whether it is more than all; reading it as a fraction would make it all.
+fn above_all(proto: &ProtoFraction) -> bool {
+    let all = match DenominatorType::try_from(proto.denominator) {
+        Ok(DenominatorType::Hundred) | Err(_) => 100,
+        Ok(DenominatorType::TenThousand) => 10_000,
+        Ok(DenominatorType::Million) => 1_000_000,
+    };
+    proto.numerator > all
 }
 
 fn locality(

@@ -215,6 +215,11 @@ impl ClusterManager {
         is_static: bool,
         server: &Arc<ServerContext>,
     ) -> Result<(), ConfigError> {
+        // Counted whatever comes of it, as in Envoy.
+        match self.contains(&proto.name) {
+            true => self.stats.local().cluster_modified.inc(),
+            false => self.stats.local().cluster_added.inc(),
+        }
         let mut cx = BuildCx::new(server);
         let built = config::build(proto, !is_static, &mut cx)?;
         self.check_local(&built)?;
@@ -257,10 +262,6 @@ impl ClusterManager {
             _source: source,
             warming: Some(server.xds.pause(&type_url::<Proto>())),
         };
-        match state.active.contains_key(&name) {
-            true => stats.cluster_modified.inc(),
-            false => stats.cluster_added.inc(),
-        }
         managed.snapshot.cluster.info.membership.local().warming_state.set(1);
         state.warming.insert(name.clone(), managed);
         stats.warming_clusters.set(state.warming.len() as u64);

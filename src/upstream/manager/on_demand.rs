@@ -58,16 +58,20 @@ impl ClusterManager {
 
     /// The control plane has said what it has to say of a cluster, or was silent too long.
     fn answered(&self, name: &Arc<str>, server: &ServerContext) {
-        {
+        let missing = {
             let mut demands = self.demands.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(demand) = demands.get_mut(name) {
-                demand.answered = true;
+            if self.contains(name) {
+                if let Some(demand) = demands.get_mut(name) {
+                    demand.answered = true;
+                }
+                return;
             }
-        }
-        if !self.contains(name) {
-            server
-                .mailboxes
-                .broadcast(|| WorkerMsg::Cluster(ClusterMsg::Missing(name.clone())));
-        }
+            // Clients may name clusters: those that do not exist must not stay.
+            demands.remove(name)
+        };
+        drop(missing);
+        server
+            .mailboxes
+            .broadcast(|| WorkerMsg::Cluster(ClusterMsg::Missing(name.clone())));
     }
 }

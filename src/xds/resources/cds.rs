@@ -86,8 +86,8 @@ impl ResourceHandler for Cds {
             }
         }
         tracing::info!("cds: added/updated {added} cluster(s), skipped {skipped} unmodified, removed {gone}");
-        // Removals alone are no reload to Envoy.
-        if added > 0 {
+        // Removals alone are no reload to Envoy, nor is an answer with anything bad.
+        if added > 0 && rejected.is_empty() {
             let stats = self.stats.local();
             stats.config_reload.inc();
             stats.config_reload_time_ms.set(unix_millis());

@@ -2,9 +2,6 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use futures_util::FutureExt;
-use tokio::io::AsyncReadExt;
-
 use super::{
     choice,
     config::{Config, TcpProxyStats},
@@ -38,10 +35,7 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
     if config.log_on_start {
         session.log("TcpConnectionStart");
     }
-    let mut connection = connection;
     let Some(lease) = connect(&mut session, &worker).await else {
-        // Bytes left unread would make the close a reset.
-        let _ = connection.stream.read(&mut [0; 4096]).now_or_never();
         return;
     };
     if config.log_on_connected {
