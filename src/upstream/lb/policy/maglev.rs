@@ -62,7 +62,7 @@ impl Table {
         let slots = slots.into_iter().map(Option::unwrap_or_default);
         match hosts.len() {
             ..=0x100 => Self::Small(slots.map(|i| i as u8).collect()),
-            ..=0x1_0000 => Self::Medium(slots.map(|i| i as u16).collect()),
+            0x101..=0x1_0000 => Self::Medium(slots.map(|i| i as u16).collect()),
             _ => Self::Large(slots.collect()),
         }
     }
