@@ -21,6 +21,7 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::credential_injector::Factory);
     registry.http_filter(filters::http::csrf::Factory);
     registry.http_filter(filters::http::decompressor::Factory);
+    registry.http_filter(filters::http::dynamic_forward_proxy::Factory);
     registry.http_filter(filters::http::ext_proc::Factory);
     registry.http_filter(filters::http::ext_authz::Factory);
     registry.http_filter(filters::http::fault::Factory);
@@ -51,6 +52,7 @@ pub fn register_all() -> Registry {
     registry.network_filter(filters::network::rbac::Factory);
     registry.network_filter(filters::network::set_filter_state::Factory);
     registry.network_filter(filters::network::sni_cluster::Factory);
+    registry.network_filter(filters::network::sni_dynamic_forward_proxy::Factory);
     registry.network_filter(filters::network::tcp_proxy::Factory);
     registry.formatter(formatter::cel::Factory);
     registry.formatter(formatter::file_content::Factory);

@@ -120,7 +120,13 @@ const TABLE: &[(&str, Plain)] = &[
         text(out, cx.info.upstream.cluster.as_deref())
     }),
     ("UPSTREAM_HOST", |cx, out| {
-        address(out, &cx.info.upstream.host.as_ref()?.address)
+        let upstream = &cx.info.upstream;
+        let host = upstream.host.as_ref()?;
+        match upstream.remote_address.as_ref().filter(|_| host.has_moved()) {
+            // Its address when the connection was made.
+            Some(then) => address(out, then),
+            None => address(out, &host.address),
+        }
     }),
     ("UPSTREAM_HOST_NAME", |cx, out| {
         host_name(out, cx.info.upstream.host.as_ref()?)

@@ -13,6 +13,7 @@ use super::{
     Outcome, RouterConfig,
     attempt::{self, Answer},
     body::Bodies,
+    by_name,
     charge::Charging,
     failure::Failure,
     headers, hedge, mirror, periodic, redirect,
@@ -98,6 +99,7 @@ pub(super) async fn forward(
     };
     refused(&request, cx)?;
     cx.info.upstream.attempts = 1;
+    let finalized = by_name::prepare(&request, cx, head).await?;
     let Some(host) = request.pick(head, &cx.info) else {
         return Err(request.no_healthy_upstream(cx));
     };
@@ -108,10 +110,12 @@ pub(super) async fn forward(
     if route.virtual_host().include_request_attempt_count {
         head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
     }
-    // Formats of added headers do not know the host yet.
-    let host_later = cx.info.upstream.host.take();
-    route.finalize_request_headers(head, &cx.info, !config.suppress_envoy_headers);
-    cx.info.upstream.host = host_later;
+    if !finalized {
+        // Formats of added headers do not know the host yet.
+        let host_later = cx.info.upstream.host.take();
+        route.finalize_request_headers(head, &cx.info, !config.suppress_envoy_headers);
+        cx.info.upstream.host = host_later;
+    }
     if cx.info.scheme_of_upstream {
         head.scheme = match cluster.info.sockets.for_host(&host).is_secure() {
             true => Scheme::Https,

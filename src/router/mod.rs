@@ -5,6 +5,7 @@
 
 mod attempt;
 mod body;
+mod by_name;
 mod charge;
 mod config;
 mod failure;

@@ -21,7 +21,7 @@ use crate::{
     runtime::Runtime,
     stats::{Stats, StatsConfig, Store},
     tls::Secrets,
-    upstream::{ClusterManager, Http2CodecStats, dns::Resolvers},
+    upstream::{ClusterManager, Http2CodecStats, dns::Resolvers, dynamic_forward_proxy::DnsCaches},
     xds,
 };
 
@@ -77,6 +77,8 @@ pub struct ServerContext {
     pub clusters: ClusterManager,
     /// What names are resolved with.
     pub dns: Resolvers,
+    /// Names that the dynamic forward proxy knows.
+    pub dns_caches: DnsCaches,
     /// `--drain-time-s`
     pub drain_time: Duration,
     /// `--drain-strategy`
@@ -138,6 +140,7 @@ impl ServerContext {
             )),
             clusters: ClusterManager::new(&stats),
             dns: Resolvers::default(),
+            dns_caches: DnsCaches::default(),
             stats,
             xds: xds::Handle::default(),
             secrets: Secrets::default(),

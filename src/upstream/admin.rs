@@ -106,7 +106,7 @@ fn cluster_text(cluster: &Cluster, out: &mut String) -> std::fmt::Result {
     let mut stats: Vec<&Stat> = COUNTERS.iter().chain(&GAUGES).collect();
     stats.sort_by_key(|(name, _)| *name);
     for host in cluster.hosts.load().hosts() {
-        let at = format!("{name}::{}", host.address);
+        let at = format!("{name}::{}", host.present_address());
         for (stat, value) in &stats {
             writeln!(out, "{at}::{stat}::{}", value(&host.stats).load(Relaxed))?;
         }
@@ -184,7 +184,7 @@ fn host_status(host: &Host) -> HostStatus {
     let counters = COUNTERS.iter().map(|s| metric(s, simple_metric::Type::Counter));
     let gauges = GAUGES.iter().map(|s| metric(s, simple_metric::Type::Gauge));
     HostStatus {
-        address: Some(address(&host.address)),
+        address: Some(address(&host.present_address())),
         stats: counters.chain(gauges).collect(),
         health_status: Some(HostHealthStatus {
             failed_active_health_check: host.has_flag(HealthFlag::FailedActiveHc),
@@ -337,7 +337,7 @@ fn lb_endpoint(host: &Arc<Host>) -> LbEndpoint {
     let attributes = host.attributes();
     LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
-            address: Some(address(&host.address)),
+            address: Some(address(&host.present_address())),
             hostname: host.hostname.to_string(),
             health_check_config: Some(Default::default()),
             ..Endpoint::default()

@@ -53,6 +53,8 @@ pub struct HostAttributes {
     pub canary: bool,
     /// `Endpoint.additional_addresses`: tried after `address` (happy eyeballs).
     pub additional_addresses: Vec<Address>,
+    /// The present address of a host that is a name, and has moved since it was made.
+    pub moved_to: Option<Box<Address>>,
     /// `Endpoint.health_check_config.address`/`port_value`: what active health checks connect to.
     pub health_check_address: Option<Address>,
     /// `Endpoint.health_check_config.hostname`
@@ -252,6 +254,17 @@ impl Host {
     /// The same, to note a report.
     pub(super) fn reported_weight_mut(&self) -> &ReportedWeight {
         self.reported.get_or_init(Box::default)
+    }
+
+    /// Whether it is at another address than it was made with.
+    pub fn has_moved(&self) -> bool {
+        self.attributes().moved_to.is_some()
+    }
+
+    /// Where to connect now.
+    pub fn present_address(&self) -> Address {
+        let attributes = self.attributes();
+        attributes.moved_to.as_deref().unwrap_or(&self.address).clone()
     }
 
     /// Everything else an update may change.

@@ -15,6 +15,7 @@ use super::{
     ResourceManager, ResourcePriority, TransportSockets,
     circuit::CircuitBreakers,
     config::{ConnectOptions, DropOverload, HttpOptions, LbConfig, LbPolicy, Preconnect},
+    dynamic_forward_proxy::DynamicForwardProxy,
     lb::{NotByZone, ZoneKeys, ZoneRouting},
     outlier::OutlierDetector,
     stats::MembershipStats,
@@ -333,6 +334,19 @@ impl ClusterInfo {
             let resources = self.resources(priority);
             resources.apply_runtime(&self.name, priority, snapshot);
         }
+    }
+
+    /// How hosts are found by the names of requests, where they are.
+    pub fn dynamic_forward_proxy(&self) -> Option<&DynamicForwardProxy> {
+        match &self.provided {
+            Some(Provided::DynamicForwardProxy(by_name)) => Some(by_name),
+            _ => None,
+        }
+    }
+
+    /// The port of hosts that are named without one: by what is spoken to them.
+    pub fn default_port(&self) -> u16 {
+        if self.sockets.is_secure() { 443 } else { 80 }
     }
 
     /// The circuit breakers of a priority.

@@ -14,6 +14,7 @@ pub mod client;
 mod cluster;
 pub mod config;
 pub mod dns;
+pub mod dynamic_forward_proxy;
 mod failure;
 mod health_check;
 mod host;

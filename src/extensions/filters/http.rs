@@ -9,6 +9,7 @@ pub mod cors;
 pub mod credential_injector;
 pub mod csrf;
 pub mod decompressor;
+pub mod dynamic_forward_proxy;
 pub mod ext_authz;
 pub mod ext_proc;
 pub mod fault;

@@ -7,6 +7,7 @@ pub mod local_ratelimit;
 pub mod rbac;
 pub mod set_filter_state;
 pub mod sni_cluster;
+pub mod sni_dynamic_forward_proxy;
 pub mod tcp_proxy;
 
 use xds_protos::envoy::config::core::v3::RuntimeFeatureFlag;

@@ -18,7 +18,7 @@ use std::{
 use xds_protos::{
     envoy::config::{
         cluster::v3::{CircuitBreakers as CircuitBreakersProto, Cluster as Proto, cluster::ClusterDiscoveryType},
-        core::v3::{Metadata as ProtoMetadata, TypedExtensionConfig},
+        core::v3::{Metadata as ProtoMetadata, TypedExtensionConfig, UpstreamHttpProtocolOptions},
     },
     google::protobuf::Any,
 };
@@ -33,7 +33,7 @@ use crate::{
 };
 
 pub use connection::{AddressOrder, ConnectOptions, Source};
-pub use discovery::{Discovery, DnsFields, DnsOptions, DnsTarget, EdsOptions};
+pub use discovery::{Discovery, DnsFields, DnsOptions, DnsTarget, EdsOptions, failure_rates};
 pub use endpoints::{Assignment, DropOverload, EndpointSpec, LocalityEndpoints, from_assignment};
 pub use http_filters::{UpstreamHttpFilter, UpstreamHttpFilters, http_filter_chain};
 pub use lb::{
@@ -74,6 +74,13 @@ const DEFAULT_BUFFER_LIMIT: u32 = 1 << 20;
 
 /// Builds a cluster. Nothing is started yet; secrets by SDS become init targets of `cx`.
 pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigResult<ClusterConfig> {
+    let by_name = match &proto.cluster_discovery_type {
+        Some(ClusterDiscoveryType::ClusterType(custom)) => {
+            discovery::is_dynamic_forward_proxy(custom.typed_config.as_ref())
+        }
+        _ => false,
+    };
+    let template = by_name.then(|| Box::new(proto.clone()));
     coverage!(cx, proto => Proto {
         supported {
             name, alt_stat_name, eds_cluster_config, connect_timeout, per_connection_buffer_limit_bytes, lb_policy,
@@ -111,7 +118,14 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
 
     let legacy = protocol::Legacy {
         selection: protocol_selection,
-        upstream: upstream_http_protocol_options,
+        // Hosts that requests name are asked for by their names, and must have certificates of them.
+        upstream: upstream_http_protocol_options.or_else(|| {
+            by_name.then(|| UpstreamHttpProtocolOptions {
+                auto_sni: true,
+                auto_san_validation: true,
+                ..Default::default()
+            })
+        }),
         common: common_http_protocol_options,
         http1: http_protocol_options,
         http2: http2_protocol_options,
@@ -167,6 +181,8 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         original_dst: lb.original_dst.clone(),
         cleanup_interval: cleanup_interval.or_duration(DEFAULT_CLEANUP),
         lb_provided: matches!(lb.policy, LbPolicy::ClusterProvided),
+        names_checked: http.auto_sni && http.auto_san_validation,
+        template,
         typed_config: Any::default(),
     };
     let discovery = discovery::build(discovery_type, parts, cx)?;

@@ -206,7 +206,9 @@ impl Cares {
 /// The name, if it is one of a host; an address of the wrong kind is none.
 fn parse(name: &str) -> Option<Name> {
     let of_host = |b: u8| b.is_ascii_alphanumeric() || b"-._/*".contains(&b);
-    Name::from_ascii(name).ok().filter(|_| name.bytes().all(of_host))
+    Name::from_ascii(name)
+        .ok()
+        .filter(|_| !name.is_empty() && name.bytes().all(of_host))
 }
 
 /// The addresses among the records, none of which lives longer than a name on the way to it.

@@ -43,7 +43,7 @@ impl Target {
             attributes.metadata = Arc::new(metadata);
             attributes.locality_metadata = Arc::default();
         }
-        let address = address.unwrap_or_else(|| host.address.clone());
+        let address = address.unwrap_or_else(|| host.present_address());
         Self {
             seen: Host::new(address, host.hostname.clone(), 1, attributes),
             transport: config.transport.clone(),

@@ -360,6 +360,11 @@ impl ClusterManager {
         state.active.contains_key(name) || state.warming.contains_key(name)
     }
 
+    /// Waits until an active cluster has this name.
+    pub async fn wait_warm(&self, name: &str) {
+        self.wait_for(|state| state.active.contains_key(name)).await;
+    }
+
     /// The active cluster of this name.
     pub fn get(&self, name: &str) -> Option<Arc<Cluster>> {
         self.state().active.get(name).map(|m| m.snapshot.cluster.clone())

@@ -102,10 +102,11 @@ pub async fn open(dial: &Dial<'_>) -> Result<Opened, ConnectFailure> {
         return attempt(proxy).await;
     }
     if attributes.additional_addresses.is_empty() {
-        return attempt(host.address.clone()).await;
+        return attempt(host.present_address()).await;
     }
-    let all = std::iter::once(&host.address).chain(&attributes.additional_addresses);
-    let addresses = cluster.connect.order.sort(all.cloned().collect());
+    let others = attributes.additional_addresses.iter().cloned();
+    let all = std::iter::once(host.present_address()).chain(others);
+    let addresses = cluster.connect.order.sort(all.collect());
     let tried = std::cell::Cell::new(0_u64);
     let counted = |address: Address| {
         // Envoy counts each further address as a connection.

@@ -10,7 +10,11 @@ use std::sync::Arc;
 pub use original_dst::OriginalDst;
 
 use self::{aggregate::AggregateLb, original_dst::OriginalDstLb};
-use super::{Host, LbContext, WorkerCluster, worker::ClustersRef};
+use super::{
+    Host, LbContext, WorkerCluster,
+    dynamic_forward_proxy::{DynamicForwardProxy, dynamic_host},
+    worker::ClustersRef,
+};
 
 /// How the hosts of a cluster are chosen that brings its own balancer.
 #[derive(Debug, Clone)]
@@ -19,12 +23,15 @@ pub enum Provided {
     OriginalDst(Arc<OriginalDst>),
     /// By the health of other clusters, in their order.
     Aggregate(Arc<[Arc<str>]>),
+    /// By the names of requests.
+    DynamicForwardProxy(DynamicForwardProxy),
 }
 
 /// A worker's side of it.
 pub(super) enum ProvidedLb {
     OriginalDst(OriginalDstLb),
     Aggregate(AggregateLb),
+    DynamicForwardProxy(DynamicForwardProxy, ClustersRef),
 }
 
 impl ProvidedLb {
@@ -32,6 +39,7 @@ impl ProvidedLb {
         match provided {
             Provided::OriginalDst(shared) => Self::OriginalDst(OriginalDstLb::new(shared.clone())),
             Provided::Aggregate(names) => Self::Aggregate(AggregateLb::new(names.clone(), clusters)),
+            Provided::DynamicForwardProxy(by_name) => Self::DynamicForwardProxy(by_name.clone(), clusters),
         }
     }
 
@@ -40,13 +48,17 @@ impl ProvidedLb {
         match self {
             Self::OriginalDst(lb) => lb.pick(cluster, cx),
             Self::Aggregate(lb) => lb.pick(cluster, cx),
+            Self::DynamicForwardProxy(by_name, clusters) => {
+                let (host, port) = dynamic_host(cx.head, cx.info?, cluster.info.default_port());
+                by_name.pick(&host, port, &clusters.upgrade()?, cx)
+            }
         }
     }
 
     pub(super) fn as_aggregate(&self) -> Option<&AggregateLb> {
         match self {
             Self::Aggregate(lb) => Some(lb),
-            Self::OriginalDst(_) => None,
+            Self::OriginalDst(_) | Self::DynamicForwardProxy(..) => None,
         }
     }
 }

@@ -109,7 +109,7 @@ impl DnsFields {
         Ok(DnsOptions {
             resolver: DnsResolver::choose(typed_resolver, untyped_resolver, servers, over_tcp, cx)?,
             refresh: refresh.or_duration(DEFAULT_REFRESH),
-            failure: failure_rates(failure, cx)?,
+            failure: checked(failure, cx)?,
             jitter: jitter.or_duration(Duration::ZERO),
             respect_ttl,
             min_refresh: Duration::ZERO,
@@ -120,21 +120,23 @@ impl DnsFields {
 }
 
 /// `dns_failure_refresh_rate` as base and maximum; the maximum is ten times the base when unset.
-pub fn failure_rates(
-    rates: Option<(Option<pb::Duration>, Option<pb::Duration>)>,
-    cx: &BuildCx<'_>,
-) -> ConfigResult<Option<(Duration, Duration)>> {
-    let Some((base, max)) = rates else {
-        return Ok(None);
-    };
+pub fn failure_rates(rates: Rates) -> Option<(Duration, Duration)> {
+    let (base, max) = rates?;
     let base = base.or_duration(DEFAULT_REFRESH);
-    let max = max.or_duration(base * 10);
-    if max < base {
+    Some((base, max.or_duration(base * 10)))
+}
+
+type Rates = Option<(Option<pb::Duration>, Option<pb::Duration>)>;
+
+/// The same, of clusters: the maximum must not be below the base.
+fn checked(rates: Rates, cx: &BuildCx<'_>) -> ConfigResult<Option<(Duration, Duration)>> {
+    let rates = failure_rates(rates);
+    if rates.is_some_and(|(base, max)| max < base) {
         return Err(
             cx.error("dns_failure_refresh_rate must have max_interval greater than or equal to the base_interval")
         );
     }
-    Ok(Some((base, max)))
+    Ok(rates)
 }
 
 /// `type: STRICT_DNS`
@@ -187,7 +189,7 @@ pub fn options(proto: DnsCluster, wait: bool, cx: &mut BuildCx<'_>) -> ConfigRes
              max_interval,
          }| (base_interval, max_interval),
     );
-    dns.failure = failure_rates(failure, cx)?;
+    dns.failure = checked(failure, cx)?;
     dns.min_refresh = dns_min_refresh_rate.or_duration(Duration::ZERO);
     Ok((dns, all_addresses_in_single_endpoint))
 }
@@ -254,7 +256,8 @@ fn dns_targets(
 /// The name and port of an endpoint.
 fn name_and_port(of_type: &str, proto: ProtoAddress, cx: &mut BuildCx<'_>) -> ConfigResult<(String, u16)> {
     let Some(Kind::SocketAddress(proto)) = proto.address else {
-        return Err(cx.error("DNS clusters need a socket_address"));
+        // No name at all, which never resolves, as in Envoy.
+        return Ok((String::new(), 0));
     };
     coverage!(cx, proto => SocketAddress {
         supported { address, port_specifier, resolver_name }

@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod dns;
+mod dynamic_forward_proxy;
 mod eds;
 mod original_dst;
 
@@ -9,8 +10,9 @@ use std::{sync::Arc, time::Duration};
 
 use xds_protos::{
     envoy::config::{
-        cluster::v3::cluster::{
-            ClusterDiscoveryType, CustomClusterType, DiscoveryType, EdsClusterConfig, OriginalDstLbConfig,
+        cluster::v3::{
+            Cluster as ProtoCluster,
+            cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType, EdsClusterConfig, OriginalDstLbConfig},
         },
         endpoint::v3::ClusterLoadAssignment,
     },
@@ -20,10 +22,11 @@ use xds_protos::{
 use super::{Assignment, endpoints::from_assignment};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult},
-    upstream::{OriginalDst, Provided},
+    upstream::{OriginalDst, Provided, dynamic_forward_proxy::DynamicForwardProxy},
 };
 
-pub use dns::{DnsFields, DnsOptions, DnsTarget};
+pub use dns::{DnsFields, DnsOptions, DnsTarget, failure_rates};
+pub use dynamic_forward_proxy::is_configured as is_dynamic_forward_proxy;
 pub use eds::EdsOptions;
 
 /// Where the endpoints come from.
@@ -41,6 +44,8 @@ pub enum Discovery {
     OriginalDst(Arc<OriginalDst>),
     /// Other clusters, by their health and in this order.
     Aggregate(Arc<[Arc<str>]>),
+    /// Wherever requests name.
+    DynamicForwardProxy(DynamicForwardProxy),
 }
 
 impl Discovery {
@@ -53,6 +58,7 @@ impl Discovery {
             Self::LogicalDns(..) => Some("logical_dns"),
             Self::OriginalDst(_) => Some("original_dst"),
             Self::Aggregate(_) => Some("aggregate"),
+            Self::DynamicForwardProxy(_) => Some("dynamic_forward_proxy"),
         }
     }
 
@@ -62,6 +68,7 @@ impl Discovery {
             Self::Static(_) | Self::Eds(_) | Self::StrictDns(..) | Self::LogicalDns(..) => None,
             Self::OriginalDst(shared) => Some(Provided::OriginalDst(shared.clone())),
             Self::Aggregate(names) => Some(Provided::Aggregate(names.clone())),
+            Self::DynamicForwardProxy(by_name) => Some(Provided::DynamicForwardProxy(by_name.clone())),
         }
     }
 }
@@ -82,6 +89,10 @@ pub struct Parts<'a> {
     pub cleanup_interval: Duration,
     /// Whether the policy is `CLUSTER_PROVIDED`.
     pub lb_provided: bool,
+    /// Whether connections ask for the name of their host and check it (`auto_sni` and `auto_san_validation`).
+    pub names_checked: bool,
+    /// The whole cluster, for a dynamic forward proxy: its sub-clusters are made after it.
+    pub template: Option<Box<ProtoCluster>>,
     /// `cluster_type.typed_config`
     pub typed_config: Any,
 }
@@ -100,6 +111,7 @@ const TYPES: &[ClusterType] = &[
     ClusterType("envoy.cluster.original_dst", "", original_dst::build),
     ClusterType("envoy.clusters.dns", "envoy.extensions.clusters.dns.v3.DnsCluster", dns::typed),
     ClusterType("envoy.clusters.aggregate", "envoy.extensions.clusters.aggregate.v3.ClusterConfig", aggregate::build),
+    ClusterType("envoy.clusters.dynamic_forward_proxy", dynamic_forward_proxy::TYPE, dynamic_forward_proxy::build),
 ];
 
 /// Sorts out the type and reads what belongs to it.

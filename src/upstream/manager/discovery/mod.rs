@@ -11,7 +11,12 @@ use super::dns;
 use crate::{
     config::InitTarget,
     server::ServerContext,
-    upstream::{config::Discovery, host_store::HostStore, stats::UpdateStats},
+    upstream::{
+        config::Discovery,
+        dynamic_forward_proxy::{DynamicForwardProxy, Following},
+        host_store::HostStore,
+        stats::UpdateStats,
+    },
     xds::WatchGuard,
 };
 
@@ -25,6 +30,8 @@ pub enum Source {
     OriginalDst { _stop: oneshot::Sender<()> },
     /// A task that resolves names until the sender is dropped.
     Dns { _stop: oneshot::Sender<()> },
+    /// The hosts follow a cache of names.
+    DynamicForwardProxy { _following: Following },
 }
 
 /// Whether the endpoints come through the xDS client, which starts when all other clusters are initialised. Files
@@ -51,6 +58,16 @@ pub fn start(discovery: Discovery, store: Arc<HostStore>, server: &Arc<ServerCon
         Discovery::Eds(options) => {
             let (guard, target) = eds::start(&options, store, server);
             (Source::Eds { _guard: guard }, Some(target))
+        }
+        Discovery::DynamicForwardProxy(DynamicForwardProxy::Cached(hosts)) => {
+            let _: crate::stats::Stats<UpdateStats> = info.scope.block();
+            let _following = hosts.start(store.cluster(), server);
+            (Source::DynamicForwardProxy { _following }, None)
+        }
+        Discovery::DynamicForwardProxy(DynamicForwardProxy::SubClusters(clusters)) => {
+            let _: crate::stats::Stats<UpdateStats> = info.scope.block();
+            clusters.start(server);
+            (Source::None, None)
         }
         Discovery::StrictDns(options, targets, assignment) => {
             dns::start(dns::Resolving::new(store, options, targets, assignment, false), server)
