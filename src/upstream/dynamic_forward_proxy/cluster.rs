@@ -102,7 +102,7 @@ impl DfpCluster {
         if let Some(named) = hosts.get(&cached.key) {
             // The connections it has stay.
             attributes.moved_to = Some(Box::new(Address::Ip(*first)));
-            named.host.set_attributes(attributes);
+            named.host.set_attributes(attributes.into());
             return;
         }
         let host = Arc::new(Host::new(Address::Ip(*first), cached.key.clone(), 1, attributes));
