@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("stats", &["config"]),
     ("runtime", &["config", "stats"]),
     ("http", &["config", "net", "route", "upstream"]),
-    ("http::codec", &["config", "http", "net", "stats"]),
+    ("http::codec", &["config", "http", "matching", "net", "stats"]),
     ("matching", &["config", "http", "net", "runtime"]),
     ("formatter", &["config", "http", "matching", "net", "upstream", "stats"]),
     (

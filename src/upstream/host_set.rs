@@ -148,6 +148,7 @@ impl HostSet {
             .is_some_and(|l| l.hosts.iter().all(|h| !is_other(h)));
         Arc::new(Self {
             has_local_locality: had_local && !first_is_empty,
+            weightless: self.weightless,
             ..Self::in_order(
                 hosts,
                 localities.filter(|l| !l.hosts.is_empty()).collect(),

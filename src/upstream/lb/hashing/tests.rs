@@ -44,13 +44,10 @@ fn host(placement: &str, number: u16, port: u16) -> Arc<Host> {
 }
 
 fn hosts(placement: &str, removed: bool, port: u16) -> HostSet {
-    let localities = (0..3).map(|zone| LocalityHosts {
-        weight: 1 << zone,
-        hosts: (1..=50)
-            .filter(|n| n % 3 == zone && !(removed && REMOVED.contains(n)))
-            .map(|n| host(placement, n, port))
-            .collect(),
-        ..Default::default()
+    let localities = (0..3).map(|zone| {
+        let hosts = (1..=50).filter(|n| n % 3 == zone && !(removed && REMOVED.contains(n)));
+        let hosts = hosts.map(|n| host(placement, n, port)).collect();
+        LocalityHosts::new(Default::default(), 1 << zone, hosts)
     });
     HostSet::new(localities.collect(), 140, false)
 }
