@@ -196,7 +196,6 @@ fn host_status(host: &Host) -> HostStatus {
             excluded_via_immediate_hc_fail: host.has_flag(HealthFlag::ExcludedViaImmediateHcFail),
             active_hc_timeout: host.has_flag(HealthFlag::ActiveHcTimeout),
             eds_health_status: eds_health(host) as i32,
-            ..HostHealthStatus::default()
         }),
         success_rate: rate(host, false),
         local_origin_success_rate: rate(host, true),

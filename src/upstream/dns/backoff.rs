@@ -19,7 +19,7 @@ impl Backoff {
     }
 
     /// The pause before the next attempt: random, and twice as long at most each time.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let Some((_, max)) = self.rates else {
             return self.refresh;
         };

@@ -291,6 +291,6 @@ fn routable(kind: RecordType) -> bool {
         _ => line.split_whitespace().next().map(str::to_owned),
     };
     text.lines()
-        .filter_map(|l| device(l))
+        .filter_map(device)
         .any(|name| !name.is_empty() && name != "lo" && name != "Iface")
 }

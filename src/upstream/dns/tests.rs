@@ -32,10 +32,10 @@ fn failures_are_asked_again_ever_later() {
     let second = Duration::from_secs(1);
     let mut backoff = Backoff::new(Some((second, 3 * second)), 10 * second);
     let most = [1, 2, 3, 3].map(|n| n * second);
-    assert!(most.iter().all(|most| backoff.next() <= *most));
+    assert!(most.iter().all(|most| backoff.pause() <= *most));
     backoff.reset();
-    assert!(backoff.next() <= second);
-    assert_eq!(Backoff::new(None, 10 * second).next(), 10 * second);
+    assert!(backoff.pause() <= second);
+    assert_eq!(Backoff::new(None, 10 * second).pause(), 10 * second);
 }
 
 #[test]

@@ -208,7 +208,7 @@ impl DnsCache {
             if self.options.forget_failures {
                 return None;
             }
-            return Some(lock(&self.backoff).next());
+            return Some(lock(&self.backoff).pause());
         }
         lock(&self.backoff).reset();
         let holds = answer.addresses.first().map_or(self.options.refresh, |a| a.ttl);

@@ -81,7 +81,7 @@ impl Resolving {
             stats.update_failure.inc();
             tracing::debug!(cluster = %self.store.cluster().info.name, name = target.name, details = %answer.details, "cannot resolve");
             // What was known stays.
-            return self.backoff.borrow_mut().next();
+            return self.backoff.borrow_mut().pause();
         }
         stats.update_success.inc();
         if self.learn(target, answer) {

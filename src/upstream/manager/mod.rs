@@ -297,12 +297,13 @@ impl ClusterManager {
             let cluster = managed.snapshot.cluster.clone();
             cluster.info.membership.local().warming_state.set(0);
             let replaced = state.active.insert(name, managed);
-            stats.warming_clusters.set(state.warming.len() as u64);
-            stats.active_clusters.set(state.active.len() as u64);
             // Under the lock, so that two changes of one cluster reach the workers in their order.
             server
                 .mailboxes
                 .broadcast(|| WorkerMsg::Cluster(ClusterMsg::Set(cluster.clone())));
+            // Whoever sees that none warms any more finds the new one in use.
+            stats.warming_clusters.set(state.warming.len() as u64);
+            stats.active_clusters.set(state.active.len() as u64);
             (replaced, pause)
         };
         // Ends the old one's discovery, which may lock, and lets CDS go on: not under our lock.

@@ -109,7 +109,7 @@ impl Request {
         Request {
             id,
             setting,
-            h2: round % 2 == 0,
+            h2: round.is_multiple_of(2),
             path: format!("/{}/{id}/{length}", SETTINGS[setting].name),
             answer: body_of(id, length as usize, &body),
             body,
@@ -137,6 +137,10 @@ impl Request {
     }
 }
 
+#[expect(
+    clippy::disallowed_types,
+    reason = "a test's client: who opens a connection lets the others wait"
+)]
 struct Clients {
     port: u16,
     h1: Mutex<Vec<(TcpStream, Reader)>>,
