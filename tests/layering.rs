@@ -108,6 +108,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cli",
             "config",
             "http",
+            // Matcher trees that choose filter chains.
+            "matching",
             "net",
             "network_filter",
             "runtime",
@@ -123,6 +125,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "formatter",
             "http",
             "http::hcm",
+            // Listener filters are extensions.
+            "listener",
             "matching",
             "net",
             "network_filter",
@@ -172,6 +176,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cli",
             "config",
             "extensions",
+            // What an internal connection brings along.
+            "http",
             "listener",
             "net",
             "runtime",
