@@ -138,10 +138,8 @@ impl DfpCluster {
         cluster: &Arc<Cluster>,
         server: &Arc<ServerContext>,
     ) {
-        let all = LocalityHosts {
-            hosts: hosts.values().map(|named| named.host.clone()).collect(),
-            ..LocalityHosts::default()
-        };
+        let all = hosts.values().map(|named| named.host.clone()).collect();
+        let all = LocalityHosts::new(Arc::default(), 0, all);
         self.hosts.store(Arc::new(hosts));
         let sets = cluster.host_sets(vec![Arc::new(HostSet::new(vec![all], 140, false))], None, server);
         cluster.publish(sets, server);
