@@ -96,14 +96,6 @@ impl FilterState {
             }
         }
     }
-
-    /// The objects that go along to an upstream connection, with their sharing.
-    pub fn shared(&self) -> impl Iterator<Item = (&Arc<str>, &Rc<dyn FilterStateObject>, Sharing)> {
-        self.0
-            .iter()
-            .filter(|e| e.sharing != Sharing::None)
-            .map(|e| (&e.name, &e.object, e.sharing))
-    }
 }
 
 /// The objects that go along to an upstream connection. Two of these are equal when their hashable objects are: others
