@@ -92,6 +92,8 @@ pub struct Case {
     pub listener: Map<String, Value>,
     pub clusters: Map<String, Value>,
     pub bootstrap: Map<String, Value>,
+    /// Flags of the command line, in place of the usual ones of their names: name without dashes to value.
+    pub flags: BTreeMap<String, String>,
     /// Files written into `{{dir}}` before the proxy starts: name to content.
     pub files: BTreeMap<String, String>,
     /// Only run `--mode validate` and compare the verdict.
@@ -116,7 +118,7 @@ impl Case {
     }
 
     pub fn needs_own_process(&self) -> bool {
-        self.isolated || !self.bootstrap.is_empty() || self.validate.is_some()
+        self.isolated || !self.bootstrap.is_empty() || !self.flags.is_empty() || self.validate.is_some()
     }
 }
 
@@ -344,6 +346,14 @@ pub enum Step {
     Pause(f64),
     /// Until the named upstream has seen this many requests or connections.
     Seen(BTreeMap<String, usize>),
+    /// Puts new files in place below `{{dir}}`.
+    Write(BTreeMap<String, String>),
+    /// POST to the admin port.
+    Admin(String),
+    /// Until the proxy's stats have reached these values.
+    Stat(BTreeMap<String, u64>),
+    /// Until the proxy's gauges have these values, which they may come down to.
+    Gauge(BTreeMap<String, u64>),
     HalfClose,
     Close,
     Reset,
@@ -383,6 +393,8 @@ pub struct RequestFields {
     pub when_seen: BTreeMap<String, usize>,
     /// Start when these stats of the proxy have reached these values.
     pub when_stat: BTreeMap<String, u64>,
+    /// Start when these gauges of the proxy have these values, which they may come down to.
+    pub when_gauge: BTreeMap<String, u64>,
     /// Replaces files below `{{dir}}` by a move before the request is sent: name to content.
     pub write: BTreeMap<String, String>,
     /// Give up after this many seconds (reset over HTTP/2, close over HTTP/1).

@@ -90,6 +90,10 @@ pub struct Frame {
     pub seen: BTreeMap<String, usize>,
     /// Wait until the proxy's stats have reached these values.
     pub stat: BTreeMap<String, u64>,
+    /// Puts new files in place below `{{dir}}` first.
+    pub write: BTreeMap<String, String>,
+    /// POST to the admin port first.
+    pub admin: Option<String>,
     /// Last resort, in seconds.
     pub pause: Option<f64>,
     /// Do not open windows for what comes in from here on.

@@ -163,7 +163,7 @@ pub async fn run(options: &Options, record: bool) -> Result<usize> {
         let (listener, admin) = (ports::free()?, ports::free()?);
         let path = scratch.path().join(format!("{number}.json"));
         config::write(&bootstrap(port, listener, admin), &path)?;
-        let _proxy = Proxy::start(binary, &path, admin).await?;
+        let _proxy = Proxy::start(binary, &path, admin, &Default::default()).await?;
         let begun = Instant::now();
         sides.push(all_picks(listener).await?);
         println!("{}: {:.1?}", binary.display(), begun.elapsed());

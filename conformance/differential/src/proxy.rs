@@ -1,5 +1,6 @@
 //! One proxy process: started with a bootstrap, asked through its admin port, ended when dropped.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -16,17 +17,26 @@ const START: Duration = Duration::from_secs(30);
 const VALIDATE: Duration = Duration::from_secs(15);
 
 /// Flags both proxies are started with.
-const FLAGS: &[&str] = &[
-    "--disable-hot-restart",
-    "--concurrency",
-    "1",
-    "-l",
-    "warning",
-    "--file-flush-interval-msec",
-    "20",
-    "--drain-time-s",
-    "1",
+const FLAGS: &[(&str, &str)] = &[
+    ("concurrency", "1"),
+    ("log-level", "warning"),
+    ("file-flush-interval-msec", "20"),
+    ("drain-time-s", "1"),
 ];
+
+/// The usual flags with those of a case over them.
+fn flags(own: &BTreeMap<String, String>) -> Vec<String> {
+    let mut all: BTreeMap<&str, &str> = FLAGS.iter().copied().collect();
+    all.extend(own.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let mut flags = vec!["--disable-hot-restart".to_owned()];
+    for (name, value) in all {
+        flags.push(format!("--{name}"));
+        if !value.is_empty() {
+            flags.push(value.to_owned());
+        }
+    }
+    flags
+}
 
 /// A running proxy.
 pub struct Proxy {
@@ -37,12 +47,12 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts `binary` and waits until its admin port says `LIVE`. An error carries what it wrote.
-    pub async fn start(binary: &Path, config: &Path, admin: u16) -> Result<Proxy> {
+    pub async fn start(binary: &Path, config: &Path, admin: u16, own: &BTreeMap<String, String>) -> Result<Proxy> {
         let stderr = config.with_extension("stderr");
         let child = Command::new(binary)
             .arg("-c")
             .arg(config)
-            .args(FLAGS)
+            .args(flags(own))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&stderr)?)
@@ -81,9 +91,19 @@ impl Proxy {
     }
 }
 
+/// POST to the admin port; an answer of any status will do.
+pub async fn post(admin: u16, path: &str) -> Result<()> {
+    let asked = ask(admin, "POST", path);
+    tokio::time::timeout(Duration::from_secs(5), asked).await?.map(drop)
+}
+
 async fn get(port: u16, path: &str) -> Result<(u16, String)> {
+    ask(port, "GET", path).await
+}
+
+async fn ask(port: u16, method: &str, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let head = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
@@ -105,16 +125,25 @@ async fn get(port: u16, path: &str) -> Result<(u16, String)> {
 
 /// Waits until the stat `name` is at least `value`.
 pub async fn wait_stat(admin: u16, name: &str, value: u64) -> Result<()> {
+    wait(admin, name, &format!("reached {value}"), |now| now >= value).await
+}
+
+/// Waits until the stat `name` is `value`, which it may come down to.
+pub async fn wait_gauge(admin: u16, name: &str, value: u64) -> Result<()> {
+    wait(admin, name, &format!("was {value}"), |now| now == value).await
+}
+
+async fn wait(admin: u16, name: &str, wanted: &str, done: impl Fn(u64) -> bool) -> Result<()> {
     let line = format!("{name}: ");
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
         let (_, text) = get(admin, &format!("/stats?filter={name}")).await?;
         let now = text.lines().find_map(|l| l.strip_prefix(&line)).unwrap_or("absent");
-        if now.parse::<u64>().is_ok_and(|now| now >= value) {
+        if now.parse::<u64>().is_ok_and(&done) {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("stayed {now}, never reached {value}");
+            bail!("stayed {now}, never {wanted}");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -145,7 +174,7 @@ pub async fn validate(binary: &Path, config: &Path) -> Result<Verdict> {
     let run = Command::new(binary)
         .arg("-c")
         .arg(config)
-        .args(FLAGS)
+        .args(flags(&BTreeMap::new()))
         .args(["--mode", "validate"])
         .stdin(Stdio::null())
         .kill_on_drop(true)

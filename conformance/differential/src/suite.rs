@@ -353,7 +353,10 @@ impl Suite {
             .map(|p| p.fragment.clone())
             .collect();
         config::write(&config::bootstrap(&fragments, admin), path)?;
-        Proxy::start(binary, path, admin).await
+        // A case with flags of its own is alone.
+        let first = order.first().and_then(|id| side.prepared.get(id));
+        let own = first.map(|p| p.case.flags.clone()).unwrap_or_default();
+        Proxy::start(binary, path, admin, &own).await
     }
 
     async fn prepare(&self, source: &Source, admin: u16, dir: &Path) -> Result<Prepared> {

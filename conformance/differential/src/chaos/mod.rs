@@ -62,7 +62,7 @@ async fn through(binary: &Path, dir: &Path, rate: u32, share: Duration) -> Resul
         &setup::bootstrap(admin, port, &addresses, &dir.join("access.log")),
         &path,
     )?;
-    let mut proxy = Proxy::start(binary, &path, admin).await?;
+    let mut proxy = Proxy::start(binary, &path, admin, &Default::default()).await?;
     let mut tallies = Vec::new();
     for mood in Mood::EVIL {
         let mut load = Load::start(port, rate.max(1), SETTINGS.len());

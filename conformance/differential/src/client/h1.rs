@@ -1,16 +1,15 @@
 //! Requests over HTTP/1: one at a time, or a connection played step by step.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
+use super::Target;
 use super::connect::Io;
 use super::message::{Framing, Head, Reader, headers_value};
 use crate::case::{RequestFields, Step};
-use crate::text;
-use crate::upstream::Backend;
+use crate::{proxy, text};
 
 /// One client connection.
 pub struct Connection {
@@ -46,7 +45,7 @@ impl Connection {
     }
 
     /// Plays `steps`, and gathers what came back.
-    pub async fn play(&mut self, steps: &[Step], backends: &BTreeMap<String, Backend>) -> Value {
+    pub async fn play(&mut self, steps: &[Step], target: &Target) -> Value {
         let mut events = Vec::new();
         let mut connect = false;
         for step in steps {
@@ -73,8 +72,32 @@ impl Connection {
                 Step::ReadToEnd => events.push(json!({"end": self.reader.wait_end(&mut self.io).await})),
                 Step::Pause(seconds) => tokio::time::sleep(Duration::from_secs_f64(*seconds)).await,
                 Step::Seen(seen) => {
-                    if let Err(error) = super::wait_seen(seen, backends).await {
+                    if let Err(error) = super::wait_seen(seen, &target.backends).await {
                         events.push(json!({"error": error.to_string()}));
+                    }
+                }
+                Step::Write(files) => {
+                    if let Err(error) = target.write(files) {
+                        events.push(json!({"error": error.to_string()}));
+                    }
+                }
+                Step::Admin(path) => {
+                    if let Err(error) = proxy::post(target.scope.admin, path).await {
+                        events.push(json!({"error": error.to_string()}));
+                    }
+                }
+                Step::Stat(wanted) => {
+                    for (name, value) in wanted {
+                        if let Err(error) = proxy::wait_stat(target.scope.admin, name, *value).await {
+                            events.push(json!({"error": format!("{name}: {error}")}));
+                        }
+                    }
+                }
+                Step::Gauge(wanted) => {
+                    for (name, value) in wanted {
+                        if let Err(error) = proxy::wait_gauge(target.scope.admin, name, *value).await {
+                            events.push(json!({"error": format!("{name}: {error}")}));
+                        }
                     }
                 }
                 Step::HalfClose => {

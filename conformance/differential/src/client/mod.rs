@@ -71,6 +71,16 @@ pub struct Target {
     pub backends: BTreeMap<String, Backend>,
 }
 
+impl Target {
+    /// Puts files in place below `{{dir}}`: name to content.
+    fn write(&self, files: &BTreeMap<String, String>) -> Result<()> {
+        for (name, content) in files {
+            replace_file(&self.scope.dir.join(name), content).with_context(|| name.clone())?;
+        }
+        Ok(())
+    }
+}
+
 enum Connection {
     H1(h1::Connection),
     H2(h2::Connection),
@@ -115,13 +125,16 @@ async fn send(request: &RequestFields, target: &Arc<Target>, kept: &mut HashMap<
         if let Err(error) = wait_seen(&request.when_seen, &target.backends).await {
             return json!({"harness_error": error.to_string()});
         }
-        for (name, content) in &request.write {
-            if let Err(error) = replace_file(&target.scope.dir.join(name), content) {
-                return json!({"harness_error": format!("{name}: {error}")});
-            }
+        if let Err(error) = target.write(&request.write) {
+            return json!({"harness_error": error.to_string()});
         }
         for (name, value) in &request.when_stat {
             if let Err(error) = proxy::wait_stat(target.scope.admin, name, *value).await {
+                return json!({"harness_error": format!("{name}: {error}")});
+            }
+        }
+        for (name, value) in &request.when_gauge {
+            if let Err(error) = proxy::wait_gauge(target.scope.admin, name, *value).await {
                 return json!({"harness_error": format!("{name}: {error}")});
             }
         }
@@ -166,7 +179,7 @@ async fn exchange(request: &RequestFields, target: &Target, kept: &mut HashMap<S
     };
     let outcome = match &mut connection {
         Connection::H1(c) if request.steps.is_empty() => c.request(request).await,
-        Connection::H1(c) => c.play(&request.steps, &target.backends).await,
+        Connection::H1(c) => c.play(&request.steps, target).await,
         Connection::H2(c) => c.request(request).await,
     };
     if let Some(name) = &request.connection {
@@ -186,6 +199,14 @@ async fn play(request: &RequestFields, target: &Target) -> Value {
     for step in &request.frames {
         if step.close {
             return peer.outcome();
+        }
+        if let Err(error) = target.write(&step.write) {
+            return json!({"harness_error": error.to_string()});
+        }
+        if let Some(path) = &step.admin
+            && let Err(error) = proxy::post(target.scope.admin, path).await
+        {
+            return json!({"harness_error": error.to_string()});
         }
         peer.play(step, 0).await;
         if let Err(error) = wait_seen(&step.seen, &target.backends).await {

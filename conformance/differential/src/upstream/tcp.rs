@@ -35,7 +35,7 @@ pub(super) async fn serve(mut io: Io, state: &State, tls: Option<Value>) {
                 let _ = io.read_to_end(&mut received).await;
             }
             Step::Pause(seconds) => tokio::time::sleep(std::time::Duration::from_secs_f64(*seconds)).await,
-            Step::Seen(_) => {}
+            Step::Seen(_) | Step::Write(_) | Step::Admin(_) | Step::Stat(_) | Step::Gauge(_) => {}
             Step::HalfClose => {
                 let _ = io.shutdown().await;
             }
