@@ -40,6 +40,7 @@ pub fn start(proto: Admin, server: &Arc<ServerContext>) -> ConfigResult<Option<A
     let Some(address) = address else { return Ok(None) };
     let address = cx.field("admin.address", |cx| address_from_proto(address, cx))?;
     let options = ListenOptions {
+        datagram: false,
         reuse_port: false,
         backlog: 128,
         transparent: false,
@@ -83,6 +84,8 @@ async fn serve(socket: ListenSocket, server: Arc<ServerContext>) -> io::Result<(
                 }
             }
         }
+        // The admin listener is asked for streams alone.
+        ListenSocket::Udp(_) => Ok(()),
         ListenSocket::Unix(s) => {
             let listener = tokio::net::UnixListener::from_std(s)?;
             loop {

@@ -9,7 +9,7 @@ use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
     formatter::{CommandParser, CommandParserFactory},
     http::filter::{HttpFilterConfig, HttpFilterFactory, RouteConfig},
-    listener::{ListenerFilter, ListenerFilterFactory},
+    listener::{ListenerFilter, ListenerFilterFactory, UdpListenerFilter, UdpListenerFilterFactory},
     network_filter::{NetworkFilter, NetworkFilterFactory},
 };
 
@@ -71,6 +71,19 @@ impl<F: ListenerFilterFactory> ErasedListenerFilter for F {
     }
 }
 
+/// A [`UdpListenerFilterFactory`] with its type erased.
+pub trait ErasedUdpFilter: Send + Sync {
+    /// Opens and builds the filter's configuration.
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn UdpListenerFilter>>;
+}
+
+impl<F: UdpListenerFilterFactory> ErasedUdpFilter for F {
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn UdpListenerFilter>> {
+        let proto = unpack::<F::Proto>(any, cx)?;
+        UdpListenerFilterFactory::build(self, proto, cx)
+    }
+}
+
 /// An [`AccessLoggerFactory`] with its type erased.
 pub trait ErasedAccessLogger: Send + Sync {
     /// Opens and builds the logger's configuration.
@@ -103,6 +116,7 @@ pub struct Registry {
     http_filters: HashMap<String, Arc<dyn ErasedHttpFilter>>,
     http_route_configs: HashMap<String, Arc<dyn ErasedHttpFilter>>,
     listener_filters: HashMap<String, Arc<dyn ErasedListenerFilter>>,
+    udp_filters: HashMap<String, Arc<dyn ErasedUdpFilter>>,
     network_filters: HashMap<String, Arc<dyn ErasedNetworkFilter>>,
     access_loggers: HashMap<String, Arc<dyn ErasedAccessLogger>>,
     formatters: HashMap<String, Arc<dyn ErasedFormatter>>,
@@ -119,6 +133,11 @@ impl Registry {
     /// Adds a listener filter under its message type.
     pub fn listener_filter<F: ListenerFilterFactory>(&mut self, factory: F) {
         self.listener_filters.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// Adds a UDP listener filter under its message type.
+    pub fn udp_filter<F: UdpListenerFilterFactory>(&mut self, factory: F) {
+        self.udp_filters.insert(F::Proto::full_name(), Arc::new(factory));
     }
 
     /// Adds a network filter under its message type.
@@ -149,6 +168,11 @@ impl Registry {
     /// The listener filter whose configuration `any` holds.
     pub fn find_listener_filter(&self, any: &Any) -> Option<&Arc<dyn ErasedListenerFilter>> {
         self.listener_filters.get(any.type_name())
+    }
+
+    /// The UDP listener filter whose configuration `any` holds.
+    pub fn find_udp_filter(&self, any: &Any) -> Option<&Arc<dyn ErasedUdpFilter>> {
+        self.udp_filters.get(any.type_name())
     }
 
     /// The network filter whose configuration `any` holds.

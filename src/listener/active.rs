@@ -3,11 +3,15 @@
 use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Notify,
+};
 
 use super::{
     Accepted, ListenerConfig, connection,
     stats::{HandlerStats, ListenerExtensionStats, ListenerStats},
+    udp,
 };
 use crate::{
     net::{Address, ListenSocket},
@@ -36,7 +40,9 @@ pub struct WorkerListeners(RefCell<HashMap<Arc<str>, Rc<Active>>>);
 /// One listener on one worker.
 pub(super) struct Active {
     config: RefCell<Arc<ListenerConfig>>,
-    stop: DrainSignal,
+    pub(super) stop: DrainSignal,
+    /// Told when `config` is another one: UDP sockets go on with that.
+    pub(super) changed: Notify,
     pub(super) stats: Stats<ListenerStats>,
     pub(super) handler: Stats<HandlerStats>,
     _extensions: Stats<ListenerExtensionStats>,
@@ -70,6 +76,7 @@ impl WorkerListeners {
             ListenerMsg::Set { config, sockets: None } => {
                 if let Some(active) = self.0.borrow().get(&config.name) {
                     let old = active.config.replace(config);
+                    active.changed.notify_waiters();
                     retire(&old);
                 }
             }
@@ -82,6 +89,7 @@ impl WorkerListeners {
                 let active = Rc::new(Active {
                     config: RefCell::new(config),
                     stop: DrainSignal::default(),
+                    changed: Notify::new(),
                     stats: scope.block(),
                     handler: scope.scope(&format!("worker_{}", worker.id)).block(),
                     _extensions: scope.block(),
@@ -127,6 +135,10 @@ fn listen_internal(active: &Rc<Active>, worker: &Rc<Worker>) {
 }
 
 fn spawn_accept(socket: ListenSocket, active: Rc<Active>, worker: Rc<Worker>) {
+    let socket = match socket {
+        ListenSocket::Udp(socket) => return udp::spawn(socket, active, worker),
+        other => other,
+    };
     let stop = active.stop.listen();
     tokio::task::spawn_local(async move {
         let name = active.config().name.clone();
@@ -164,6 +176,7 @@ fn spawn_accept(socket: ListenSocket, active: Rc<Active>, worker: Rc<Worker>) {
                 }
                 Err(e) => Err(e),
             },
+            ListenSocket::Udp(_) => Ok(()),
         };
         if let Err(error) = result {
             tracing::error!(listener = %name, %error, "a listen socket could not be used");

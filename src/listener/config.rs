@@ -16,7 +16,7 @@ use xds_protos::{
     google::protobuf::UInt32Value,
 };
 
-use super::{chain::FilterChain, chain_match::ChainMatcher, filter::ConfiguredFilter};
+use super::{chain::FilterChain, chain_match::ChainMatcher, filter::ConfiguredFilter, udp::UdpConfig};
 use crate::{
     access_log::AccessLogs,
     config::{BuildCx, ConfigResult, DurationExt},
@@ -36,6 +36,8 @@ pub struct ListenerConfig {
     pub bind_to_port: bool,
     /// `internal_listener`: takes connections of this process, by its name.
     pub internal: bool,
+    /// Set for UDP listeners, which have filters in place of chains.
+    pub udp: Option<UdpConfig>,
     /// Finds the chain of a connection.
     pub chains: ChainMatcher,
     /// Listener filters, in order.
@@ -76,7 +78,7 @@ impl ListenerConfig {
                 continue_on_listener_filters_timeout, transparent, freebind, tcp_fast_open_queue_length,
                 traffic_direction, connection_balance_config, reuse_port, enable_reuse_port, access_log,
                 tcp_backlog_size, bind_to_port, ignore_global_conn_limit, tcp_keepalive, deprecated_v1,
-                use_original_dst, listener_specifier, filter_chain_matcher
+                use_original_dst, listener_specifier, filter_chain_matcher, udp_listener_config
             }
             ignored {
                 max_connections_to_accept_per_socket_event: "accepting is fair among listeners without it",
@@ -88,7 +90,6 @@ impl ListenerConfig {
             rejected {
                 fcds_config: "filter chain discovery",
                 socket_options: "raw socket options",
-                udp_listener_config: "UDP listeners",
                 api_listener: "API listeners",
             }
         });
@@ -118,7 +119,9 @@ impl ListenerConfig {
             deprecated_v1.and_then(|d| d.bind_to_port).is_none_or(|v| v.value),
         );
 
+        let datagram = is_udp(address.as_ref());
         let options = ListenOptions {
+            datagram,
             reuse_port: flag(enable_reuse_port, true) || reuse_port,
             backlog: number(tcp_backlog_size).map_or(4096, |n| i32::try_from(n).unwrap_or(i32::MAX)),
             transparent: flag(transparent, false),
@@ -143,8 +146,16 @@ impl ListenerConfig {
                 supported { address }
                 rejected { socket_options: "raw socket options", tcp_keepalive: "a keepalive of its own" }
             });
+            if is_udp(address.as_ref()) != datagram {
+                return Err(cx.error(format!(
+                    "listener {name}: has different socket type. The listener only support same socket type for all the addresses."
+                )));
+            }
             cx.required("address", address, |a, cx| bound(a, &options, cx))
         })?);
+        if datagram {
+            check_udp(&name, bind_to_port, options.reuse_port, cx)?;
+        }
 
         let stat_prefix = if stat_prefix.is_empty() {
             match internal {
@@ -156,13 +167,24 @@ impl ListenerConfig {
         };
         cx.listener_prefix = Some(format!("listener.{stat_prefix}."));
         let hand_off = flag(use_original_dst, false);
+        // The filters of a UDP listener are of a kind of their own.
+        let (listener_filters, udp) = match datagram {
+            false => (listener_filters, None),
+            true => (Vec::new(), Some(UdpConfig::build(udp_listener_config, listener_filters, cx)?)),
+        };
         let mut filters = cx.each("listener_filters", listener_filters, ConfiguredFilter::build)?;
-        if hand_off {
+        if hand_off && !datagram {
             filters.push(ConfiguredFilter::original_dst(cx)?);
         }
         let chains = cx.each("filter_chains", filter_chains, FilterChain::build)?;
         let default_chain = cx.opt("default_filter_chain", default_filter_chain, FilterChain::build)?;
-        if chains.is_empty() && default_chain.is_none() {
+        if let Some(why) = udp
+            .as_ref()
+            .and_then(|_| UdpConfig::refuses(&addresses[0].0, chains.len(), default_chain.is_some()))
+        {
+            return Err(cx.error(why));
+        }
+        if chains.is_empty() && default_chain.is_none() && udp.is_none() {
             return Err(cx.error(format!(
                 "error adding listener '{}': no filter chains specified",
                 addresses[0].0
@@ -190,6 +212,7 @@ impl ListenerConfig {
             addresses,
             bind_to_port: bind_to_port && !internal,
             internal,
+            udp,
             fingerprint,
         })
     }
@@ -207,6 +230,31 @@ fn check_internal(name: &str, address: bool, of_sockets: bool, cx: &BuildCx<'_>)
     match of_sockets {
         true => refused("has unsupported tcp listener feature"),
         false => Ok(()),
+    }
+}
+
+/// What a UDP listener must have, in Envoy's words.
+fn check_udp(name: &str, bind_to_port: bool, reuse_port: bool, cx: &BuildCx<'_>) -> ConfigResult<()> {
+    if !bind_to_port {
+        return Err(cx.error(format!(
+            "listener {name}: bind_to_port: false is not supported for UDP listeners"
+        )));
+    }
+    if !reuse_port && cx.server.concurrency > 1 {
+        return Err(cx.error(
+            "Listening on UDP when concurrency is > 1 without the SO_REUSEPORT socket option results in unstable \
+             packet proxying. Configure the reuse_port listener option or set concurrency = 1.",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether an address is one of datagrams (`SocketAddress.protocol`).
+fn is_udp(address: Option<&xds_protos::envoy::config::core::v3::Address>) -> bool {
+    use xds_protos::envoy::config::core::v3::{address::Address as Kind, socket_address::Protocol};
+    match address.and_then(|a| a.address.as_ref()) {
+        Some(Kind::SocketAddress(a)) => a.protocol == Protocol::Udp as i32,
+        _ => false,
     }
 }
 

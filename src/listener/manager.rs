@@ -15,7 +15,7 @@ use super::{ListenerConfig, active::ListenerMsg, stats::ListenerManagerStats};
 use crate::{
     cli::Mode,
     config::{BuildCx, ConfigError, ConfigResult, InitTarget},
-    net::{Address, ListenSocket, bind},
+    net::{Address, ListenOptions, ListenSocket, bind},
     server::{ServerContext, WorkerMsg},
     stats::{Stats, Store},
 };
@@ -156,8 +156,10 @@ impl ListenerManager {
         let state = self.state();
         let others = state.active.values().chain(state.warming.values().map(|w| &w.snapshot));
         for other in others.filter(|o| o.config.name != config.name && o.config.bind_to_port && config.bind_to_port) {
-            for (address, _) in &config.addresses {
-                if address.port() != Some(0) && other.config.addresses.iter().any(|(a, _)| a == address) {
+            for (address, options) in &config.addresses {
+                // The ports of TCP and of UDP are apart.
+                let same = |(a, o): &(Address, ListenOptions)| a == address && o.datagram == options.datagram;
+                if address.port() != Some(0) && other.config.addresses.iter().any(same) {
                     return Err(ConfigError::new(
                         "",
                         format!(

@@ -11,6 +11,7 @@ mod filter;
 mod manager;
 mod predicate;
 mod stats;
+mod udp;
 
 pub use accepted::Accepted;
 pub use active::{ListenerMsg, WorkerListeners};
@@ -19,3 +20,7 @@ pub use config::ListenerConfig;
 pub use filter::{Inspected, ListenerFilter, ListenerFilterCx, ListenerFilterFactory, Refused};
 pub use manager::{ListenerManager, ListenerSnapshot};
 pub use stats::{HandlerStats, ListenerStats};
+pub use udp::{
+    Datagram, DatagramNext, DatagramOptions, UdpDownstream, UdpFilterCx, UdpListenerFilter, UdpListenerFilterFactory,
+    UdpReadFilter,
+};

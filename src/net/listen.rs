@@ -6,12 +6,14 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use xds_protos::{envoy::config::core::v3::TcpKeepalive as Proto, google::protobuf::UInt32Value};
 
-use super::Address;
+use super::{Address, datagram};
 use crate::config::{BuildCx, ConfigResult};
 
 /// How a listen socket is made: the fields of `envoy.config.listener.v3.Listener` that concern it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenOptions {
+    /// `SocketAddress.protocol`: UDP.
+    pub datagram: bool,
     /// `enable_reuse_port`, default true: one socket per worker; false: one shared socket.
     pub reuse_port: bool,
     /// `tcp_backlog_size`, default 128 as Envoy's SOMAXCONN.
@@ -76,6 +78,8 @@ pub enum ListenSocket {
     Tcp(std::net::TcpListener),
     /// Unix stream socket
     Unix(std::os::unix::net::UnixListener),
+    /// UDP
+    Udp(std::net::UdpSocket),
 }
 
 impl ListenSocket {
@@ -84,6 +88,7 @@ impl ListenSocket {
         match self {
             Self::Tcp(s) => s.try_clone().map(Self::Tcp),
             Self::Unix(s) => s.try_clone().map(Self::Unix),
+            Self::Udp(s) => s.try_clone().map(Self::Udp),
         }
     }
 
@@ -92,6 +97,7 @@ impl ListenSocket {
         match self {
             Self::Tcp(s) => s.local_addr().map_or_else(|_| asked.clone(), Address::Ip),
             Self::Unix(_) => asked.clone(),
+            Self::Udp(s) => s.local_addr().map_or_else(|_| asked.clone(), Address::Ip),
         }
     }
 }
@@ -118,6 +124,7 @@ pub fn bind(address: &Address, options: &ListenOptions, workers: usize) -> io::R
 
 fn bind_one(address: &Address, options: &ListenOptions) -> io::Result<ListenSocket> {
     match address {
+        Address::Ip(ip) if options.datagram => datagram::bind(*ip, options).map(ListenSocket::Udp),
         Address::Ip(ip) => {
             let socket = Socket::new(Domain::for_address(*ip), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
