@@ -170,7 +170,10 @@ impl ListenerConfig {
         // The filters of a UDP listener are of a kind of their own.
         let (listener_filters, udp) = match datagram {
             false => (listener_filters, None),
-            true => (Vec::new(), Some(UdpConfig::build(udp_listener_config, listener_filters, cx)?)),
+            true => (
+                Vec::new(),
+                Some(UdpConfig::build(udp_listener_config, listener_filters, cx)?),
+            ),
         };
         let mut filters = cx.each("listener_filters", listener_filters, ConfiguredFilter::build)?;
         if hand_off && !datagram {
