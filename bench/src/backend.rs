@@ -77,11 +77,17 @@ async fn answer(mut stream: TcpStream, answers: &Answers) -> std::io::Result<()>
 }
 
 async fn send_back(mut stream: TcpStream) -> std::io::Result<()> {
-    let mut buffer = vec![0; 16 * 1024];
+    // Small until a large message comes: there may be thousands of idle connections.
+    let mut buffer = vec![0; 4 * 1024];
     loop {
         match stream.read(&mut buffer).await? {
             0 => return Ok(()),
-            n => stream.write_all(buffer.get(..n).unwrap_or_default()).await?,
+            n => {
+                stream.write_all(buffer.get(..n).unwrap_or_default()).await?;
+                if n == buffer.len() {
+                    buffer.resize(256 * 1024, 0);
+                }
+            }
         }
     }
 }

@@ -52,7 +52,10 @@ enum Command {
     /// The HTTP and echo servers behind the proxies.
     #[command(hide = true)]
     Backend,
-    /// 64-byte messages there and back over many connections.
+    /// A connection, a request, close; again and again.
+    #[command(hide = true)]
+    LoadConnect(load::connect::Options),
+    /// Messages there and back over many connections.
     #[command(hide = true)]
     LoadTcp(load::tcp::Options),
     /// One TLS handshake, one request, close; again and again.
@@ -71,6 +74,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Backend => load::on_one_thread(backend::serve()),
+        Command::LoadConnect(options) => load::on_one_thread(load::connect::run(options)),
         Command::LoadTcp(options) => load::on_one_thread(load::tcp::run(options)),
         Command::LoadHandshake(options) => load::on_one_thread(load::handshake::run(options)),
     }

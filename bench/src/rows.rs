@@ -32,14 +32,28 @@ pub enum Work {
     },
     /// A TLS 1.3 handshake for every request.
     Handshake { resume: bool, connections: usize },
-    /// 64-byte messages there and back through the TCP proxy.
-    Tcp { connections: usize },
+    /// Messages of `size` bytes there and back through the TCP proxy.
+    Tcp { connections: usize, size: usize },
+    /// A new cleartext connection for every request. With `chains`, the listener has that many filter chains, told apart
+    /// by the destination address, and connections go to all of them: Envoy and nuncio only.
+    Connect { connections: usize, chains: usize },
     /// Memory of a process that has just become ready.
     MemoryAtStart,
-    /// Memory that each idle keep-alive connection adds.
-    MemoryPerConnection { tls: bool, connections: usize },
+    /// Memory that each idle connection adds.
+    MemoryPerConnection { kind: Idle, connections: usize },
     /// Many clusters and virtual hosts: Envoy and nuncio only.
     Clusters { count: usize },
+}
+
+/// What is idle in [`Work::MemoryPerConnection`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// A keep-alive connection after one HTTP/1.1 request.
+    Http,
+    /// The same over TLS.
+    Tls,
+    /// A connection through the TCP proxy after one message, with an upstream connection of its own.
+    Tcp,
 }
 
 const fn row(name: &'static str, title: &'static str, log: bool, work: Work) -> Row {
@@ -66,7 +80,17 @@ const H2_TLS: Work = Work::Http2 {
     connections: 8,
     streams: 16,
 };
-const TCP: Work = Work::Tcp { connections: 64 };
+const TCP: Work = Work::Tcp {
+    connections: 64,
+    size: 64,
+};
+const CONNECT: Work = Work::Connect {
+    connections: 8,
+    chains: 1,
+};
+
+/// As many as a process that may open 20,000 files can have, beside its own.
+pub const MANY_IDLE: usize = 19_000;
 
 /// All rows; `h1` stands first because `h1-paced` needs its rate.
 pub const ROWS: &[Row] = &[
@@ -92,7 +116,26 @@ pub const ROWS: &[Row] = &[
             connections: 8,
         },
     ),
+    row("connect", "A new connection per request", false, CONNECT),
+    row(
+        "connect-5k-chains",
+        "The same with 5,000 filter chains",
+        false,
+        Work::Connect {
+            connections: 8,
+            chains: 5000,
+        },
+    ),
     row("tcp", "TCP proxy, 64-byte messages", false, TCP),
+    row(
+        "tcp-1m",
+        "TCP proxy, 1 MiB messages",
+        false,
+        Work::Tcp {
+            connections: 8,
+            size: 1 << 20,
+        },
+    ),
     row(
         "body-1m",
         "1 MiB response bodies",
@@ -128,7 +171,7 @@ pub const ROWS: &[Row] = &[
         "Memory per idle keep-alive connection",
         false,
         Work::MemoryPerConnection {
-            tls: false,
+            kind: Idle::Http,
             connections: 2000,
         },
     ),
@@ -137,8 +180,27 @@ pub const ROWS: &[Row] = &[
         "Memory per idle TLS connection",
         false,
         Work::MemoryPerConnection {
-            tls: true,
+            kind: Idle::Tls,
             connections: 1000,
+        },
+    ),
+    row(
+        "memory-idle-tcp",
+        "Memory per idle connection of the TCP proxy",
+        false,
+        Work::MemoryPerConnection {
+            kind: Idle::Tcp,
+            // Below the 1,024 connections that a cluster allows by default.
+            connections: 900,
+        },
+    ),
+    row(
+        "memory-idle-19k",
+        "Memory per idle keep-alive connection of 19,000",
+        false,
+        Work::MemoryPerConnection {
+            kind: Idle::Http,
+            connections: MANY_IDLE,
         },
     ),
     row(

@@ -13,7 +13,7 @@ use crate::load::{Seen, Target, h2load, own_program, wrk};
 use crate::machine::{self, Machine};
 use crate::process::{self, Cpu};
 use crate::proxies::{self, Kind, Proxy, Running, Setup};
-use crate::rows::{ROWS, Row, Work};
+use crate::rows::{Idle, MANY_IDLE, ROWS, Row, Work};
 use crate::sample::{Metric, Raw, Sample};
 use crate::{certs, churn, clusters, memory, report};
 
@@ -57,6 +57,7 @@ pub fn run(options: &Options) -> Result<()> {
         certs: &certs,
         tls: false,
         tcp: false,
+        chains: 1,
         log,
         scratch: scratch.path(),
     };
@@ -126,7 +127,11 @@ impl Bench<'_> {
         // that its row does not need.
         self.running.iter_mut().for_each(|running| drop(running.take()));
         self.setup.tls = row.needs_tls();
-        self.setup.tcp = matches!(row.work, Work::Tcp { .. });
+        self.setup.tcp = row.needs_tcp();
+        self.setup.chains = match row.work {
+            Work::Connect { chains, .. } => chains,
+            _ => 1,
+        };
         for round in 0..rounds {
             for (index, proxy) in self.proxies.iter().enumerate() {
                 let fails = failed.get(index).copied().unwrap_or(true);
@@ -160,8 +165,8 @@ impl Bench<'_> {
                 let mb = memory::at_start(&proxy.start(&self.setup)?)?;
                 return Ok(BTreeMap::from([(Metric::PssMb, mb)]));
             }
-            Work::MemoryPerConnection { tls, connections } => {
-                let kb = memory::per_connection(&proxy.start(&self.setup)?, tls, connections)?;
+            Work::MemoryPerConnection { kind, connections } => {
+                let kb = memory::per_connection(&proxy.start(&self.setup)?, kind, connections)?;
                 return Ok(BTreeMap::from([(Metric::PerConnectionKb, kb)]));
             }
             Work::Clusters { count } => return clusters::measure(proxy, &self.setup, count),
@@ -252,7 +257,14 @@ fn drive(work: Work, running: &Running, core: usize, seconds: u64, setup: &Setup
             args.extend(resume.then(|| "--resume".to_string()));
             target(ports.tls).own("load-handshake", &args)
         }
-        Work::Tcp { connections } => target(ports.tcp).own("load-tcp", &[format!("--connections={connections}")]),
+        Work::Tcp { connections, size } => target(ports.tcp).own(
+            "load-tcp",
+            &[format!("--connections={connections}"), format!("--size={size}")],
+        ),
+        Work::Connect { connections, chains } => target(ports.http1).own(
+            "load-connect",
+            &[format!("--connections={connections}"), format!("--addresses={chains}")],
+        ),
         Work::Churn { .. } | Work::MemoryAtStart | Work::MemoryPerConnection { .. } | Work::Clusters { .. } => {
             bail!("not a load of a running proxy")
         }
@@ -276,9 +288,18 @@ impl Row {
     fn is_for(&self, kind: Kind) -> bool {
         match self.work {
             Work::Clusters { .. } | Work::Churn { .. } => kind.reads_bootstrap(),
-            Work::Tcp { .. } => kind != Kind::Nginx || proxies::nginx_has_stream(),
-            _ => true,
+            Work::Connect { chains, .. } if chains > 1 => kind.reads_bootstrap(),
+            // The others would have to be told to take so many.
+            Work::MemoryPerConnection { connections, .. } if connections >= MANY_IDLE => kind.reads_bootstrap(),
+            _ => !self.needs_tcp() || kind != Kind::Nginx || proxies::nginx_has_stream(),
         }
+    }
+
+    fn needs_tcp(&self) -> bool {
+        matches!(
+            self.work,
+            Work::Tcp { .. } | Work::MemoryPerConnection { kind: Idle::Tcp, .. }
+        )
     }
 
     fn needs_tls(&self) -> bool {
@@ -286,7 +307,7 @@ impl Row {
             self.work,
             Work::Http1 { tls: true, .. }
                 | Work::Http2 { tls: true, .. }
-                | Work::MemoryPerConnection { tls: true, .. }
+                | Work::MemoryPerConnection { kind: Idle::Tls, .. }
                 | Work::Handshake { .. }
         )
     }

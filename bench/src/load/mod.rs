@@ -1,5 +1,6 @@
 //! Load generators: each drives one port of one proxy for a bounded time and says what it saw.
 
+pub mod connect;
 pub mod h2load;
 pub mod handshake;
 pub mod tcp;

@@ -1,4 +1,4 @@
-//! Small messages there and back over long-lived TCP connections.
+//! Messages there and back over long-lived TCP connections, one at a time on each.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ pub struct Options {
     seconds: u64,
     #[arg(long, default_value_t = 64)]
     connections: usize,
+    /// Bytes of a message.
+    #[arg(long, default_value_t = 64)]
+    size: usize,
 }
 
 /// Prints what it saw as JSON.
@@ -25,7 +28,7 @@ pub async fn run(options: Options) -> Result<()> {
     let start = Instant::now();
     let end = start + Duration::from_secs(options.seconds);
     let tasks: Vec<_> = (0..options.connections)
-        .map(|_| tokio::task::spawn_local(ping_pong(options.port, end)))
+        .map(|_| tokio::task::spawn_local(ping_pong(options.port, options.size, end)))
         .collect();
     let mut latencies = Vec::new();
     let mut errors = 0;
@@ -40,16 +43,17 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-async fn ping_pong(port: u16, end: Instant) -> std::io::Result<Vec<u32>> {
+async fn ping_pong(port: u16, size: usize, end: Instant) -> std::io::Result<Vec<u32>> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     stream.set_nodelay(true)?;
-    let message = [b'm'; 64];
-    let mut back = [0; 64];
+    let message = vec![b'm'; size];
+    let mut back = vec![0; size];
     let mut latencies = Vec::new();
     let mut now = Instant::now();
     while now < end {
-        stream.write_all(&message).await?;
-        stream.read_exact(&mut back).await?;
+        // A message that is larger than the sockets' buffers comes back while it is still being sent.
+        let (mut reader, mut writer) = stream.split();
+        tokio::try_join!(writer.write_all(&message), reader.read_exact(&mut back))?;
         let then = std::mem::replace(&mut now, Instant::now());
         latencies.push((now - then).as_micros() as u32);
     }

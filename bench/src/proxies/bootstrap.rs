@@ -6,13 +6,17 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{Ports, Setup};
+use crate::load::connect;
 
 /// Listeners for HTTP, HTTP over TLS and TCP, as far as they are wanted.
 pub fn bootstrap(setup: &Setup, ports: Ports, stem: &str) -> String {
     let manager = manager(setup, stem);
     let mut text = admin(ports.admin);
     text.push_str("static_resources:\n  listeners:\n");
-    text.push_str(&listener("plain", ports.http1, &manager, ""));
+    match setup.chains {
+        0 | 1 => text.push_str(&listener("plain", ports.http1, &manager, "")),
+        chains => text.push_str(&by_address(ports.http1, &manager, chains)),
+    }
     if setup.tls {
         let tls = format!(
             r#"      transport_socket:
@@ -157,6 +161,24 @@ fn listener(name: &str, port: u16, filters: &str, transport_socket: &str) -> Str
     - filters:
 {filters}{transport_socket}"
     )
+}
+
+/// A listener with a filter chain for each of `chains` addresses of this machine.
+fn by_address(port: u16, filters: &str, chains: usize) -> String {
+    let mut text = format!(
+        "  - name: plain
+    address: {{socket_address: {{address: 0.0.0.0, port_value: {port}}}}}
+    filter_chains:\n"
+    );
+    for n in 0..chains {
+        let address = connect::address(n);
+        let _ = write!(
+            text,
+            "    - filter_chain_match: {{prefix_ranges: [{{address_prefix: {address}, prefix_len: 32}}]}}
+      filters:\n{filters}"
+        );
+    }
+    text
 }
 
 fn cluster(name: &str, port: u16) -> String {

@@ -65,6 +65,8 @@ pub struct Setup<'a> {
     /// Whether the TLS and the TCP listener are wanted.
     pub tls: bool,
     pub tcp: bool,
+    /// How many filter chains the HTTP listener has.
+    pub chains: usize,
     /// Whether to write a file access log.
     pub log: bool,
     /// A directory for configurations and logs.

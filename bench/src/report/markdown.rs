@@ -23,7 +23,7 @@ count nothing.
   them changed each time, applied on the same core as the traffic.
 - **Memory** is the proportional set size.
 - Load: wrk for HTTP/1.1, h2load for HTTP/2 and for the fixed rate, and small generators of our own
-  for TCP messages and for handshakes (X25519, AES-128-GCM, no resumption unless said so). Answers
+  for TCP messages, new connections and handshakes (X25519, AES-128-GCM, no resumption unless said so). Answers
   have 64 bytes. The upstream side is HTTP/1.1 keep-alive.
 - Access logs: nuncio and Envoy write Envoy's default format, nginx a line of the same content with
   a 64 KB buffer, HAProxy its `httplog` line to a file descriptor (it has no file log).
