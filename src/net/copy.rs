@@ -4,7 +4,6 @@ use std::{
     cell::Cell,
     future::poll_fn,
     io,
-    ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -14,9 +13,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Deadline, Stream};
 
-/// Buffers grow with what is read at once, so that ten thousand quiet connections stay small and one busy
-/// connection moves much per system call.
-const SIZES: [usize; 3] = [4 * 1024, 32 * 1024, 256 * 1024];
+/// How much is read at once.
+const SCRATCH: usize = 256 * 1024;
+
+thread_local! {
+    /// What one read of this thread goes into, before it is written on at once. Connections share it, so that ten
+    /// thousand quiet ones have no buffer at all and a busy one moves much per system call.
+    static SHARED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The buffer of this thread while it is used; none is found there meanwhile, which a copy within a copy would replace.
+struct Scratch(Vec<u8>);
+
+impl Scratch {
+    fn take() -> Self {
+        let mut buffer = SHARED.take();
+        buffer.resize(SCRATCH, 0);
+        Self(buffer)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        SHARED.set(std::mem::take(&mut self.0));
+    }
+}
 
 /// Counts and activity of a copy, readable while it runs.
 #[derive(Debug)]
@@ -83,7 +104,7 @@ pub async fn copy_both_ways(
     until: Until,
 ) -> (u64, u64, FirstToEnd) {
     let progress = CopyProgress::default();
-    let (mut forward, mut back) = (OneWay::new(), OneWay::new());
+    let (mut forward, mut back) = (OneWay::default(), OneWay::default());
     let mut first = None;
     let copying = poll_fn(|cx| {
         let there = forward.poll(cx, &mut a, &mut b, &progress.forward, &progress.last);
@@ -126,7 +147,7 @@ pub async fn copy_both_ways(
 /// Copies until both sides have ended, one breaks, or nothing moves for `idle`.
 pub async fn copy(mut a: Stream, mut b: Stream, idle: Option<Duration>, progress: &CopyProgress) -> CopyEnd {
     progress.last.set(Instant::now());
-    let (mut forward, mut back) = (OneWay::new(), OneWay::new());
+    let (mut forward, mut back) = (OneWay::default(), OneWay::default());
     let both = poll_fn(|cx| {
         let there = forward.poll(cx, &mut a, &mut b, &progress.forward, &progress.last);
         if let Poll::Ready(Err(side)) = there {
@@ -156,25 +177,17 @@ enum Side {
 
 /// One direction: what was read and is not yet written. Polled by hand, because halves that own the streams would
 /// take a lock for each call.
+#[derive(Default)]
 struct OneWay {
-    buffer: Vec<u8>,
-    step: usize,
-    waiting: Range<usize>,
+    /// What the writing side did not take yet: the rest of one read, empty most of the time.
+    kept: Vec<u8>,
+    /// How much of it is written.
+    written: usize,
     ended: bool,
     closed: bool,
 }
 
 impl OneWay {
-    fn new() -> Self {
-        Self {
-            buffer: vec![0; SIZES[0]],
-            step: 0,
-            waiting: 0..0,
-            ended: false,
-            closed: false,
-        }
-    }
-
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -183,30 +196,19 @@ impl OneWay {
         count: &Cell<u64>,
         last: &Cell<Instant>,
     ) -> Poll<Result<(), Side>> {
-        loop {
-            while !self.waiting.is_empty() {
-                let bytes = self.buffer.get(self.waiting.clone()).unwrap_or_default();
-                match ready!(Pin::new(&mut *to).poll_write(cx, bytes)) {
-                    Ok(n) if n > 0 => {
-                        self.waiting.start += n;
-                        count.set(count.get() + n as u64);
-                    }
-                    _ => return Poll::Ready(Err(Side::Write)),
-                }
+        if !self.kept.is_empty() {
+            let rest = self.kept.get(self.written..).unwrap_or_default();
+            self.written += write(cx, to, rest, count)?;
+            if self.written < self.kept.len() {
+                return Poll::Pending;
             }
-            if self.closed {
-                return Poll::Ready(Ok(()));
-            }
-            if self.ended {
-                // Half-close goes on; the other direction may still have something to say.
-                let _: io::Result<()> = ready!(Pin::new(&mut *to).poll_shutdown(cx));
-                self.closed = true;
-                continue;
-            }
-            let mut room = ReadBuf::new(&mut self.buffer);
-            let read = Pin::new(&mut *from).poll_read(cx, &mut room).map_err(|_| Side::Read);
-            let n = room.filled().len();
-            match read {
+            (self.kept, self.written) = (Vec::new(), 0);
+        }
+        let mut scratch = None;
+        while !self.ended {
+            let buffer = &mut scratch.get_or_insert_with(Scratch::take).0;
+            let mut room = ReadBuf::new(buffer);
+            match Pin::new(&mut *from).poll_read(cx, &mut room).map_err(|_| Side::Read) {
                 // What TLS has taken but not sent would wait for ever.
                 Poll::Pending => {
                     let _ = Pin::new(&mut *to).poll_flush(cx).map_err(|_| Side::Write)?;
@@ -215,14 +217,37 @@ impl OneWay {
                 Poll::Ready(read) => read?,
             }
             last.set(Instant::now());
-            self.waiting = 0..n;
-            self.ended = n == 0;
-            if n == self.buffer.len() && self.step + 1 < SIZES.len() {
-                self.step += 1;
-                self.buffer.resize(SIZES[self.step], 0);
+            let read = room.filled();
+            self.ended = read.is_empty();
+            let n = write(cx, to, read, count)?;
+            if n < read.len() {
+                self.kept = read.get(n..).unwrap_or_default().to_vec();
+                return Poll::Pending;
             }
         }
+        if !self.closed {
+            // Half-close goes on; the other direction may still have something to say.
+            let _: io::Result<()> = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+            self.closed = true;
+        }
+        Poll::Ready(Ok(()))
     }
+}
+
+/// Writes until everything is taken or the peer does not take more now; how much it took.
+fn write(cx: &mut Context<'_>, to: &mut Stream, bytes: &[u8], count: &Cell<u64>) -> Result<usize, Side> {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match Pin::new(&mut *to).poll_write(cx, rest) {
+            Poll::Ready(Ok(n)) if n > 0 => {
+                written += n;
+                count.set(count.get() + n as u64);
+            }
+            Poll::Ready(_) => return Err(Side::Write),
+            Poll::Pending => break,
+        }
+    }
+    Ok(written)
 }
 
 async fn idle_for(idle: Option<Duration>, last: &Cell<Instant>) {
