@@ -118,20 +118,27 @@ pub struct Cli {
     log_format_prefix_with_location: Option<String>,
     #[arg(long, hide = true)]
     enable_fine_grain_logging: bool,
-    #[arg(long, hide = true, default_value_t = 0)]
-    base_id: u32,
-    #[arg(long, hide = true)]
-    use_dynamic_base_id: bool,
-    #[arg(long, hide = true)]
-    skip_hot_restart_on_no_parent: bool,
-    #[arg(long, hide = true)]
-    skip_hot_restart_parent_stats: bool,
-    #[arg(long, hide = true)]
-    base_id_path: Option<PathBuf>,
-    #[arg(long, hide = true, default_value_t = 0)]
-    restart_epoch: u32,
-    #[arg(long, hide = true)]
-    disable_hot_restart: bool,
+    /// Tells apart proxies of one machine, each of which can be restarted hot.
+    #[arg(long, default_value_t = 0)]
+    pub base_id: u32,
+    /// Chooses a free base id; not for a restart epoch above 0.
+    #[arg(long)]
+    pub use_dynamic_base_id: bool,
+    /// Starts without a parent where none answers, whatever the restart epoch.
+    #[arg(long)]
+    pub skip_hot_restart_on_no_parent: bool,
+    /// Statistics of the parent are not taken over.
+    #[arg(long)]
+    pub skip_hot_restart_parent_stats: bool,
+    /// Writes the base id there.
+    #[arg(long)]
+    pub base_id_path: Option<PathBuf>,
+    /// Hot restart: 0 for the first process, one more for each that follows it.
+    #[arg(long, default_value_t = 0)]
+    pub restart_epoch: u32,
+    /// No process can follow this one.
+    #[arg(long)]
+    pub disable_hot_restart: bool,
     #[arg(long, hide = true)]
     enable_mutex_tracing: bool,
     #[arg(long, hide = true)]
@@ -140,14 +147,17 @@ pub struct Cli {
     disable_extensions: Option<String>,
     #[arg(long, hide = true)]
     enable_core_dump: bool,
-    #[arg(long, hide = true)]
-    socket_path: Option<String>,
-    #[arg(long, hide = true)]
-    socket_mode: Option<String>,
+    /// Hot restart's socket: `@name` for an abstract one, else the beginning of a path.
+    #[arg(long, default_value = "@envoy_domain_socket")]
+    pub socket_path: String,
+    /// Permissions of hot restart's socket file, octal; 0 leaves the umask's.
+    #[arg(long, default_value = "0", value_parser = octal)]
+    pub socket_mode: u32,
     #[arg(long, hide = true)]
     stats_tag: Vec<String>,
-    #[arg(long, hide = true)]
-    hot_restart_version: bool,
+    /// Prints the version that two processes must share to follow each other.
+    #[arg(long)]
+    pub hot_restart_version: bool,
     #[arg(long, hide = true)]
     bootstrap_version: Option<u32>,
 }
@@ -169,14 +179,10 @@ impl Cli {
                 "--log-format-prefix-with-location",
             ),
             (self.enable_fine_grain_logging, "--enable-fine-grain-logging"),
-            (self.use_dynamic_base_id, "--use-dynamic-base-id"),
-            (self.base_id_path.is_some(), "--base-id-path"),
-            (self.restart_epoch > 0, "--restart-epoch"),
             (self.enable_mutex_tracing, "--enable-mutex-tracing"),
             (self.cpuset_threads, "--cpuset-threads"),
             (self.disable_extensions.is_some(), "--disable-extensions"),
             (self.enable_core_dump, "--enable-core-dump"),
-            (self.socket_path.is_some(), "--socket-path"),
             (!self.stats_tag.is_empty(), "--stats-tag"),
         ];
         given
@@ -189,5 +195,12 @@ impl Cli {
     /// The drain time.
     pub fn drain_time(&self) -> Duration {
         Duration::from_secs(self.drain_time_s)
+    }
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(format!("invalid socket-mode '{text}'")),
     }
 }

@@ -119,7 +119,7 @@ fn the_quickstart_serves_and_follows_its_files() {
         .unwrap();
     }
     let proxy = Command::new(BINARY)
-        .args(["--concurrency", "1", "-l", "error", "-c"])
+        .args(["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c"])
         .arg(dir.path().join("quickstart.yaml"))
         .stdout(Stdio::null())
         .spawn()
@@ -158,7 +158,15 @@ fn serve(sample: &str) -> (Proxy, u16) {
         text = text.replace(&format!("port_value: {port}}}"), &format!("port_value: {free}}}"));
     }
     let proxy = Command::new(BINARY)
-        .args(["--concurrency", "1", "-l", "error", "--config-yaml", &text])
+        .args([
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "-l",
+            "error",
+            "--config-yaml",
+            &text,
+        ])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();

@@ -134,7 +134,7 @@ pub(super) static TABLE: &[Endpoint] = &[
         "/hot_restart_version",
         "print the hot restart compatibility version",
         &[],
-        |_| Reply::text("disabled"),
+        |request| Reply::text(request.server.hot_restart.version()),
     ),
     get(
         "/init_dump",

@@ -16,7 +16,10 @@ use super::{AdminRequest, Reply, connection_stats::AdminStats, endpoints, reply:
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult},
     net::{Address, ListenOptions, ListenSocket, address_from_proto, bind},
-    server::ServerContext,
+    server::{
+        ServerContext,
+        hot_restart::{AdminState, SocketKind},
+    },
 };
 
 /// Most bytes of a POST's body.
@@ -51,7 +54,10 @@ pub fn start(proto: Admin, server: &Arc<ServerContext>) -> ConfigResult<Option<A
         pipe_mode: 0,
     };
     let failed = |e: io::Error| ConfigError::new("admin.address", format!("cannot bind '{address}': {e}"));
-    let socket = bind(&address, &options, 1).map_err(failed)?.pop();
+    let socket = match server.hot_restart.take_admin(&address) {
+        Some(socket) => Some(socket),
+        None => bind(&address, &options, 1).map_err(failed)?.pop(),
+    };
     let Some(socket) = socket else { return Ok(None) };
     let bound = socket.local_address(&address);
     let server = server.clone();
@@ -74,24 +80,47 @@ pub fn start(proto: Admin, server: &Arc<ServerContext>) -> ConfigResult<Option<A
 
 async fn serve(socket: ListenSocket, server: Arc<ServerContext>) -> io::Result<()> {
     let stats = AdminStats::new(&server.stats);
+    let shared = server.hot_restart.share(SocketKind::Admin, &socket);
     match socket {
         ListenSocket::Tcp(s) => {
             let listener = tokio::net::TcpListener::from_std(s)?;
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => connection(TokioIo::new(stream), server.clone(), stats.clone()),
-                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-                }
-            }
+            let accept = async || listener.accept().await.map(|(stream, _)| TokioIo::new(stream));
+            accept_while_open(&server, &stats, accept).await;
         }
         // The admin listener is asked for streams alone.
-        ListenSocket::Udp(_) => Ok(()),
+        ListenSocket::Udp(_) => return Ok(()),
         ListenSocket::Unix(s) => {
             let listener = tokio::net::UnixListener::from_std(s)?;
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => connection(TokioIo::new(stream), server.clone(), stats.clone()),
-                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            let accept = async || listener.accept().await.map(|(stream, _)| TokioIo::new(stream));
+            accept_while_open(&server, &stats, accept).await;
+        }
+    }
+    // The successor has the socket; connections that are open still are answered.
+    drop(shared);
+    std::future::pending().await
+}
+
+/// Accepts until a successor serves; not while one initialises on the same socket.
+async fn accept_while_open<I>(server: &Arc<ServerContext>, stats: &AdminStats, accept: impl AsyncFn() -> io::Result<I>)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let mut gate = server.hot_restart.admin().listen();
+    loop {
+        let state = *gate.borrow_and_update();
+        match state {
+            AdminState::Closed => return,
+            AdminState::Paused => {
+                let _ = gate.changed().await;
+            }
+            AdminState::Open => {
+                tokio::select! {
+                    biased;
+                    _ = gate.changed() => {}
+                    accepted = accept() => match accepted {
+                        Ok(io) => connection(io, server.clone(), stats.clone()),
+                        Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                    },
                 }
             }
         }

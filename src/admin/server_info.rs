@@ -8,7 +8,7 @@ use xds_protos::{
 };
 
 use super::{AdminRequest, Reply, reply::envoy_json};
-use crate::server::ServerContext;
+use crate::server::{ServerContext, State};
 
 /// The version string, in the shape of Envoy's: revision/version/state/type/TLS library.
 pub fn version() -> String {
@@ -23,6 +23,7 @@ pub fn version() -> String {
 /// `/server_info`
 pub(super) fn server_info(request: &AdminRequest) -> Reply {
     let server = &request.server;
+    let initializing = matches!(server.state(), State::PreInitializing | State::Initializing);
     let uptime = format!("{}s", server.started.1.elapsed().as_secs());
     let node = xds_protos::message("envoy.config.core.v3.Node")
         .and_then(|d| DynamicMessage::decode(d, server.node.encode_to_vec().as_slice()).ok())
@@ -41,11 +42,11 @@ pub(super) fn server_info(request: &AdminRequest) -> Reply {
         "version": version(),
         "state": server.state().name(),
         "uptime_current_epoch": uptime,
-        "uptime_all_epochs": uptime,
-        "hot_restart_version": "disabled",
+        "uptime_all_epochs": format!("{}s", server.uptime_of_all().as_secs()),
+        "hot_restart_version": server.hot_restart.version(),
         "command_line_options": options(server),
         "node": node,
-        "hot_restart_initializing": false,
+        "hot_restart_initializing": server.hot_restart.options().is_some() && initializing,
     })))
 }
 
@@ -54,12 +55,20 @@ fn options(server: &ServerContext) -> Map<String, Value> {
     let cli = &server.cli;
     let path = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
     let none: [&str; 0] = [];
+    // The one chosen, where it is dynamic.
+    let base_id = server.hot_restart.options().map_or(cli.base_id, |o| o.base_id);
     let options = [
-        ("base_id", json!("0")),
-        ("use_dynamic_base_id", json!(false)),
-        ("skip_hot_restart_on_no_parent", json!(false)),
-        ("skip_hot_restart_parent_stats", json!(false)),
-        ("base_id_path", json!("")),
+        ("base_id", json!(base_id.to_string())),
+        ("use_dynamic_base_id", json!(cli.use_dynamic_base_id)),
+        (
+            "skip_hot_restart_on_no_parent",
+            json!(cli.skip_hot_restart_on_no_parent),
+        ),
+        (
+            "skip_hot_restart_parent_stats",
+            json!(cli.skip_hot_restart_parent_stats),
+        ),
+        ("base_id_path", json!(path(&cli.base_id_path))),
         ("concurrency", json!(server.concurrency)),
         ("config_path", json!(path(&cli.config_path))),
         ("config_yaml", json!(cli.config_yaml.clone().unwrap_or_default())),
@@ -101,13 +110,13 @@ fn options(server: &ServerContext) -> Map<String, Value> {
             json!(format!("{}s", cli.parent_shutdown_time_s)),
         ),
         ("mode", json!(format!("{:?}", cli.mode))),
-        ("disable_hot_restart", json!(true)),
-        ("restart_epoch", json!(0)),
+        ("disable_hot_restart", json!(cli.disable_hot_restart)),
+        ("restart_epoch", json!(cli.restart_epoch)),
         ("enable_mutex_tracing", json!(false)),
         ("cpuset_threads", json!(false)),
         ("disabled_extensions", json!(none)),
-        ("socket_path", json!("@envoy_domain_socket")),
-        ("socket_mode", json!(0)),
+        ("socket_path", json!(cli.socket_path)),
+        ("socket_mode", json!(cli.socket_mode)),
         ("enable_core_dump", json!(false)),
         ("stats_tag", json!(none)),
     ];

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     net::{Address, ListenSocket},
-    server::{Drain, DrainSignal, Worker},
+    server::{Drain, DrainSignal, Worker, hot_restart::SocketKind},
     stats::Stats,
 };
 
@@ -135,12 +135,15 @@ fn listen_internal(active: &Rc<Active>, worker: &Rc<Worker>) {
 }
 
 fn spawn_accept(socket: ListenSocket, active: Rc<Active>, worker: Rc<Worker>) {
+    let shared = worker.server.hot_restart.share(SocketKind::of(&socket), &socket);
     let socket = match socket {
-        ListenSocket::Udp(socket) => return udp::spawn(socket, active, worker),
+        ListenSocket::Udp(socket) => return udp::spawn(socket, shared, active, worker),
         other => other,
     };
     let stop = active.stop.listen();
     tokio::task::spawn_local(async move {
+        // The next process may have the socket for as long as this one accepts on it.
+        let _shared = shared;
         let name = active.config().name.clone();
         let result = match socket {
             ListenSocket::Tcp(s) => match TcpListener::from_std(s) {

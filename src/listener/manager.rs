@@ -15,7 +15,7 @@ use super::{ListenerConfig, active::ListenerMsg, stats::ListenerManagerStats};
 use crate::{
     cli::Mode,
     config::{BuildCx, ConfigError, ConfigResult, InitTarget},
-    net::{Address, ListenOptions, ListenSocket, bind},
+    net::{Address, ListenOptions, ListenSocket},
     server::{ServerContext, WorkerMsg},
     stats::{Stats, Store},
 };
@@ -134,7 +134,7 @@ impl ListenerManager {
             };
             (Some(none), bound)
         } else {
-            let opened = open(&config, server.concurrency);
+            let opened = open(&config, server);
             // Configurations that are refused before are counted with LDS.
             let (sockets, bound) = opened.inspect_err(|_| self.stats.local().listener_create_failure.inc())?;
             (Some(sockets), bound)
@@ -368,12 +368,14 @@ fn send_listener(config: &Arc<ListenerConfig>, sockets: Option<Vec<Vec<ListenSoc
     });
 }
 
-/// Binds every address once per worker; the outer vector is by worker.
-fn open(config: &ListenerConfig, workers: usize) -> ConfigResult<(Vec<Vec<ListenSocket>>, Vec<Address>)> {
+/// Binds every address once per worker, or takes the sockets of the process before this one; the outer vector is by
+/// worker.
+fn open(config: &ListenerConfig, server: &ServerContext) -> ConfigResult<(Vec<Vec<ListenSocket>>, Vec<Address>)> {
+    let workers = server.concurrency;
     let mut by_worker: Vec<Vec<ListenSocket>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
     for (address, options) in &config.addresses {
-        let sockets = bind(address, options, workers).map_err(|e| {
+        let sockets = server.hot_restart.listen(address, options, workers).map_err(|e| {
             ConfigError::new(
                 "",
                 format!(
@@ -383,11 +385,11 @@ fn open(config: &ListenerConfig, workers: usize) -> ConfigResult<(Vec<Vec<Listen
                 ),
             )
         })?;
-        if let Some(first) = sockets.first() {
+        if let Some(first) = sockets.iter().flatten().next() {
             bound.push(first.local_address(address));
         }
         for (worker, socket) in by_worker.iter_mut().zip(sockets) {
-            worker.push(socket);
+            worker.extend(socket);
         }
     }
     Ok((by_worker, bound))

@@ -48,11 +48,11 @@ stats_block! {
         counter listener_create_success, "Listeners created on workers";
         counter listener_create_failure, "Listeners that could not be created";
         counter listener_in_place_updated, "Listeners whose filter chains alone changed";
-        gauge total_listeners_warming, "Listeners waiting for what they need";
-        gauge total_listeners_active, "Listeners that serve";
-        gauge total_listeners_draining, "Listeners that end";
-        gauge total_filter_chains_draining, "Filter chains that end";
-        gauge workers_pinned, "1 if workers are pinned to processors";
-        gauge workers_started, "1 once the workers accept connections";
+        gauge(never_import) total_listeners_warming, "Listeners waiting for what they need";
+        gauge(never_import) total_listeners_active, "Listeners that serve";
+        gauge(never_import) total_listeners_draining, "Listeners that end";
+        gauge(never_import) total_filter_chains_draining, "Filter chains that end";
+        gauge(never_import) workers_pinned, "1 if workers are pinned to processors";
+        gauge(never_import) workers_started, "1 once the workers accept connections";
     }
 }

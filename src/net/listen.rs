@@ -1,6 +1,13 @@
 //! Listen sockets: bound on the control side so that errors reach the control plane, one per worker.
 
-use std::{io, os::unix::fs::PermissionsExt, time::Duration};
+use std::{
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::PermissionsExt,
+    },
+    time::Duration,
+};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
@@ -80,6 +87,16 @@ pub enum ListenSocket {
     Unix(std::os::unix::net::UnixListener),
     /// UDP
     Udp(std::net::UdpSocket),
+}
+
+impl AsFd for ListenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(s) => s.as_fd(),
+            Self::Unix(s) => s.as_fd(),
+            Self::Udp(s) => s.as_fd(),
+        }
+    }
 }
 
 impl ListenSocket {

@@ -27,13 +27,13 @@ use crate::{
 stats_block! {
     /// `runtime.*`
     struct RuntimeStats {
-        gauge admin_overrides_active, "1 if any value was set over the admin interface";
+        gauge(never_import) admin_overrides_active, "1 if any value was set over the admin interface";
         gauge(never_import) deprecated_feature_seen_since_process_start, "Deprecated features used since the start";
         counter deprecated_feature_use, "Uses of deprecated features";
         counter load_error, "Loads in which a layer could not be read";
         counter load_success, "Loads without an error";
-        gauge num_keys, "Keys that have a value";
-        gauge num_layers, "Layers that could be read";
+        gauge(never_import) num_keys, "Keys that have a value";
+        gauge(never_import) num_layers, "Layers that could be read";
         counter override_dir_exists, "Loads with more than one disk layer";
         counter override_dir_not_exists, "Loads with at most one disk layer";
     }

@@ -10,7 +10,7 @@ use std::{
 
 use xds_protos::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
 
-use super::{ConstantStats, Mailboxes, ServerStats, memory};
+use super::{ConstantStats, HotRestart, Mailboxes, ServerStats, memory};
 use crate::{
     access_log::LogFiles,
     bootstrap::KeptResources,
@@ -91,6 +91,8 @@ pub struct ServerContext {
     pub http2_stats: OnceLock<Stats<Http2CodecStats>>,
     /// Listed, and never written.
     _constant_stats: ConstantStats,
+    /// The processes before and after this one.
+    pub hot_restart: HotRestart,
     /// Asks the process to end (`/quitquitquit`).
     pub stop: tokio::sync::Notify,
     state: AtomicU8,
@@ -110,12 +112,18 @@ pub struct ServerContext {
 }
 
 impl ServerContext {
-    /// A server of this bootstrap, with nothing running yet.
-    pub fn new(mut bootstrap: Bootstrap, cli: &Cli) -> ConfigResult<Arc<Self>> {
+    /// A server of this bootstrap, with nothing running yet, that follows no other process.
+    pub fn new(bootstrap: Bootstrap, cli: &Cli) -> ConfigResult<Arc<Self>> {
+        Self::following(HotRestart::default(), bootstrap, cli)
+    }
+
+    /// The same at its place in a line of processes.
+    pub fn following(hot_restart: HotRestart, mut bootstrap: Bootstrap, cli: &Cli) -> ConfigResult<Arc<Self>> {
         let concurrency = cli.concurrency.unwrap_or_else(super::cpus::available).max(1);
-        let stats = Store::new(
+        let stats = Store::with_imports(
             StatsConfig::from_proto(bootstrap.stats_config.clone().unwrap_or_default(), &[])?,
             concurrency,
+            hot_restart.imports_stats(),
         );
         let registry = extensions::register_all();
         let node = Arc::new(xds::node::complete(
@@ -127,6 +135,7 @@ impl ServerContext {
         let constant_stats = ConstantStats::new(&stats, concurrency);
         let internal_buffer = super::internal::internal_buffer(&bootstrap)?;
         let server = Arc::new(Self {
+            hot_restart,
             internal_buffer,
             runtime: Runtime::new(layers, &node.cluster, &stats)?,
             node,
@@ -216,13 +225,29 @@ impl ServerContext {
         let stats = self.server_stats.local();
         let memory = memory();
         stats.concurrency.set(self.concurrency as u64);
+        // Of both processes while there are two: the machine has to carry them.
+        let parent = self.hot_restart.parent_numbers();
+        stats.hot_restart_epoch.set(u64::from(self.cli.restart_epoch));
+        if self.hot_restart.generation() > 0 {
+            stats.hot_restart_generation.set(self.hot_restart.generation());
+        }
         stats.days_until_first_cert_expiring.set(u64::from(u32::MAX));
-        stats.memory_allocated.set(memory.allocated);
-        stats.memory_heap_size.set(memory.heap);
-        stats.memory_physical_size.set(memory.physical);
+        stats.memory_allocated.set(memory.allocated + parent.allocated);
+        stats.memory_heap_size.set(memory.heap + parent.heap);
+        stats.memory_physical_size.set(memory.physical + parent.physical);
+        stats.parent_connections.set(parent.connections);
         stats.state.set(self.state() as u64);
-        stats.total_connections.set(self.connections.load(Ordering::Relaxed));
-        stats.uptime.set(self.started.1.elapsed().as_secs());
+        stats
+            .total_connections
+            .set(self.connections.load(Ordering::Relaxed) + parent.connections);
+        stats.uptime.set(self.uptime_of_all().as_secs());
+    }
+
+    /// Time since the first process of a line of hot restarts started.
+    pub fn uptime_of_all(&self) -> Duration {
+        let before = self.hot_restart.first_started();
+        let before = before.and_then(|first| self.started.0.duration_since(first).ok());
+        before.unwrap_or_default() + self.started.1.elapsed()
     }
 
     /// A number no other connection of this process has.

@@ -3,6 +3,7 @@
 mod context;
 mod cpus;
 mod drain;
+pub mod hot_restart;
 mod internal;
 pub mod log;
 mod run;
@@ -11,6 +12,7 @@ mod worker;
 
 pub use context::{ServerContext, State};
 pub use drain::{Drain, DrainSignal};
+pub use hot_restart::HotRestart;
 pub use internal::{InternalConnection, InternalListeners, Passthrough};
 pub use run::{StartError, run};
 pub use stats::{ConstantStats, Memory, ServerStats, memory};

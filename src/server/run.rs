@@ -1,6 +1,6 @@
 //! The life of the process, from the command line to the exit code.
 
-use std::{process::ExitCode, rc::Rc, sync::Arc, thread};
+use std::{process::ExitCode, rc::Rc, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
@@ -12,7 +12,10 @@ use xds_protos::{
     prost::{Message, Name},
 };
 
-use super::{ServerContext, State, Worker, WorkerMsg};
+use super::{
+    HotRestart, ServerContext, State, Worker, WorkerMsg,
+    hot_restart::{HotRestartError, version_text},
+};
 use crate::{
     bootstrap,
     cli::{Cli, Mode},
@@ -39,6 +42,9 @@ pub enum StartError {
         /// What is wrong.
         source: crate::config::ConfigError,
     },
+    /// The process has no place in a line of hot restarts.
+    #[error("{0}")]
+    HotRestart(#[from] HotRestartError),
     /// The system refuses threads, sockets or signals.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -59,6 +65,17 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
             return code;
         }
     };
+    if cli.hot_restart_version {
+        print!(
+            "{}",
+            if cli.disable_hot_restart {
+                "disabled".to_owned()
+            } else {
+                version_text()
+            }
+        );
+        return ExitCode::SUCCESS;
+    }
     super::log::start(&cli);
     match start(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,6 +94,11 @@ fn start(cli: &Cli) -> Result<(), StartError> {
     for flag in cli.without_effect() {
         tracing::warn!("{flag} has no effect");
     }
+    // Before anything else: a process that has no place in the line must not disturb the one that serves.
+    let hot_restart = match cli.mode {
+        Mode::Validate => HotRestart::default(),
+        _ => HotRestart::open(cli)?,
+    };
     let path = cli
         .config_path
         .as_ref()
@@ -86,7 +108,7 @@ fn start(cli: &Cli) -> Result<(), StartError> {
         path: path.clone(),
         source,
     })?;
-    let server = ServerContext::new(bootstrap, cli).map_err(|source| StartError::Config {
+    let server = ServerContext::following(hot_restart, bootstrap, cli).map_err(|source| StartError::Config {
         path: path.clone(),
         source,
     })?;
@@ -119,6 +141,7 @@ fn start(cli: &Cli) -> Result<(), StartError> {
             path: cli_path(cli),
             source,
         })?;
+        server.hot_restart.serve(&server);
         flush_stats(&server);
         watch_runtime(&server);
         start_workers(&server, receivers)?;
@@ -132,6 +155,7 @@ fn start(cli: &Cli) -> Result<(), StartError> {
         if cli.mode == Mode::InitOnly {
             return Ok(());
         }
+        server.hot_restart.take_over(&server, flush_interval(&server));
         wait_for_stop(&server).await?;
         server.set_state(State::Draining);
         serving.abort();
@@ -164,14 +188,18 @@ fn admin(server: &Arc<ServerContext>) -> Result<(), crate::config::ConfigError> 
     Ok(())
 }
 
-/// Moves interval values on every `stats_flush_interval` (default 5 s).
-fn flush_stats(server: &Arc<ServerContext>) {
+/// `stats_flush_interval` (default 5 s)
+fn flush_interval(server: &ServerContext) -> Duration {
     use crate::config::DurationExt;
-    let interval = server
-        .bootstrap
-        .stats_flush_interval
-        .or_duration(std::time::Duration::from_secs(5))
-        .max(std::time::Duration::from_millis(1));
+    let interval = server.bootstrap.stats_flush_interval;
+    interval
+        .or_duration(Duration::from_secs(5))
+        .max(Duration::from_millis(1))
+}
+
+/// Moves interval values on every `stats_flush_interval`.
+fn flush_stats(server: &Arc<ServerContext>) {
+    let interval = flush_interval(server);
     let server = server.clone();
     tokio::task::spawn_local(async move {
         loop {

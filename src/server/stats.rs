@@ -10,26 +10,27 @@ use crate::{
 stats_block! {
     /// `server.*`
     pub struct ServerStats {
-        gauge concurrency, "Number of workers";
-        gauge days_until_first_cert_expiring, "Days until the next certificate expires";
+        gauge(never_import) concurrency, "Number of workers";
+        gauge(never_import) days_until_first_cert_expiring, "Days until the next certificate expires";
         counter debug_assertion_failures, "Failed debug assertions";
         counter dropped_stat_flushes, "Flushes dropped because the one before had not ended";
         counter dynamic_unknown_fields, "Unknown fields in dynamic configuration";
         counter envoy_bug_failures, "Violated invariants";
         counter envoy_notifications, "Notifications";
-        gauge hot_restart_epoch, "Restart epoch";
-        gauge live, "1 if live and not failing health checks";
-        gauge memory_allocated, "Bytes allocated";
-        gauge memory_heap_size, "Bytes of heap reserved";
-        gauge memory_physical_size, "Bytes of physical memory";
-        gauge parent_connections, "Connections of the parent process";
-        gauge seconds_until_first_ocsp_response_expiring, "Seconds until the next OCSP response expires";
-        gauge state, "State: 0 live, 1 draining, 2 pre-initializing, 3 initializing";
+        gauge(never_import) hot_restart_epoch, "Restart epoch";
+        gauge(never_import, lazy) hot_restart_generation, "Processes so far, each of which followed another";
+        gauge(never_import) live, "1 if live and not failing health checks";
+        gauge(never_import) memory_allocated, "Bytes allocated";
+        gauge(never_import) memory_heap_size, "Bytes of heap reserved";
+        gauge(never_import) memory_physical_size, "Bytes of physical memory";
+        gauge(never_import) parent_connections, "Connections of the parent process";
+        gauge(never_import) seconds_until_first_ocsp_response_expiring, "Seconds until the next OCSP response expires";
+        gauge(never_import) state, "State: 0 live, 1 draining, 2 pre-initializing, 3 initializing";
         counter static_unknown_fields, "Unknown fields in static configuration";
-        gauge stats_recent_lookups, "Statistics looked up by name";
-        gauge total_connections, "Open connections";
-        gauge uptime, "Seconds since the start";
-        gauge version, "Version as a number";
+        gauge(never_import) stats_recent_lookups, "Statistics looked up by name";
+        gauge(never_import) total_connections, "Open connections";
+        gauge(never_import) uptime, "Seconds since the start";
+        gauge(never_import) version, "Version as a number";
         counter wip_protos, "Messages and fields that are work in progress";
         histogram(ms) initialization_time_ms, "Time from start to live";
     }
@@ -46,7 +47,7 @@ stats_block! {
 stats_block! {
     /// `server.compilation_settings.*`
     struct CompilationStats {
-        gauge fips_mode, "1 if only FIPS-approved cryptography is built in";
+        gauge(never_import) fips_mode, "1 if only FIPS-approved cryptography is built in";
     }
 }
 

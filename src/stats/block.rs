@@ -277,6 +277,10 @@ pub(super) trait AnyBlock: Send + Sync {
     /// Ends the interval of every histogram.
     fn flush(&self);
     fn reset_counters(&self);
+    /// Replaces a shard's share of a counter or gauge.
+    fn put(&self, shard: usize, index: usize, value: u64);
+    /// Sets a shard's share of every gauge to zero.
+    fn clear_gauges(&self, shard: usize);
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -361,6 +365,26 @@ impl<T: StatsBlock> AnyBlock for Block<T> {
                 if let CellRef::Counter(counter) = cell(shard) {
                     counter.reset();
                 }
+            }
+        }
+    }
+
+    fn put(&self, shard: usize, index: usize, value: u64) {
+        let Some(cell) = T::CELLS.get(index) else { return };
+        match cell(self.cells.at(shard)) {
+            CellRef::Counter(cell) => cell.put(value),
+            CellRef::Gauge(cell) => cell.put(value),
+            CellRef::Histogram(_) => {}
+        }
+    }
+
+    fn clear_gauges(&self, shard: usize) {
+        let Some(cells) = self.cells.get(shard) else { return };
+        for cell in T::CELLS {
+            if let CellRef::Gauge(gauge) = cell(cells)
+                && gauge.value() != 0
+            {
+                gauge.put(0);
             }
         }
     }

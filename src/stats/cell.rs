@@ -34,6 +34,11 @@ impl CounterCell {
     pub fn reset(&self) {
         self.0.store(0, Relaxed);
     }
+
+    /// Replaces what was counted: for values of another process.
+    pub(super) fn put(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
 }
 
 const USED: u8 = 1;
@@ -78,6 +83,12 @@ impl GaugeCell {
     #[inline]
     pub fn set(&self, value: u64) {
         self.mark(USED | WAS_SET);
+        self.value.store(value, Relaxed);
+    }
+
+    /// The same for a share of another process's, which says nothing about how this one writes the gauge.
+    pub(super) fn put(&self, value: u64) {
+        self.mark(USED);
         self.value.store(value, Relaxed);
     }
 

@@ -129,7 +129,12 @@ impl CodeCells {
     #[inline]
     fn inc(&self, category: Category, code: u16) {
         let code = if (100..600).contains(&code) { code } else { UNKNOWN };
-        let key = 1 + category as u16 * 1000 + code;
+        add(self.slot(1 + category as u16 * 1000 + code), 1);
+    }
+
+    /// The count of a key, in a slot of its own from now on.
+    #[inline]
+    fn slot(&self, key: u16) -> &AtomicU64 {
         let mut cells = self;
         loop {
             for slot in &cells.slots {
@@ -142,8 +147,7 @@ impl CodeCells {
                         .map_or_else(|theirs| theirs, |_| key);
                 }
                 if found == key {
-                    add(&slot.count, 1);
-                    return;
+                    return &slot.count;
                 }
             }
             cells = cells.more.get_or_init(Box::default);
@@ -151,17 +155,24 @@ impl CodeCells {
     }
 
     fn each(&self, f: &mut dyn FnMut(Category, u16, u64)) {
+        self.each_key(&mut |key, count| {
+            if let Some(category) = CATEGORIES.get(usize::from(key / 1000)) {
+                f(*category, key % 1000, count);
+            }
+        });
+    }
+
+    fn each_key(&self, f: &mut dyn FnMut(u16, u64)) {
         for slot in &self.slots {
             let (key, count) = (slot.key.load(Relaxed), slot.count.load(Relaxed));
             if let Some(key) = key.checked_sub(1)
-                && let Some(category) = CATEGORIES.get(usize::from(key / 1000))
                 && count > 0
             {
-                f(*category, key % 1000, count);
+                f(key, count);
             }
         }
         if let Some(more) = self.more.get() {
-            more.each(f);
+            more.each_key(f);
         }
     }
 
@@ -193,6 +204,22 @@ impl CodeBlock {
 
     pub(super) fn reset(&self) {
         self.cells.touched().for_each(CodeCells::reset);
+    }
+
+    /// Every count by category and code, as one number that both generations of a hot restart understand.
+    pub(super) fn keys(&self) -> BTreeMap<u16, u64> {
+        let mut all = BTreeMap::new();
+        for cells in self.cells.touched() {
+            cells.each_key(&mut |key, count| *all.entry(key).or_insert(0) += count);
+        }
+        all
+    }
+
+    /// Replaces a shard's count of a key.
+    pub(super) fn put(&self, shard: usize, key: u16, count: u64) {
+        if usize::from(key / 1000) < CATEGORIES.len() {
+            self.cells.at(shard).slot(key + 1).store(count, Relaxed);
+        }
     }
 
     /// Every name that occurred, below the scope's prefix, with its count.

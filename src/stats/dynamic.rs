@@ -101,6 +101,24 @@ impl Dynamic {
         }
     }
 
+    /// Replaces a shard's share of a counter or gauge.
+    pub(super) fn put(&self, shard: usize, value: u64) {
+        match &self.value {
+            Value::Counter(cells) => cells.at(shard).put(value),
+            Value::Gauge(cells) => cells.at(shard).put(value),
+            Value::Histogram { .. } | Value::TextReadout(_) => {}
+        }
+    }
+
+    /// Sets a shard's share of a gauge to zero.
+    pub(super) fn clear_gauge(&self, shard: usize) {
+        if let Value::Gauge(cells) = &self.value
+            && let Some(cell) = cells.get(shard)
+        {
+            cell.put(0);
+        }
+    }
+
     pub(super) fn reset_counter(&self) {
         if let Value::Counter(cells) = &self.value {
             cells.touched().for_each(CounterCell::reset);

@@ -13,6 +13,7 @@ mod codes;
 mod config;
 mod dynamic;
 pub mod histogram;
+mod import;
 mod matcher;
 mod recorder;
 pub mod render;
@@ -20,6 +21,7 @@ mod scope;
 mod shard;
 mod store;
 pub mod tags;
+mod transfer;
 mod walk;
 
 pub use block::{CellRef, Kind, StatDesc, Stats, StatsBlock};
@@ -32,6 +34,7 @@ pub use recorder::recorder;
 pub use scope::Scope;
 pub use shard::{current_shard, enter_shard};
 pub use store::Store;
+pub use transfer::{CodeCounts, DynamicTags, Exporter, Number, ScopeValues};
 
 /// Locks; a panic elsewhere leaves nothing half done behind these locks, so it does not spread.
 fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

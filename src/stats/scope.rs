@@ -73,6 +73,7 @@ impl Scope {
             return Stats::new(store.discarded::<T>(), self.0.clone());
         }
         let block = Arc::new(Block::<T>::new(store.shards()));
+        store.imports().fill_block(&self.0.prefix, &*block);
         contents.blocks.push(BlockSlot {
             type_id: id,
             block: block.clone(),
@@ -89,6 +90,7 @@ impl Scope {
             Some(block) => block.clone(),
             None => {
                 let block = Arc::new(CodeBlock::new(prefix, self.0.store.shards()));
+                self.0.store.imports().fill_codes(&self.0.prefix, &block);
                 contents.codes.push(block.clone());
                 block
             }
@@ -141,28 +143,8 @@ impl Scope {
         self.dynamic(&full, kind, Some(ExplicitTags { extracted_name, tags }))
     }
 
-    // A name that is taken by a statistic of another kind gets an entry of its own, apart by a NUL that is never
-    // shown: handles always work, and a reader sees both, as Envoy lists both.
     fn dynamic(&self, name: &str, kind: Kind, tags: Option<ExplicitTags>) -> Arc<Dynamic> {
-        let store = &self.0.store;
-        let mut contents = lock(&self.0.contents);
-        let same_kind = |stat: &Dynamic| std::mem::discriminant(&stat.kind()) == std::mem::discriminant(&kind);
-        if let Some(stat) = contents.dynamic.get(name).filter(|stat| same_kind(stat)) {
-            return stat.clone();
-        }
-        if !store.config().matcher.accepts(&format!("{}{name}", self.0.prefix)) {
-            return Arc::new(Dynamic::new(kind, store.shards(), None));
-        }
-        let mut key: Arc<str> = name.into();
-        loop {
-            match contents.dynamic.entry(key.clone()) {
-                Entry::Vacant(slot) => {
-                    return slot.insert(Arc::new(Dynamic::new(kind, store.shards(), tags))).clone();
-                }
-                Entry::Occupied(slot) if same_kind(slot.get()) => return slot.get().clone(),
-                Entry::Occupied(_) => key = format!("{key}\0").into(),
-            }
-        }
+        self.0.dynamic(name, kind, tags)
     }
 }
 
@@ -188,6 +170,37 @@ impl ScopeInner {
 
     pub(super) fn explicit_tags(&self) -> Option<&ExplicitTags> {
         self.tags.as_deref()
+    }
+
+    // A name that is taken by a statistic of another kind gets an entry of its own, apart by a NUL that is never
+    // shown: handles always work, and a reader sees both, as Envoy lists both.
+    pub(super) fn dynamic(&self, name: &str, kind: Kind, tags: Option<ExplicitTags>) -> Arc<Dynamic> {
+        let store = &self.store;
+        let mut contents = lock(&self.contents);
+        let same_kind = |stat: &Dynamic| std::mem::discriminant(&stat.kind()) == std::mem::discriminant(&kind);
+        if let Some(stat) = contents.dynamic.get(name).filter(|stat| same_kind(stat)) {
+            return stat.clone();
+        }
+        if !store.config().matcher.accepts(&format!("{}{name}", self.prefix)) {
+            return Arc::new(Dynamic::new(kind, store.shards(), None));
+        }
+        let mut key: Arc<str> = name.into();
+        loop {
+            match contents.dynamic.entry(key.clone()) {
+                Entry::Vacant(slot) => {
+                    let stat = Dynamic::new(kind, store.shards(), tags);
+                    store.imports().fill_dynamic(&self.prefix, name, &stat);
+                    return slot.insert(Arc::new(stat)).clone();
+                }
+                Entry::Occupied(slot) if same_kind(slot.get()) => return slot.get().clone(),
+                Entry::Occupied(_) => key = format!("{key}\0").into(),
+            }
+        }
+    }
+
+    /// Counts of response codes.
+    pub(super) fn code_blocks(&self) -> Vec<Arc<CodeBlock>> {
+        self.contents().codes.clone()
     }
 
     pub(super) fn contents(&self) -> std::sync::MutexGuard<'_, Contents> {

@@ -55,6 +55,19 @@ impl<T: Default> Sharded<T> {
         self.shards[index].get_or_init(Box::default)
     }
 
+    /// A shard by its index, for values that are another process's.
+    pub(super) fn at(&self, index: usize) -> &T {
+        self.shards[index.min(self.shards.len() - 1)].get_or_init(Box::default)
+    }
+
+    /// A shard by its index, if somebody touched it.
+    pub(super) fn get(&self, index: usize) -> Option<&T> {
+        self.shards
+            .get(index)
+            .and_then(|shard| shard.get())
+            .map(|boxed| &**boxed)
+    }
+
     /// The shards that somebody touched.
     pub(super) fn touched(&self) -> impl Iterator<Item = &T> {
         self.shards.iter().filter_map(|shard| shard.get().map(|boxed| &**boxed))

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::block::{AnyBlock, Block, Kind, StatsBlock};
 use super::config::StatsConfig;
 use super::dynamic::ExplicitTags;
+use super::import::Imports;
 use super::lock;
 use super::scope::{Scope, ScopeInner, sanitized};
 use super::tags::Tag;
@@ -17,6 +18,8 @@ use super::walk::ScopeContents;
 pub struct Store {
     config: StatsConfig,
     shards: usize,
+    /// What a parent told at a hot restart.
+    imports: Imports,
     scopes: Mutex<BTreeMap<Arc<str>, Weak<ScopeInner>>>,
     /// Blocks that the stats matcher rejected as a whole: one per type, for all scopes.
     discarded: Mutex<HashMap<TypeId, Arc<dyn AnyBlock>>>,
@@ -27,9 +30,16 @@ pub struct Store {
 impl Store {
     /// A store for `workers` worker threads; every other thread shares one more shard.
     pub fn new(config: StatsConfig, workers: usize) -> Arc<Self> {
+        Self::with_imports(config, workers, false)
+    }
+
+    /// A store that also takes the values of another process: in a shard before the last, so that they are added to
+    /// this process's own wherever somebody reads, and can be told from them.
+    pub fn with_imports(config: StatsConfig, workers: usize, imports: bool) -> Arc<Self> {
         Arc::new(Self {
             config,
-            shards: workers + 1,
+            shards: workers + 1 + usize::from(imports),
+            imports: Imports::new(imports.then_some(workers)),
             scopes: Mutex::default(),
             discarded: Mutex::default(),
             namespaces: Mutex::default(),
@@ -88,6 +98,16 @@ impl Store {
         self.shards
     }
 
+    /// Values of another process.
+    pub(super) fn imports(&self) -> &Imports {
+        &self.imports
+    }
+
+    /// The scope of that name, if somebody has it.
+    pub(super) fn existing(&self, prefix: &str) -> Option<Arc<ScopeInner>> {
+        lock(&self.scopes).get(prefix).and_then(Weak::upgrade)
+    }
+
     /// All scopes in the order of their prefixes.
     pub(super) fn scopes(&self) -> Vec<Arc<ScopeInner>> {
         lock(&self.scopes).values().filter_map(Weak::upgrade).collect()
@@ -125,6 +145,7 @@ impl Store {
 
     /// Sets every counter back to zero (`POST /reset_counters`).
     pub fn reset_counters(&self) {
+        self.imports.forget_counters();
         for scope in self.scopes() {
             let contents = scope.contents();
             contents.blocks.iter().for_each(|slot| slot.block.reset_counters());

@@ -104,16 +104,16 @@ crate::stats_block! {
         counter update_empty, "Updates without hosts";
         counter update_no_rebuild, "Updates that changed nothing";
         counter total_match_count => "default.total_match_count", "Uses of the default transport socket";
-        gauge max_host_weight, "Largest weight of a host";
-        gauge membership_total, "Hosts";
-        gauge membership_healthy, "Healthy hosts";
-        gauge membership_degraded, "Degraded hosts";
-        gauge membership_excluded, "Hosts excluded from balancing";
+        gauge(never_import) max_host_weight, "Largest weight of a host";
+        gauge(never_import) membership_total, "Hosts";
+        gauge(never_import) membership_healthy, "Healthy hosts";
+        gauge(never_import) membership_degraded, "Degraded hosts";
+        gauge(never_import) membership_excluded, "Hosts excluded from balancing";
         counter membership_change, "Changes of the hosts";
         counter assignment_stale, "Times an assignment became stale";
         counter assignment_timeout_received, "Assignments with a staleness timeout";
         counter assignment_use_cached, "Cached assignments used";
-        gauge warming_state, "1 while the cluster warms";
+        gauge(never_import) warming_state, "1 while the cluster warms";
     }
 }
 
@@ -123,14 +123,14 @@ crate::stats_block! {
         counter update_attempt, "Attempts to refresh the hosts";
         counter update_failure, "Failed updates";
         counter update_success, "Successful updates";
-        gauge version, "Hash of the last version";
+        gauge(never_import) version, "Hash of the last version";
     }
 }
 
 crate::stats_block! {
     /// `cluster_manager.`
     pub struct ClusterManagerStats {
-        gauge active_clusters, "Clusters that serve";
+        gauge(never_import) active_clusters, "Clusters that serve";
         counter cluster_added, "Clusters added";
         counter cluster_modified, "Clusters changed";
         counter cluster_removed, "Clusters removed";
@@ -138,7 +138,7 @@ crate::stats_block! {
         counter cluster_updated_via_merge, "Endpoint updates that were merged";
         counter update_merge_cancelled, "Merges cancelled by an update that cannot wait";
         counter update_out_of_merge_window, "Endpoint updates outside of a merge window";
-        gauge warming_clusters, "Clusters that warm";
+        gauge(never_import) warming_clusters, "Clusters that warm";
     }
 }
 

@@ -20,8 +20,8 @@ stats_block! {
         counter update_failure, "Streams, requests or files that failed";
         counter update_rejected, "Updates that were rejected, wholly or in part";
         counter update_success, "Updates applied";
-        gauge update_time, "When the last update was applied, in milliseconds of Unix time";
-        gauge version, "xxHash64 of the version last applied";
+        gauge(never_import) update_time, "When the last update was applied, in milliseconds of Unix time";
+        gauge(never_import) version, "xxHash64 of the version last applied";
         histogram(ms) update_duration, "How long applying an update took";
     }
 }
@@ -29,7 +29,7 @@ stats_block! {
 stats_block! {
     /// One control-plane stream's (`control_plane.`).
     pub struct ControlPlaneBlock {
-        gauge connected_state, "Whether there is a stream to the control plane";
+        gauge(never_import) connected_state, "Whether there is a stream to the control plane";
         gauge pending_requests, "Requests that wait for rate_limit_settings";
         counter rate_limit_enforced, "Times rate_limit_settings made a request wait";
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     listener::active::Active,
     net::{DatagramReader, prefer_gro},
-    server::Worker,
+    server::{Worker, hot_restart::SharedSocket},
     stats::Stats,
 };
 
@@ -20,9 +20,16 @@ const BATCHES: usize = 8;
 
 /// Serves a socket until its listener stops. A new configuration of the listener keeps the socket, and with it what
 /// waits there; the filters, and whatever sessions they have, are made anew, as in Envoy.
-pub(in crate::listener) fn spawn(socket: std::net::UdpSocket, active: Rc<Active>, worker: Rc<Worker>) {
+pub(in crate::listener) fn spawn(
+    socket: std::net::UdpSocket,
+    shared: Option<SharedSocket>,
+    active: Rc<Active>,
+    worker: Rc<Worker>,
+) {
     let mut stop = active.stop.listen();
     tokio::task::spawn_local(async move {
+        // The next process may have the socket for as long as this one receives from it.
+        let _shared = shared;
         let socket = match UdpSocket::from_std(socket) {
             Ok(socket) => Rc::new(socket),
             Err(error) => {

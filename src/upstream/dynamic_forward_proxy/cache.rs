@@ -33,7 +33,7 @@ crate::stats_block! {
         counter host_address_changed, "Changes of addresses";
         counter host_overflow, "Requests refused because there are too many names";
         counter host_removed, "Names removed";
-        gauge num_hosts, "Names";
+        gauge(never_import) num_hosts, "Names";
     }
 }
 

@@ -36,10 +36,10 @@ stats_block! {
     pub struct SrdsStats {
         counter config_reload, "Updates that changed the scopes";
         counter update_empty, "Updates without a resource";
-        gauge config_reload_time_ms, "When the scopes changed last, in milliseconds of Unix time";
-        gauge all_scopes, "Scopes";
-        gauge active_scopes, "Scopes whose routes are subscribed";
-        gauge on_demand_scopes, "Scopes whose routes are subscribed at first use";
+        gauge(never_import) config_reload_time_ms, "When the scopes changed last, in milliseconds of Unix time";
+        gauge(never_import) all_scopes, "Scopes";
+        gauge(never_import) active_scopes, "Scopes whose routes are subscribed";
+        gauge(never_import) on_demand_scopes, "Scopes whose routes are subscribed at first use";
     }
 }
 
