@@ -44,11 +44,16 @@ pub fn register_all() -> Registry {
     registry.listener_filter(filters::listener::original_dst::Factory);
     registry.listener_filter(filters::listener::proxy_protocol::Factory);
     registry.listener_filter(filters::listener::tls_inspector::Factory);
+    registry.udp_filter(filters::udp::udp_proxy::Factory);
+    registry.udp_session_filter(filters::udp::udp_proxy::session_filters::dynamic_forward_proxy::Factory);
+    registry.udp_session_filter(filters::udp::udp_proxy::session_filters::http_capsule::Factory);
     registry.network_filter(crate::http::hcm::Factory);
     registry.network_filter(filters::network::connection_limit::Factory);
     registry.network_filter(filters::network::direct_response::Factory);
     registry.network_filter(filters::network::echo::Factory);
+    registry.network_filter(filters::network::ext_authz::Factory);
     registry.network_filter(filters::network::local_ratelimit::Factory);
+    registry.network_filter(filters::network::ratelimit::Factory);
     registry.network_filter(filters::network::rbac::Factory);
     registry.network_filter(filters::network::set_filter_state::Factory);
     registry.network_filter(filters::network::sni_cluster::Factory);

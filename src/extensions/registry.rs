@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use xds_protos::{google::protobuf::Any, prost::Name};
 
+use super::filters::udp::udp_proxy::session_filter::{UdpSessionFilter, UdpSessionFilterFactory};
 use crate::{
     access_log::{AccessLogger, AccessLoggerFactory},
     config::{AnyExt, BuildCx, ConfigResult, unpack},
@@ -84,6 +85,19 @@ impl<F: UdpListenerFilterFactory> ErasedUdpFilter for F {
     }
 }
 
+/// A [`UdpSessionFilterFactory`] with its type erased.
+pub trait ErasedUdpSessionFilter: Send + Sync {
+    /// Opens and builds the filter's configuration.
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn UdpSessionFilter>>;
+}
+
+impl<F: UdpSessionFilterFactory> ErasedUdpSessionFilter for F {
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn UdpSessionFilter>> {
+        let proto = unpack::<F::Proto>(any, cx)?;
+        UdpSessionFilterFactory::build(self, proto, cx)
+    }
+}
+
 /// An [`AccessLoggerFactory`] with its type erased.
 pub trait ErasedAccessLogger: Send + Sync {
     /// Opens and builds the logger's configuration.
@@ -117,6 +131,7 @@ pub struct Registry {
     http_route_configs: HashMap<String, Arc<dyn ErasedHttpFilter>>,
     listener_filters: HashMap<String, Arc<dyn ErasedListenerFilter>>,
     udp_filters: HashMap<String, Arc<dyn ErasedUdpFilter>>,
+    udp_session_filters: HashMap<String, Arc<dyn ErasedUdpSessionFilter>>,
     network_filters: HashMap<String, Arc<dyn ErasedNetworkFilter>>,
     access_loggers: HashMap<String, Arc<dyn ErasedAccessLogger>>,
     formatters: HashMap<String, Arc<dyn ErasedFormatter>>,
@@ -138,6 +153,12 @@ impl Registry {
     /// Adds a UDP listener filter under its message type.
     pub fn udp_filter<F: UdpListenerFilterFactory>(&mut self, factory: F) {
         self.udp_filters.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// Adds a session filter of the UDP proxy under its message type.
+    pub fn udp_session_filter<F: UdpSessionFilterFactory>(&mut self, factory: F) {
+        self.udp_session_filters
+            .insert(F::Proto::full_name(), Arc::new(factory));
     }
 
     /// Adds a network filter under its message type.
@@ -173,6 +194,11 @@ impl Registry {
     /// The UDP listener filter whose configuration `any` holds.
     pub fn find_udp_filter(&self, any: &Any) -> Option<&Arc<dyn ErasedUdpFilter>> {
         self.udp_filters.get(any.type_name())
+    }
+
+    /// The session filter whose configuration `any` holds.
+    pub fn find_udp_session_filter(&self, any: &Any) -> Option<&Arc<dyn ErasedUdpSessionFilter>> {
+        self.udp_session_filters.get(any.type_name())
     }
 
     /// The network filter whose configuration `any` holds.

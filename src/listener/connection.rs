@@ -149,6 +149,8 @@ async fn run(
         metadata: RefCell::new(passthrough.metadata),
         filter_state: RefCell::new(passthrough.filter_state),
         transport_failure: Default::default(),
+        flags: Default::default(),
+        code_details: Default::default(),
         termination_details: Default::default(),
     };
     let Some(mut inspected) = listener_filters(&mut accepted, &config, stats, &mut info).await else {

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::{HashMap, VecDeque},
     convert::Infallible,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
 };
 
@@ -50,6 +50,15 @@ pub struct WorkerCluster {
     pub(super) foreseen: RefCell<VecDeque<Arc<Host>>>,
     /// TCP connections that end with their host's health, by the host that is kept with them.
     severable: RefCell<HashMap<*const Host, Severable, foldhash::fast::RandomState>>,
+    watchers: RefCell<Vec<Weak<dyn ClusterWatcher>>>,
+}
+
+/// Whoever has something with a cluster that is in no pool, and must end with the cluster or with its hosts.
+pub trait ClusterWatcher {
+    /// Hosts were removed: [`Host::is_removed`] says which.
+    fn hosts_removed(&self);
+    /// The cluster is gone, or another one has its name.
+    fn gone(&self);
 }
 
 type Severable = (Option<Arc<Host>>, Vec<oneshot::Sender<Infallible>>);
@@ -97,6 +106,7 @@ impl WorkerCluster {
             provided,
             foreseen: RefCell::default(),
             severable: RefCell::default(),
+            watchers: RefCell::default(),
         })
     }
 
@@ -345,8 +355,30 @@ impl WorkerCluster {
         Ok(lease.sever_when(failed))
     }
 
+    /// Tells `watcher` what becomes of the cluster, as long as it is there.
+    pub fn watch(&self, watcher: Weak<dyn ClusterWatcher>) {
+        let mut watchers = self.watchers.borrow_mut();
+        watchers.retain(|w| w.strong_count() > 0);
+        watchers.push(watcher);
+    }
+
+    fn tell(&self, each: impl Fn(&dyn ClusterWatcher)) {
+        // What they do may lead back here.
+        let watchers = self.watchers.borrow().clone();
+        for watcher in watchers.iter().filter_map(Weak::upgrade) {
+            each(watcher.as_ref());
+        }
+    }
+
+    /// The cluster is removed, or replaced by another one.
+    pub(super) fn retire(&self) {
+        self.drain();
+        self.tell(|w| w.gone());
+    }
+
     /// Hosts were removed: their pools drain, and go once they are unused.
     pub(super) fn sweep(&self) {
+        self.tell(|w| w.hosts_removed());
         self.pools.borrow_mut().retain(|_, pools| {
             let removed = pools.first().is_none_or(|p| p.host.is_removed());
             if removed {

@@ -44,9 +44,9 @@ mod transport_socket;
 mod worker;
 
 pub use crate::http::codec::Http2CodecStats;
-pub use circuit::{Guard, Limit, ResourceManager, ResourcePriority};
+pub use circuit::{CountedConnection, Guard, Limit, ResourceManager, ResourcePriority};
 pub use client::{ChannelError, ClusterChannel};
-pub use cluster::{Dropped, ExtraStats, WorkerCluster};
+pub use cluster::{ClusterWatcher, Dropped, ExtraStats, WorkerCluster};
 pub use failure::{ConnectFailure, UpstreamFailure};
 pub use health_check::{HealthCheckConfig, HealthChecks};
 pub use host::{Health, HealthFlag, Host, HostAttributes, HostStats, Locality};

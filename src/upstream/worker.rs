@@ -170,7 +170,7 @@ impl WorkerClusters {
             }
         };
         if let Some(old) = old.and_then(|entry| entry.inflated) {
-            old.drain();
+            old.retire();
         }
     }
 }

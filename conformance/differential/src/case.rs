@@ -90,6 +90,8 @@ pub struct Case {
     pub filter_chain: Map<String, Value>,
     pub network_filters: Option<Vec<Value>>,
     pub listener: Map<String, Value>,
+    /// Makes the listener one of UDP, with a UDP proxy; merged over its configuration.
+    pub udp_proxy: Option<Map<String, Value>>,
     pub clusters: Map<String, Value>,
     pub bootstrap: Map<String, Value>,
     /// Flags of the command line, in place of the usual ones of their names: name without dashes to value.
@@ -175,6 +177,8 @@ pub struct Upstream {
     pub tcp: Vec<Step>,
     /// What a `frames` upstream does with each connection.
     pub frames: Vec<Frame>,
+    /// What a `udp` upstream sends back for each datagram, `{}` in it standing for that; default `NAME:{}`.
+    pub udp: Option<Vec<String>>,
     /// Compare how many connections it saw.
     pub count_connections: bool,
     /// The address it listens on; default 127.0.0.1.
@@ -239,6 +243,8 @@ pub enum UpstreamProtocol {
     Frames,
     /// Name resolution over UDP and TCP.
     Dns,
+    /// Datagrams.
+    Udp,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -359,6 +365,27 @@ pub enum Step {
     Reset,
 }
 
+/// One thing done with a socket for datagrams, in order.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UdpStep {
+    /// A datagram, one byte per character below U+0100.
+    Send(String),
+    /// So many datagrams come back; each is waited for.
+    Receive(usize),
+    /// Nothing comes for so many seconds.
+    Silence(f64),
+    Pause(f64),
+    /// Until the named upstream has seen so many datagrams.
+    Seen(BTreeMap<String, usize>),
+    /// Until stats have these values.
+    Stat(BTreeMap<String, u64>),
+    /// Replaces files below `{{dir}}` by a move.
+    Write(BTreeMap<String, String>),
+    /// POST to the admin port.
+    Admin(String),
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RequestFields {
@@ -385,6 +412,12 @@ pub struct RequestFields {
     pub steps: Vec<Step>,
     /// A scripted HTTP/2 connection instead of one request.
     pub frames: Vec<Frame>,
+    /// Datagrams instead of a connection.
+    pub udp: Vec<UdpStep>,
+    /// The address that datagrams are sent from; default 127.0.0.1.
+    pub from: Option<String>,
+    /// The address that datagrams are sent to; default 127.0.0.1.
+    pub to: Option<String>,
     /// Wait until the proxy closes the connection, and record how.
     pub wait_close: bool,
     /// Go on with the next request while this one runs.

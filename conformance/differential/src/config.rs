@@ -97,6 +97,9 @@ fn listener(case: &Case, scope: &Scope) -> Value {
         "address": address(scope.port),
         "filter_chains": [chain],
     });
+    if let Some(proxy) = &case.udp_proxy {
+        merge(&mut listener, &udp_listener(scope, proxy));
+    }
     merge(&mut listener, &Value::Object(case.listener.clone()));
     let log = access_log(case, scope);
     place(&mut listener, "{{hcm}}", &hcm(case, scope, log.as_ref()));
@@ -104,6 +107,28 @@ fn listener(case: &Case, scope: &Scope) -> Value {
         place(&mut listener, "{{access_log}}", &log);
     }
     listener
+}
+
+/// What makes a listener one of UDP; the proxy goes to `up` unless it says otherwise.
+fn udp_listener(scope: &Scope, proxy: &Map<String, Value>) -> Value {
+    let route = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.Route",
+        "cluster": "up",
+    });
+    let mut config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig",
+        "stat_prefix": scope.prefix,
+        "access_log": ["{{access_log}}"],
+    });
+    if !proxy.contains_key("matcher") && !proxy.contains_key("cluster") {
+        config["matcher"] = json!({"on_no_match": {"action": {"name": "route", "typed_config": route}}});
+    }
+    merge(&mut config, &Value::Object(proxy.clone()));
+    json!({
+        "address": {"socket_address": {"protocol": "UDP"}},
+        "filter_chains": null,
+        "listener_filters": [{"name": "envoy.filters.udp_listener.udp_proxy", "typed_config": config}],
+    })
 }
 
 fn hcm(case: &Case, scope: &Scope, log: Option<&Value>) -> Value {

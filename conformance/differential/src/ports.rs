@@ -1,7 +1,7 @@
 //! Ports for the proxies' own listeners. A proxy binds them some time after they were chosen, so
 //! they come from below the kernel's ephemeral range, where no connection of anybody takes one.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,7 +27,8 @@ pub fn free() -> Result<u16> {
                 Some(if p >= LAST { FIRST } else { p + 1 })
             })
             .unwrap_or(FIRST);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let local = ("127.0.0.1", port);
+        if TcpListener::bind(local).is_ok() && UdpSocket::bind(local).is_ok() {
             return Ok(port);
         }
     }

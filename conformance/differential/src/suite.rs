@@ -500,7 +500,7 @@ async fn outcome(source: &Source, side: &Side, like: Option<(&Value, &[Regex])>)
     let logged: usize = case
         .requests
         .iter()
-        .filter(|r| !r.admin)
+        .filter(|r| !r.admin && r.udp.is_empty())
         .map(|r| r.repeat.unwrap_or(1))
         .sum();
     let lines = match case.access_log {

@@ -4,3 +4,4 @@ pub mod common;
 pub mod http;
 pub mod listener;
 pub mod network;
+pub mod udp;

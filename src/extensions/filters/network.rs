@@ -3,7 +3,9 @@
 pub mod connection_limit;
 pub mod direct_response;
 pub mod echo;
+pub mod ext_authz;
 pub mod local_ratelimit;
+pub mod ratelimit;
 pub mod rbac;
 pub mod set_filter_state;
 pub mod sni_cluster;

@@ -13,7 +13,7 @@ use http::Version;
 use rustls_pki_types::CertificateDer;
 use xds_protos::envoy::config::core::v3::{Metadata as ProtoMetadata, TrafficDirection};
 
-use super::{FilterState, Metadata};
+use super::{FilterState, Flag, Metadata, ResponseFlags};
 use crate::net::Address;
 
 /// A downstream connection's facts, shared by all its streams.
@@ -55,6 +55,10 @@ pub struct ConnectionInfo {
     pub filter_state: RefCell<FilterState>,
     /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`
     pub transport_failure: RefCell<Option<String>>,
+    /// What went wrong with it, as far as network filters know: `%RESPONSE_FLAGS%` of proxied bytes.
+    pub flags: Cell<ResponseFlags>,
+    /// The same in words: `%RESPONSE_CODE_DETAILS%`.
+    pub code_details: Cell<Option<&'static str>>,
     /// Why a network filter ended the connection: `%CONNECTION_TERMINATION_DETAILS%` of proxied bytes.
     pub termination_details: RefCell<Option<String>>,
 }
@@ -82,8 +86,18 @@ impl ConnectionInfo {
             metadata: Default::default(),
             filter_state: Default::default(),
             transport_failure: Default::default(),
+            flags: Default::default(),
+            code_details: Default::default(),
             termination_details: Default::default(),
         }
+    }
+
+    /// Notes why a network filter closes the connection.
+    pub fn fail(&self, flag: Flag, details: &'static str) {
+        let mut flags = self.flags.get();
+        flags.set(flag);
+        self.flags.set(flags);
+        self.code_details.set(Some(details));
     }
 
     /// Whether the client is on this machine: a unix socket, a loopback address (127.0.0.1 and ::1 alone, as for

@@ -333,6 +333,12 @@ impl ResourceManager {
         self.freed.notified()
     }
 
+    /// Counts something that is like a connection and in no pool, allowed or not: a UDP session. Held until it ends.
+    pub fn count_connection(self: &Arc<Self>) -> CountedConnection {
+        self.connections.inc();
+        CountedConnection(self.clone())
+    }
+
     /// Takes one retry; none when `max_retries` (or the retry budget) is used up. Held until the retry is over.
     pub fn try_retry(self: &Arc<Self>) -> Option<Guard> {
         if self.retries.current() >= self.max_retries() {
@@ -340,6 +346,16 @@ impl ResourceManager {
         }
         self.retries.inc();
         Some(Guard(self.clone()))
+    }
+}
+
+/// Something that counts as a connection.
+#[derive(Debug)]
+pub struct CountedConnection(Arc<ResourceManager>);
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.0.connection_ends();
     }
 }
 

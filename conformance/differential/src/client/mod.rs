@@ -4,6 +4,7 @@ pub mod connect;
 pub mod h1;
 pub mod h2;
 pub mod message;
+pub mod udp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -84,6 +85,7 @@ impl Target {
 enum Connection {
     H1(h1::Connection),
     H2(h2::Connection),
+    Udp(udp::Socket),
 }
 
 /// Sends `requests` in order (background ones beside the others) and returns their outcomes in order.
@@ -181,6 +183,7 @@ async fn exchange(request: &RequestFields, target: &Target, kept: &mut HashMap<S
         Connection::H1(c) if request.steps.is_empty() => c.request(request).await,
         Connection::H1(c) => c.play(&request.steps, target).await,
         Connection::H2(c) => c.request(request).await,
+        Connection::Udp(c) => c.play(&request.udp, target).await,
     };
     if let Some(name) = &request.connection {
         kept.insert(name.clone(), connection);
@@ -228,6 +231,9 @@ async fn open(request: &RequestFields, target: &Target) -> Result<Connection, Va
         None if request.admin => target.scope.admin,
         None => target.scope.port,
     };
+    if !request.udp.is_empty() {
+        return udp::Socket::open(request, port).await.map(Connection::Udp);
+    }
     let (io, about) = connect::connect(port, request.tls.as_ref(), request.h2, &target.certs).await?;
     Ok(if request.h2 {
         Connection::H2(h2::Connection::new(io, about).await?)

@@ -6,6 +6,7 @@ mod frames;
 mod h1;
 mod h2;
 mod tcp;
+mod udp;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -82,6 +83,14 @@ async fn bind(spec: &Upstream, port: u16) -> Result<Bound> {
         });
     }
     let ip: IpAddr = spec.ip.as_deref().unwrap_or("127.0.0.1").parse()?;
+    if spec.protocol == UpstreamProtocol::Udp {
+        let datagrams = UdpSocket::bind((ip, port)).await?;
+        return Ok(Bound {
+            port: datagrams.local_addr()?.port(),
+            listener: None,
+            datagrams: Some(datagrams),
+        });
+    }
     if spec.protocol != UpstreamProtocol::Dns {
         let listener = TcpListener::bind((ip, port)).await?;
         return Ok(Bound {
@@ -122,7 +131,8 @@ impl Backend {
         let task = match (bound.listener, bound.datagrams) {
             (Some(tcp), Some(udp)) => Some(tokio::spawn(dns::serve(udp, tcp, state.clone()))),
             (Some(listener), None) => Some(tokio::spawn(accept(listener, state.clone(), tls))),
-            (None, _) => None,
+            (None, Some(udp)) => Some(tokio::spawn(udp::serve(udp, state.clone()))),
+            (None, None) => None,
         };
         Ok(Backend {
             port: bound.port,
@@ -277,7 +287,7 @@ async fn serve(io: Io, state: Arc<State>, tls: Option<Value>) {
         UpstreamProtocol::Frames => frames::serve(io, &state).await,
         UpstreamProtocol::Tcp => tcp::serve(io, &state, tls).await,
         // It has sockets of its own.
-        UpstreamProtocol::Dns => {}
+        UpstreamProtocol::Dns | UpstreamProtocol::Udp => {}
     }
 }
 

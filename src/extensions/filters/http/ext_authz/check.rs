@@ -17,11 +17,11 @@ use xds_protos::{
 
 use super::config::Config;
 use crate::{
-    extensions::access_loggers::grpc::address,
+    extensions::filters::common::authorization::peer,
     http::{
         RequestHead,
         filter::FilterCx,
-        stream_info::{CertInfo, StreamInfo},
+        stream_info::StreamInfo,
     },
 };
 
@@ -44,8 +44,6 @@ pub(super) fn request(
     let connection = &info.connection;
     let tls = connection.tls.as_deref();
     let source = Peer {
-        address: Some(address(info.remote_address())),
-        principal: tls.map(|t| principal(&t.peer)).unwrap_or_default(),
         certificate: match (config.include_certificate, tls) {
             (true, Some(tls)) => tls.peer.url_encoded_pem.clone(),
             _ => String::new(),
@@ -54,13 +52,9 @@ pub(super) fn request(
             .get_str("x-envoy-downstream-service-cluster")
             .unwrap_or_default()
             .to_owned(),
-        ..Peer::default()
+        ..peer(info.remote_address(), tls.map(|t| &*t.peer))
     };
-    let destination = Peer {
-        address: Some(address(&connection.local_address)),
-        principal: tls.map(|t| principal(&t.local)).unwrap_or_default(),
-        ..Peer::default()
-    };
+    let destination = peer(&connection.local_address, tls.map(|t| &*t.local));
     let since = info.start_time.duration_since(UNIX_EPOCH).unwrap_or_default();
     CheckRequest {
         attributes: Some(AttributeContext {
@@ -84,12 +78,6 @@ pub(super) fn request(
             },
         }),
     }
-}
-
-/// The first URI or DNS name, else the subject.
-fn principal(cert: &CertInfo) -> String {
-    let first = cert.uri_sans.first().or(cert.dns_sans.first());
-    first.unwrap_or(&cert.subject).clone()
 }
 
 fn http(config: &Config, info: &StreamInfo, head: &RequestHead, body: Option<&Read>) -> HttpRequest {

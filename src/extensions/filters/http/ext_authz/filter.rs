@@ -7,10 +7,7 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use xds_protos::{
-    envoy::service::auth::v3::{CheckRequest, CheckResponse, authorization_client::AuthorizationClient},
-    google::protobuf::Struct,
-};
+use xds_protos::google::protobuf::Struct;
 
 use super::{
     answer::{Allowed, Answer, Change, Denied},
@@ -19,15 +16,16 @@ use super::{
 };
 use crate::{
     extensions::{
-        filters::common::mutation_rules::{Rules, Verdict},
-        grpc_service::Target,
+        filters::common::{
+            authorization,
+            mutation_rules::{Rules, Verdict},
+        },
     },
     http::{
         Body, BodyError, Flag, LocalReply, RequestHead, ResponseHead,
         filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
     },
     matching::QueryParameters,
-    server::Worker,
 };
 
 const FAILURE_MODE_ALLOWED: HeaderName = HeaderName::from_static("x-envoy-auth-failure-mode-allowed");
@@ -209,7 +207,7 @@ impl Filter {
             Some(Service::Http(http)) => http.ask(config, cx.worker.clone(), head, body.as_ref()).await,
             Some(Service::Grpc(target)) => {
                 let question = check::request(config, cx, head, body.as_ref(), context);
-                match ask(target, question, cx.worker.clone()).await {
+                match authorization::ask(target, question, cx.worker.clone()).await {
                     Some(response) => Answer::of(response),
                     None => Answer::Error(None),
                 }
@@ -401,19 +399,4 @@ fn change_query(allowed: &Allowed, head: &mut RequestHead) -> bool {
     }
     parameters.write_to(head);
     head.path != before
-}
-
-/// Asks over gRPC; none when there is no answer in time, or an error.
-async fn ask(target: &Target, question: CheckRequest, worker: Rc<Worker>) -> Option<CheckResponse> {
-    let mut client = AuthorizationClient::new(target.channel(worker));
-    if let Some(limit) = target.max_message {
-        client = client.max_decoding_message_size(limit);
-    }
-    let request = target.request(question, target.timeout);
-    let answer = client.check(request);
-    let answer = match target.timeout {
-        None => answer.await,
-        Some(limit) => tokio::time::timeout(limit, answer).await.ok()?,
-    };
-    answer.ok().map(tonic::Response::into_inner)
 }

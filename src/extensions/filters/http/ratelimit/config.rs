@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use xds_protos::envoy::{
-    config::{
-        core::v3::RuntimeFractionalPercent as RuntimeFractionalPercentProto, ratelimit::v3::RateLimitServiceConfig,
-    },
+    config::core::v3::RuntimeFractionalPercent as RuntimeFractionalPercentProto,
     extensions::filters::http::ratelimit::v3::{
         RateLimit as Proto, RateLimitPerRoute,
         rate_limit::XRateLimitHeadersRfcVersion,
@@ -18,15 +16,15 @@ use xds_protos::envoy::{
 use crate::{
     config::{BuildCx, ConfigResult, FractionalPercent, duration},
     extensions::{
-        filters::http::local_ratelimit::config::{own_limits, refusal},
+        filters::{
+            common::rate_limit_service::{TIMEOUT, service},
+            http::local_ratelimit::config::{own_limits, refusal},
+        },
         grpc_service::Target,
     },
     route::{HeaderMutations, rate_limit::RateLimitPolicy},
     runtime::RuntimeFractionalPercent,
 };
-
-/// Envoy's default for the service's answer.
-const TIMEOUT: Duration = Duration::from_millis(20);
 
 /// The filter's configuration.
 pub(super) struct Config {
@@ -161,14 +159,6 @@ impl StatNames {
             failure_mode_allowed: name("failure_mode_allowed"),
         }
     }
-}
-
-fn service(proto: RateLimitServiceConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Target> {
-    coverage!(cx, proto => RateLimitServiceConfig {
-        supported { grpc_service }
-        ignored { transport_api_version: "there is only V3" }
-    });
-    cx.required("grpc_service", grpc_service, Target::build)
 }
 
 fn any_status(proto: HttpStatus, cx: &mut BuildCx<'_>) -> ConfigResult<StatusCode> {

@@ -12,7 +12,6 @@ use xds_protos::{
         },
         service::ratelimit::v3::{
             RateLimitRequest, RateLimitResponse, rate_limit_response::Code,
-            rate_limit_service_client::RateLimitServiceClient,
         },
     },
     google::protobuf::UInt64Value,
@@ -23,6 +22,7 @@ use super::{
     headers,
 };
 use crate::{
+    extensions::filters::common::rate_limit_service,
     formatter::FormatCx,
     http::{
         Flag, LocalReply, RequestHead, ResponseHead,
@@ -222,19 +222,7 @@ impl Question {
 
     /// Asks the service; none when it does not answer in time, or with an error.
     async fn ask(&self, config: &Config, worker: Rc<Worker>) -> Option<RateLimitResponse> {
-        let service = &config.service;
-        let mut client = RateLimitServiceClient::new(service.channel(worker));
-        if let Some(limit) = service.max_message {
-            client = client.max_decoding_message_size(limit);
-        }
-        let timeout = Some(config.timeout).filter(|timeout| !timeout.is_zero());
-        let request = service.request(self.message(), timeout);
-        let answer = client.should_rate_limit(request);
-        let answer = match timeout {
-            None => answer.await,
-            Some(limit) => tokio::time::timeout(limit, answer).await.ok()?,
-        };
-        answer.ok().map(tonic::Response::into_inner)
+        rate_limit_service::ask(&config.service, self.message(), config.timeout, worker).await
     }
 
     fn message(&self) -> RateLimitRequest {

@@ -101,6 +101,12 @@ impl Drop for Session<'_> {
         // What filters before this one found out is the connection's, and so is the line.
         let connection = self.info.connection.clone();
         self.info.metadata.clone_from(&connection.metadata.borrow());
+        for flag in connection.flags.get().iter() {
+            self.info.flags.set(flag);
+        }
+        if let Some(details) = connection.code_details.get() {
+            self.info.response_code_details = Some(details.into());
+        }
         if let Some(details) = connection.termination_details.take() {
             self.info.connection_termination_details = Some(details.into());
         }

@@ -1,0 +1,3 @@
+//! UDP listener filters, one folder each.
+
+pub mod udp_proxy;
