@@ -30,9 +30,7 @@ pub(super) async fn serve(socket: UdpSocket, state: Arc<State>) {
         state.begin(seen);
         for answer in answers {
             let answer = match answer.split_once("{}") {
-                Some((before, after)) => {
-                    [&text::to_bytes(before), &buffer[..n], &text::to_bytes(after)].concat()
-                }
+                Some((before, after)) => [&text::to_bytes(before), &buffer[..n], &text::to_bytes(after)].concat(),
                 None => text::to_bytes(answer),
             };
             let _ = socket.send_to(&answer, from).await;

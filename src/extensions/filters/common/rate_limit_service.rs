@@ -4,9 +4,7 @@ use std::{rc::Rc, time::Duration};
 
 use xds_protos::envoy::{
     config::ratelimit::v3::RateLimitServiceConfig,
-    service::ratelimit::v3::{
-        RateLimitRequest, RateLimitResponse, rate_limit_service_client::RateLimitServiceClient,
-    },
+    service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_service_client::RateLimitServiceClient},
 };
 
 use crate::{

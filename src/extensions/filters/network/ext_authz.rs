@@ -243,9 +243,9 @@ impl ExtAuthz {
                     labels: self.labels.clone(),
                     ..peer(&info.local_address, tls.map(|t| &*t.local))
                 }),
-                tls_session: sni.filter(|_| self.include_tls_session).map(|sni| TlsSession {
-                    sni: sni.to_owned(),
-                }),
+                tls_session: sni
+                    .filter(|_| self.include_tls_session)
+                    .map(|sni| TlsSession { sni: sni.to_owned() }),
                 metadata_context: Some(Metadata {
                     filter_metadata: told.collect(),
                     ..Metadata::default()

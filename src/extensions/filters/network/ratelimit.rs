@@ -6,10 +6,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use futures_util::future::LocalBoxFuture;
 use xds_protos::envoy::{
     extensions::{
-        common::ratelimit::v3::{
-            RateLimitDescriptor as DescriptorProto,
-            rate_limit_descriptor::Entry,
-        },
+        common::ratelimit::v3::{RateLimitDescriptor as DescriptorProto, rate_limit_descriptor::Entry},
         filters::network::ratelimit::v3::RateLimit as Proto,
     },
     service::ratelimit::v3::{RateLimitRequest, rate_limit_response::Code},
@@ -58,7 +55,10 @@ impl NetworkFilterFactory for Factory {
             supported { stat_prefix, domain, descriptors, timeout, failure_mode_deny, rate_limit_service }
         });
         let key = |name: &str| cx.server.runtime.key(name);
-        let (enabled, enforcing) = (key("ratelimit.tcp_filter_enabled"), key("ratelimit.tcp_filter_enforcing"));
+        let (enabled, enforcing) = (
+            key("ratelimit.tcp_filter_enabled"),
+            key("ratelimit.tcp_filter_enforcing"),
+        );
         Ok(NetworkFilter::Gate(Arc::new(RateLimit {
             domain,
             descriptors: cx.each("descriptors", descriptors, descriptor)?,

@@ -18,11 +18,7 @@ use xds_protos::{
 use super::config::Config;
 use crate::{
     extensions::filters::common::authorization::peer,
-    http::{
-        RequestHead,
-        filter::FilterCx,
-        stream_info::StreamInfo,
-    },
+    http::{RequestHead, filter::FilterCx, stream_info::StreamInfo},
 };
 
 /// What was read of the body.

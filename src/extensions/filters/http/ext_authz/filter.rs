@@ -15,11 +15,9 @@ use super::{
     config::{BufferSettings, PerRoute, RouteSettings, Service, Shared},
 };
 use crate::{
-    extensions::{
-        filters::common::{
-            authorization,
-            mutation_rules::{Rules, Verdict},
-        },
+    extensions::filters::common::{
+        authorization,
+        mutation_rules::{Rules, Verdict},
     },
     http::{
         Body, BodyError, Flag, LocalReply, RequestHead, ResponseHead,

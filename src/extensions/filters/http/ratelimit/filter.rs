@@ -10,9 +10,7 @@ use xds_protos::{
             RateLimitDescriptor,
             rate_limit_descriptor::{Entry, RateLimitOverride},
         },
-        service::ratelimit::v3::{
-            RateLimitRequest, RateLimitResponse, rate_limit_response::Code,
-        },
+        service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_response::Code},
     },
     google::protobuf::UInt64Value,
 };

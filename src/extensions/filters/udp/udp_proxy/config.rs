@@ -149,12 +149,14 @@ fn session_filter(proto: SessionFilterProto, cx: &mut BuildCx<'_>) -> ConfigResu
         None => Default::default(),
     };
     let server = cx.server.clone();
-    cx.field("typed_config", |cx| match server.registry.find_udp_session_filter(&any) {
-        Some(factory) => factory.build(&any, cx),
-        None => Err(cx.error(format!(
-            "Didn't find a registered implementation for '{name}' with type URL: '{}'",
-            any.type_name()
-        ))),
+    cx.field("typed_config", |cx| {
+        match server.registry.find_udp_session_filter(&any) {
+            Some(factory) => factory.build(&any, cx),
+            None => Err(cx.error(format!(
+                "Didn't find a registered implementation for '{name}' with type URL: '{}'",
+                any.type_name()
+            ))),
+        }
     })
 }
 

@@ -250,7 +250,10 @@ impl Session {
             ("datagrams_sent", number(self.counts.tx_datagrams.get())),
             ("datagrams_received", number(self.counts.rx_datagrams.get())),
         ];
-        let fields = fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+        let fields = fields
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect();
         info.metadata.insert("udp.proxy.session".to_owned(), Struct { fields });
         log.log(&LogCx {
             request: None,
