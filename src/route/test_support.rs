@@ -69,6 +69,8 @@ pub(crate) fn stream() -> StreamInfo {
         metadata: Default::default(),
         filter_state: Default::default(),
         transport_failure: Default::default(),
+        flags: Default::default(),
+        code_details: Default::default(),
         termination_details: Default::default(),
     };
     StreamInfo::new(Rc::new(connection), Some(Version::HTTP_11))
