@@ -91,6 +91,15 @@ impl Format {
         Self::text(text, true, cx)
     }
 
+    /// [`Self::parse_omit_empty`] of a text that may use the commands of extensions.
+    pub fn parse_header(text: &str, commands: &Commands, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let format = Self::parse_with(text, commands, cx)?;
+        Ok(Self {
+            omit_empty: true,
+            ..format
+        })
+    }
+
     fn text(text: &str, omit_empty: bool, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let commands = &Commands::default();
         Ok(Self {

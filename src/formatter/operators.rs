@@ -195,9 +195,11 @@ const TABLE: &[(&str, Plain)] = &[
     }),
     ("UPSTREAM_DETECTED_CLOSE_TYPE", |cx, out| {
         cx.info.upstream.host.as_ref()?;
-        normal_close(cx, out)
+        text(out, Some(cx.info.upstream.close.detected.as_str()))
     }),
-    ("UPSTREAM_LOCAL_CLOSE_REASON", missing),
+    ("UPSTREAM_LOCAL_CLOSE_REASON", |cx, out| {
+        text(out, cx.info.upstream.close.local_reason.as_deref())
+    }),
     ("UPSTREAM_TLS_VERSION", |cx, out| tls(out, upstream(cx), |t| t.version)),
     ("UPSTREAM_TLS_CIPHER", |cx, out| tls(out, upstream(cx), |t| t.cipher)),
     ("UPSTREAM_TLS_SESSION_ID", |cx, out| {
@@ -264,8 +266,12 @@ const TABLE: &[(&str, Plain)] = &[
         reason(out, cx.info.connection.transport_failure.borrow().as_deref())
     }),
     ("DOWNSTREAM_CX_RTT", missing),
-    ("DOWNSTREAM_DETECTED_CLOSE_TYPE", normal_close),
-    ("DOWNSTREAM_LOCAL_CLOSE_REASON", local_close),
+    ("DOWNSTREAM_DETECTED_CLOSE_TYPE", |cx, out| {
+        text(out, Some(cx.info.close.detected.as_str()))
+    }),
+    ("DOWNSTREAM_LOCAL_CLOSE_REASON", |cx, out| {
+        text(out, cx.info.close.local_reason.as_deref())
+    }),
     ("DOWNSTREAM_TLS_VERSION", |cx, out| {
         tls(out, downstream(cx), |t| t.version)
     }),

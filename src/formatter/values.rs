@@ -10,10 +10,7 @@ use super::{
     command::{Kind, number, put},
 };
 use crate::{
-    http::{
-        Flag,
-        stream_info::{CertInfo, TlsInfo},
-    },
+    http::stream_info::{CertInfo, TlsInfo},
     net::Address,
     upstream::Host,
 };
@@ -22,26 +19,6 @@ use crate::{
 pub(super) const PSEUDO_NAMES: u64 = (":method".len() + ":path".len() + ":authority".len() + ":scheme".len()) as u64;
 /// `:status` and its three digits.
 pub(super) const STATUS_BYTES: u64 = (":status".len() + 3) as u64;
-
-/// Resets that arrive with a close are not told apart.
-pub(super) fn normal_close(_: &FormatCx<'_>, out: &mut Vec<u8>) -> Option<Kind> {
-    put(out, b"Normal")
-}
-
-/// Why a proxied connection was closed from this side: Envoy's numbers of what kept it from its upstream.
-pub(super) fn local_close(cx: &FormatCx<'_>, out: &mut Vec<u8>) -> Option<Kind> {
-    let flags = cx.info.flags;
-    let number = match cx.info.protocol {
-        None if flags.has(Flag::UpstreamConnectionFailure) => 0,
-        None if flags.has(Flag::NoHealthyUpstream) => 1,
-        None if flags.has(Flag::UpstreamOverflow) => 2,
-        None if flags.has(Flag::NoClusterFound) || flags.has(Flag::NoRouteFound) => 3,
-        _ => return None,
-    };
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "tcp_initializion_failure:{number}");
-    Some(Kind::Text)
-}
 
 /// Every host tried, the last one last.
 pub(super) fn attempted<'a>(cx: &FormatCx<'a>) -> impl Iterator<Item = &'a Arc<Host>> {

@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     future::poll_fn,
     io,
+    ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -49,6 +50,18 @@ pub struct CopyProgress {
     last: Cell<Instant>,
 }
 
+impl CopyProgress {
+    /// When a byte last moved.
+    pub fn last(&self) -> Instant {
+        self.last.get()
+    }
+
+    /// Counts as activity.
+    pub fn touch(&self) {
+        self.last.set(Instant::now());
+    }
+}
+
 impl Default for CopyProgress {
     fn default() -> Self {
         Self {
@@ -63,13 +76,14 @@ impl Default for CopyProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyEnd {
     /// Both sides said that they are done.
-    Finished,
+    Finished {
+        /// The second side was done first.
+        second_first: bool,
+    },
     /// The first stream broke.
-    FirstFailed,
+    FirstFailed(io::ErrorKind),
     /// The second stream broke.
-    SecondFailed,
-    /// Nothing moved for the idle time.
-    Idle,
+    SecondFailed(io::ErrorKind),
 }
 
 /// Who ended an upgraded connection.
@@ -110,8 +124,12 @@ pub async fn copy_both_ways(
         let there = forward.poll(cx, &mut a, &mut b, &progress.forward, &progress.last);
         let here = back.poll(cx, &mut b, &mut a, &progress.back, &progress.last);
         let broken = match (&there, &here) {
-            (Poll::Ready(Err(Side::Read)), _) | (_, Poll::Ready(Err(Side::Write))) => Some(FirstToEnd::First),
-            (Poll::Ready(Err(Side::Write)), _) | (_, Poll::Ready(Err(Side::Read))) => Some(FirstToEnd::SecondFailed),
+            (Poll::Ready(Err(Broke::Reading(_))), _) | (_, Poll::Ready(Err(Broke::Writing(_)))) => {
+                Some(FirstToEnd::First)
+            }
+            (Poll::Ready(Err(Broke::Writing(_))), _) | (_, Poll::Ready(Err(Broke::Reading(_)))) => {
+                Some(FirstToEnd::SecondFailed)
+            }
             _ => None,
         };
         if let (Until::Second, Some(broken)) = (until, broken) {
@@ -144,35 +162,139 @@ pub async fn copy_both_ways(
     (progress.forward.get(), progress.back.get(), first)
 }
 
-/// Copies until both sides have ended, one breaks, or nothing moves for `idle`.
-pub async fn copy(mut a: Stream, mut b: Stream, idle: Option<Duration>, progress: &CopyProgress) -> CopyEnd {
-    progress.last.set(Instant::now());
-    let (mut forward, mut back) = (OneWay::default(), OneWay::default());
-    let both = poll_fn(|cx| {
-        let there = forward.poll(cx, &mut a, &mut b, &progress.forward, &progress.last);
-        if let Poll::Ready(Err(side)) = there {
-            return Poll::Ready(match side {
-                Side::Read => CopyEnd::FirstFailed,
-                Side::Write => CopyEnd::SecondFailed,
-            });
+/// Two streams whose bytes are copied to one another. What one of them did not take yet can be sent on when the other
+/// has ended.
+pub struct Copying {
+    a: Stream,
+    b: Stream,
+    forward: OneWay,
+    back: OneWay,
+}
+
+impl Copying {
+    /// Copies between `a` and `b`.
+    pub fn new(a: Stream, b: Stream) -> Self {
+        Self {
+            a,
+            b,
+            forward: OneWay::default(),
+            back: OneWay::default(),
         }
-        match back.poll(cx, &mut b, &mut a, &progress.back, &progress.last) {
-            Poll::Ready(Err(Side::Read)) => Poll::Ready(CopyEnd::SecondFailed),
-            Poll::Ready(Err(Side::Write)) => Poll::Ready(CopyEnd::FirstFailed),
-            Poll::Ready(Ok(())) if there.is_ready() => Poll::Ready(CopyEnd::Finished),
-            _ => Poll::Pending,
+    }
+
+    /// What was read of `a` before there was `b`, and whether that was all of it.
+    pub fn with_early(mut self, bytes: Vec<u8>, ended: bool) -> Self {
+        self.forward = OneWay {
+            kept: bytes,
+            ended,
+            ..OneWay::default()
+        };
+        self
+    }
+
+    /// Copies until both sides have ended, or one breaks.
+    pub async fn run(&mut self, progress: &CopyProgress) -> CopyEnd {
+        progress.touch();
+        let Self { a, b, forward, back } = self;
+        let mut second_first = None;
+        poll_fn(|cx| {
+            let there = forward.poll(cx, a, b, &progress.forward, &progress.last);
+            match there {
+                Poll::Ready(Ok(())) => {
+                    second_first.get_or_insert(false);
+                }
+                Poll::Ready(Err(Broke::Reading(error))) => return Poll::Ready(CopyEnd::FirstFailed(error)),
+                Poll::Ready(Err(Broke::Writing(error))) => return Poll::Ready(CopyEnd::SecondFailed(error)),
+                Poll::Pending => {}
+            }
+            match back.poll(cx, b, a, &progress.back, &progress.last) {
+                Poll::Ready(Err(Broke::Reading(error))) => Poll::Ready(CopyEnd::SecondFailed(error)),
+                Poll::Ready(Err(Broke::Writing(error))) => Poll::Ready(CopyEnd::FirstFailed(error)),
+                Poll::Ready(Ok(())) => {
+                    let second_first = *second_first.get_or_insert(true);
+                    match there {
+                        Poll::Ready(_) => Poll::Ready(CopyEnd::Finished { second_first }),
+                        Poll::Pending => Poll::Pending,
+                    }
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// How many bytes the second stream did not take yet.
+    pub fn left_for_second(&self) -> usize {
+        self.forward.kept.len() - self.forward.written
+    }
+
+    /// The first stream, to say how it is closed.
+    pub fn first(&self) -> &Stream {
+        &self.a
+    }
+
+    /// The second stream, with the bytes it did not take yet; the first one is dropped.
+    pub fn into_second(self) -> Rest {
+        Rest {
+            stream: self.b,
+            waiting: self.forward.written..self.forward.kept.len(),
+            bytes: self.forward.kept,
         }
-    });
-    tokio::select! {
-        biased;
-        end = both => end,
-        () = idle_for(idle, &progress.last) => CopyEnd::Idle,
+    }
+
+    /// The first stream, with the bytes it did not take yet; the second one is dropped.
+    pub fn into_first(self) -> Rest {
+        Rest {
+            stream: self.a,
+            waiting: self.back.written..self.back.kept.len(),
+            bytes: self.back.kept,
+        }
     }
 }
 
-enum Side {
-    Read,
-    Write,
+/// A stream whose other side is gone, and bytes for it.
+pub struct Rest {
+    stream: Stream,
+    bytes: Vec<u8>,
+    waiting: Range<usize>,
+}
+
+impl Rest {
+    /// Sends the bytes and the end, as long as the stream takes some within each `idle`; gives up when it has something
+    /// to say, which nobody would hear, if `deaf`. Returns how many bytes were sent, and whether the time ran out.
+    pub async fn flush(mut self, idle: Option<Duration>, deaf: bool) -> (u64, bool) {
+        let progress = CopyProgress::default();
+        let sending = poll_fn(|cx| {
+            let mut byte = [0];
+            let mut room = ReadBuf::new(&mut byte);
+            if deaf && Pin::new(&mut self.stream).poll_read(cx, &mut room).is_ready() && !room.filled().is_empty() {
+                return Poll::Ready(());
+            }
+            while !self.waiting.is_empty() {
+                let bytes = self.bytes.get(self.waiting.clone()).unwrap_or_default();
+                match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+                    Ok(n) if n > 0 => {
+                        self.waiting.start += n;
+                        progress.forward.set(progress.forward.get() + n as u64);
+                        progress.touch();
+                    }
+                    _ => return Poll::Ready(()),
+                }
+            }
+            Pin::new(&mut self.stream).poll_shutdown(cx).map(|_| ())
+        });
+        let timed_out = tokio::select! {
+            biased;
+            () = sending => false,
+            () = idle_for(idle, &progress.last) => true,
+        };
+        (progress.forward.get(), timed_out)
+    }
+}
+
+enum Broke {
+    Reading(io::ErrorKind),
+    Writing(io::ErrorKind),
 }
 
 /// One direction: what was read and is not yet written. Polled by hand, because halves that own the streams would
@@ -195,7 +317,7 @@ impl OneWay {
         to: &mut Stream,
         count: &Cell<u64>,
         last: &Cell<Instant>,
-    ) -> Poll<Result<(), Side>> {
+    ) -> Poll<Result<(), Broke>> {
         if !self.kept.is_empty() {
             let rest = self.kept.get(self.written..).unwrap_or_default();
             self.written += write(cx, to, rest, count)?;
@@ -208,13 +330,15 @@ impl OneWay {
         while !self.ended {
             let buffer = &mut scratch.get_or_insert_with(Scratch::take).0;
             let mut room = ReadBuf::new(buffer);
-            match Pin::new(&mut *from).poll_read(cx, &mut room).map_err(|_| Side::Read) {
+            match Pin::new(&mut *from).poll_read(cx, &mut room) {
                 // What TLS has taken but not sent would wait for ever.
                 Poll::Pending => {
-                    let _ = Pin::new(&mut *to).poll_flush(cx).map_err(|_| Side::Write)?;
+                    if let Poll::Ready(Err(error)) = Pin::new(&mut *to).poll_flush(cx) {
+                        return Poll::Ready(Err(Broke::Writing(error.kind())));
+                    }
                     return Poll::Pending;
                 }
-                Poll::Ready(read) => read?,
+                Poll::Ready(read) => read.map_err(|error| Broke::Reading(error.kind()))?,
             }
             last.set(Instant::now());
             let read = room.filled();
@@ -235,7 +359,7 @@ impl OneWay {
 }
 
 /// Writes until everything is taken or the peer does not take more now; how much it took.
-fn write(cx: &mut Context<'_>, to: &mut Stream, bytes: &[u8], count: &Cell<u64>) -> Result<usize, Side> {
+fn write(cx: &mut Context<'_>, to: &mut Stream, bytes: &[u8], count: &Cell<u64>) -> Result<usize, Broke> {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match Pin::new(&mut *to).poll_write(cx, rest) {
@@ -243,7 +367,8 @@ fn write(cx: &mut Context<'_>, to: &mut Stream, bytes: &[u8], count: &Cell<u64>)
                 written += n;
                 count.set(count.get() + n as u64);
             }
-            Poll::Ready(_) => return Err(Side::Write),
+            Poll::Ready(Ok(_)) => return Err(Broke::Writing(io::ErrorKind::WriteZero)),
+            Poll::Ready(Err(error)) => return Err(Broke::Writing(error.kind())),
             Poll::Pending => break,
         }
     }

@@ -15,7 +15,7 @@ mod stream;
 pub use address::{Address, local_address};
 pub use address_proto::{from_proto as address_from_proto, socket_address};
 pub use cidr::{cidr_range, xds_cidr_range};
-pub use copy::{CopyEnd, CopyProgress, FirstToEnd, Until, copy, copy_both_ways};
+pub use copy::{CopyEnd, CopyProgress, Copying, FirstToEnd, Rest, Until, copy_both_ways};
 pub use datagram::{DatagramBatch, DatagramReader, ReceivedDatagram, prefer_gro, send_datagram};
 pub use deadline::Deadline;
 pub use internal::{InternalStream, internal_pair};

@@ -4,6 +4,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -45,6 +46,18 @@ impl Stream {
     /// Whether [`Self::readable`] is told by the kernel.
     pub fn can_wait(&self) -> bool {
         !matches!(self, Self::Other(_))
+    }
+
+    /// Makes the drop of the stream a reset, where the kernel has it.
+    pub fn reset_on_drop(&self) {
+        let socket = match self {
+            Self::Tcp(s) => s,
+            Self::ServerTls(s) => s.get_ref().0,
+            Self::ClientTls(s) => s.get_ref().0,
+            Self::Unix(_) | Self::Other(_) => return,
+        };
+        // Who cannot be told by a reset is told by the end.
+        let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
 
     /// Waits until the peer has sent bytes, or closed, without a buffer to read into. Only after a read had to

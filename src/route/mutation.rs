@@ -9,7 +9,7 @@ use xds_protos::envoy::config::{
 
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult},
-    formatter::{Format, FormatCx},
+    formatter::{Commands, Format, FormatCx},
     http::{RequestHead, StreamInfo, inline_headers},
 };
 
@@ -49,6 +49,21 @@ impl HeaderMutations {
                 .into_iter()
                 .flatten()
                 .collect(),
+        })
+    }
+
+    /// Builds additions whose values may use the commands of extensions.
+    pub fn build_additions(
+        field: &str,
+        add: Vec<HeaderValueOption>,
+        commands: &Commands,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<Self> {
+        Ok(Self {
+            add: cx
+                .each(field, add, |proto, cx| Addition::build_with(proto, commands, cx))?
+                .into(),
+            remove: Box::default(),
         })
     }
 
@@ -141,6 +156,10 @@ impl Evaluated<'_> {
 
 impl Addition {
     pub(super) fn build(proto: HeaderValueOption, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        Self::build_with(proto, &Commands::default(), cx)
+    }
+
+    fn build_with(proto: HeaderValueOption, commands: &Commands, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let mut action = proto.append_action();
         coverage!(cx, proto => HeaderValueOption { supported { header, append, append_action, keep_empty_value } });
         if let Some(append) = append {
@@ -160,7 +179,7 @@ impl Addition {
                 return Err(cx.error_at("key", ":-prefixed or host headers may not be modified"));
             }
             let name = header_name(&key, cx)?;
-            let format = cx.field("value", |cx| Format::parse_omit_empty(&modern(&value), cx))?;
+            let format = cx.field("value", |cx| Format::parse_header(&modern(&value), commands, cx))?;
             let literal = format.as_literal().map(HeaderValue::try_from);
             Ok((
                 name,

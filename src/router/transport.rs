@@ -10,22 +10,10 @@ use crate::{
     upstream::{TransportOptions, config::HttpOptions},
 };
 
-/// Filter state of the server name to send (`envoy.network.upstream_server_name`).
-const SERVER_NAME: &str = "envoy.network.upstream_server_name";
-/// Filter state of the names that the peer must have, comma-separated.
-const SUBJECT_ALT_NAMES: &str = "envoy.network.upstream_subject_alt_names";
-/// Filter state of the ALPN to offer, comma-separated.
-const APPLICATION_PROTOCOLS: &str = "envoy.network.application_protocols";
-
 /// The options of a request whose headers are final; none in the usual case. What filters have set comes first,
 /// as in Envoy, then what the cluster takes from the request's host.
 pub(super) fn options(protocol: &HttpOptions, head: &RequestHead, info: &StreamInfo) -> Option<Arc<TransportOptions>> {
-    let mut options = TransportOptions {
-        sni: state(info, SERVER_NAME),
-        verify_sans: list(info, SUBJECT_ALT_NAMES),
-        alpn: list(info, APPLICATION_PROTOCOLS),
-        proxy: None,
-    };
+    let mut options = TransportOptions::of_filter_state(info);
     if protocol.auto_sni || protocol.auto_san_validation {
         let host: Arc<str> = host_of(protocol, head).into();
         let is_name = !host.is_empty() && host.parse::<IpAddr>().is_err();
@@ -37,7 +25,7 @@ pub(super) fn options(protocol: &HttpOptions, head: &RequestHead, info: &StreamI
             options.verify_sans.push(host);
         }
     }
-    (options != TransportOptions::default()).then(|| Arc::new(options))
+    options.wanted()
 }
 
 /// The host of `override_auto_sni_header` where the request has it, else of the authority; without port and brackets.
@@ -55,22 +43,6 @@ fn host_of<'a>(protocol: &HttpOptions, head: &'a RequestHead) -> &'a str {
     // More than one colon: an IPv6 address without brackets.
     let is_port = port.bytes().all(|b| b.is_ascii_digit()) && !host.contains(':');
     if is_port { host } else { text }
-}
-
-/// A text of the stream's filter state, or else of its connection's.
-fn state(info: &StreamInfo, name: &str) -> Option<Arc<str>> {
-    if let Some(text) = info.filter_state.get(name).and_then(|object| object.as_text()) {
-        return Some(text.as_ref().into());
-    }
-    let connection = info.connection.filter_state.borrow();
-    let text = connection.get(name)?.as_text()?;
-    Some(text.as_ref().into())
-}
-
-fn list(info: &StreamInfo, name: &str) -> Vec<Arc<str>> {
-    let text = state(info, name);
-    let parts = text.iter().flat_map(|text| text.split(','));
-    parts.map(str::trim).filter(|p| !p.is_empty()).map(Arc::from).collect()
 }
 
 #[cfg(test)]

@@ -65,26 +65,19 @@ impl ClientTransport for Http11Proxy {
             Some(target) => Stream::Other(Box::pin(Tunnel::new(stream, &target))),
             None => stream,
         };
-        Box::pin(async move {
-            match &self.inner {
-                TransportSocket::RawBuffer => Ok((stream, None)),
-                TransportSocket::Client(inner) => inner.connect(stream, cx).await,
-            }
-        })
+        Box::pin(self.inner.connect(stream, cx))
     }
 
-    fn is_secure(&self) -> bool {
-        self.inner.is_secure()
-    }
-
-    fn speaks_proxy_protocol(&self) -> bool {
-        matches!(&self.inner, TransportSocket::Client(c) if c.speaks_proxy_protocol())
+    fn inner(&self) -> Option<&TransportSocket> {
+        Some(&self.inner)
     }
 
     fn proxy_of(&self, host: &Host) -> Option<Address> {
         let attributes = host.attributes();
         let named = attributes.transport.as_ref().and_then(|t| t.proxy.clone());
-        named.or_else(|| self.default.clone())
+        named
+            .or_else(|| self.default.clone())
+            .or_else(|| self.inner.proxy_of(host))
     }
 }
 

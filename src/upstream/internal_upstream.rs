@@ -69,18 +69,11 @@ fn source(proto: MetadataValueSource, cx: &mut BuildCx<'_>) -> ConfigResult<(Of,
 
 impl ClientTransport for InternalUpstream {
     fn connect<'a>(&'a self, stream: Stream, cx: TransportCx<'a>) -> LocalBoxFuture<'a, Connected> {
-        match &self.inner {
-            TransportSocket::RawBuffer => Box::pin(async move { Ok((stream, None)) }),
-            TransportSocket::Client(inner) => inner.connect(stream, cx),
-        }
+        Box::pin(self.inner.connect(stream, cx))
     }
 
-    fn is_secure(&self) -> bool {
-        self.inner.is_secure()
-    }
-
-    fn speaks_proxy_protocol(&self) -> bool {
-        matches!(&self.inner, TransportSocket::Client(c) if c.speaks_proxy_protocol())
+    fn inner(&self) -> Option<&TransportSocket> {
+        Some(&self.inner)
     }
 
     fn passthrough(&self, host: &Host, cluster: &Arc<Metadata>, shared: Option<&SharedObjects>) -> Passthrough {

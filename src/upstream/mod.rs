@@ -59,8 +59,8 @@ pub use on_demand::{Demanded, OnDemandClusters};
 pub use optional_stats::{OptionalStats, SizeStats, TimeoutBudgetStats};
 pub use outlier::{HostResult, OutlierDetector};
 pub use pool::{
-    HttpPool, Informed, Lease, PoolOptions, TcpLease, TransportOptions, UpstreamBody, UpstreamConnInfo,
-    UpstreamResponse,
+    HttpPool, Informed, Lease, OpenTunnel, PoolOptions, TcpCounted, TcpLease, TransportOptions, TunnelFailure,
+    UpstreamBody, UpstreamConnInfo, UpstreamResponse,
 };
 pub use provided::{OriginalDst, Provided};
 pub use stats::{ClusterManagerStats, ClusterStats, Http1CodecStats, MembershipStats, UpdateStats};

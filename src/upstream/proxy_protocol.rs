@@ -127,15 +127,14 @@ impl ClientTransport for UpstreamProxyProtocol {
                 .write_all(&header)
                 .await
                 .map_err(|e| HandshakeError(e.to_string()))?;
-            match &self.inner {
-                TransportSocket::RawBuffer => Ok((stream, None)),
-                TransportSocket::Client(inner) => inner.connect(stream, cx).await,
-            }
+            let stats = cx.cluster.stats.local();
+            stats.upstream_cx_tx_bytes_total.add(header.len() as u64);
+            self.inner.connect(stream, cx).await
         })
     }
 
-    fn is_secure(&self) -> bool {
-        self.inner.is_secure()
+    fn inner(&self) -> Option<&TransportSocket> {
+        Some(&self.inner)
     }
 
     fn speaks_proxy_protocol(&self) -> bool {
@@ -146,15 +145,12 @@ impl ClientTransport for UpstreamProxyProtocol {
 impl TransportOptions {
     /// The options with what is known of the client: what a PROXY protocol header said, or else its addresses.
     pub fn with_proxy(options: Option<Arc<Self>>, info: &StreamInfo) -> Option<Arc<Self>> {
-        let data = |state: &crate::http::stream_info::FilterState| {
-            state.get(ProxyData::KEY)?.as_any().downcast_ref::<ProxyData>().cloned()
-        };
-        let told = data(&info.filter_state).or_else(|| data(&info.connection.filter_state.borrow()));
-        let proxy = told.unwrap_or_else(|| ProxyData {
-            source: info.remote_address().clone(),
-            destination: info.connection.local_address.clone(),
-            tlvs: Vec::new(),
-        });
+        let proxy = ProxyData::told(info).unwrap_or_else(|| ProxyData::of_client(info));
+        Self::with_proxy_data(options, proxy)
+    }
+
+    /// The options with what a PROXY protocol header is to say.
+    pub fn with_proxy_data(options: Option<Arc<Self>>, proxy: ProxyData) -> Option<Arc<Self>> {
         let options = options.map(|o| Self::clone(&o)).unwrap_or_default();
         Some(Arc::new(Self {
             proxy: Some(Arc::new(proxy)),

@@ -14,8 +14,8 @@ use xds_protos::{
 };
 
 use super::{
-    Host, HostAttributes, TransportOptions, http_11_proxy::Http11Proxy, internal_upstream::InternalUpstream,
-    proxy_protocol::UpstreamProxyProtocol, transport_matcher::SocketMatcher,
+    ClusterInfo, Host, HostAttributes, TransportOptions, http_11_proxy::Http11Proxy,
+    internal_upstream::InternalUpstream, proxy_protocol::UpstreamProxyProtocol, transport_matcher::SocketMatcher,
 };
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
@@ -28,6 +28,8 @@ use crate::{
 
 /// What a transport socket is given to connect with.
 pub struct TransportCx<'a> {
+    /// Of this cluster.
+    pub cluster: &'a ClusterInfo,
     /// Where the connection goes.
     pub host: &'a Host,
     /// What the request wants of it.
@@ -44,22 +46,32 @@ pub trait ClientTransport: Send + Sync + fmt::Debug {
     /// Wraps a connected stream. The caller limits the time.
     fn connect<'a>(&'a self, stream: Stream, cx: TransportCx<'a>) -> LocalBoxFuture<'a, Connected>;
 
-    /// Whether bytes are protected: decides `:scheme` and the ALPN.
-    fn is_secure(&self) -> bool;
-
-    /// Where to connect to instead of the host.
-    fn proxy_of(&self, _host: &Host) -> Option<Address> {
+    /// The socket that this one is around: what a wrapper does not answer itself is asked of it. None where there is
+    /// no other.
+    fn inner(&self) -> Option<&TransportSocket> {
         None
     }
 
+    /// Whether bytes are protected: decides `:scheme` and the ALPN.
+    fn is_secure(&self) -> bool {
+        self.inner().is_some_and(TransportSocket::is_secure)
+    }
+
+    /// Where to connect to instead of the host.
+    fn proxy_of(&self, host: &Host) -> Option<Address> {
+        self.inner()?.proxy_of(host)
+    }
+
     /// What goes along to an internal listener: of the host, of the cluster's metadata, of shared filter state.
-    fn passthrough(&self, _: &Host, _: &Arc<Metadata>, _: Option<&SharedObjects>) -> Passthrough {
-        Passthrough::default()
+    fn passthrough(&self, host: &Host, cluster: &Arc<Metadata>, shared: Option<&SharedObjects>) -> Passthrough {
+        self.inner()
+            .map(|inner| inner.passthrough(host, cluster, shared))
+            .unwrap_or_default()
     }
 
     /// Whether it tells the upstream of the client, so that clients must not share connections.
     fn speaks_proxy_protocol(&self) -> bool {
-        false
+        self.inner().is_some_and(TransportSocket::speaks_proxy_protocol)
     }
 }
 
@@ -122,12 +134,41 @@ impl TransportSocket {
         }
     }
 
+    fn client(&self) -> Option<&dyn ClientTransport> {
+        match self {
+            Self::RawBuffer => None,
+            Self::Client(client) => Some(&**client),
+        }
+    }
+
+    /// Wraps a connected stream. The caller limits the time.
+    pub async fn connect(&self, stream: Stream, cx: TransportCx<'_>) -> Connected {
+        match self.client() {
+            None => Ok((stream, None)),
+            Some(client) => client.connect(stream, cx).await,
+        }
+    }
+
     /// Whether bytes are protected.
     pub fn is_secure(&self) -> bool {
-        match self {
-            Self::RawBuffer => false,
-            Self::Client(client) => client.is_secure(),
-        }
+        self.client().is_some_and(ClientTransport::is_secure)
+    }
+
+    /// Where to connect to instead of the host.
+    pub fn proxy_of(&self, host: &Host) -> Option<Address> {
+        self.client()?.proxy_of(host)
+    }
+
+    /// What goes along to an internal listener.
+    pub fn passthrough(&self, host: &Host, cluster: &Arc<Metadata>, shared: Option<&SharedObjects>) -> Passthrough {
+        self.client()
+            .map(|client| client.passthrough(host, cluster, shared))
+            .unwrap_or_default()
+    }
+
+    /// Whether it tells the upstream of the client, so that clients must not share connections.
+    pub fn speaks_proxy_protocol(&self) -> bool {
+        self.client().is_some_and(ClientTransport::speaks_proxy_protocol)
     }
 }
 
@@ -264,7 +305,7 @@ impl TransportSockets {
     /// Whether any of them tells the upstream of the client.
     pub fn speaks_proxy_protocol(&self) -> bool {
         let mut all = std::iter::once(&self.default).chain(self.matches.iter().map(|m| &m.socket));
-        all.any(|s| matches!(s, TransportSocket::Client(c) if c.speaks_proxy_protocol()))
+        all.any(TransportSocket::speaks_proxy_protocol)
     }
 
     /// Whether the default socket protects bytes.

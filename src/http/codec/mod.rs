@@ -25,7 +25,7 @@ pub use handle::StreamHandle;
 pub(crate) use http1::client;
 pub use http1::{CodecError, Http1CodecStats, RequestBody};
 pub use http2::{FloodLimits, Http2Body, Http2CodecStats, Keepalive, Reset};
-pub use upgrade::Upgrade;
+pub use upgrade::{TunnelEnd, TunnelState, Upgrade};
 
 /// `HttpConnectionManager.codec_type`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

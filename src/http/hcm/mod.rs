@@ -34,6 +34,7 @@ use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3
 
 pub use chain::FilterEntry;
 pub use config::HcmConfig;
+pub use request_id::RequestIds;
 pub use stats::{HcmListenerStats, HcmStats, RouterStats, count_response};
 pub(crate) use whole::{join as join_body, read as read_body};
 

@@ -45,7 +45,7 @@ impl Default for RequestIds {
 
 impl RequestIds {
     /// Builds the extension.
-    pub(super) fn build(proto: UuidRequestIdConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    pub(crate) fn build(proto: UuidRequestIdConfig, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => UuidRequestIdConfig {
             supported { pack_trace_reason, use_request_id_for_trace_sampling }
         });
@@ -55,12 +55,17 @@ impl RequestIds {
         })
     }
 
-    /// Sets a new id.
-    pub(super) fn set(headers: &mut HeaderMap) {
+    /// A new id; there is always one.
+    pub(crate) fn new_id() -> Option<HeaderValue> {
         let mut buffer = uuid::Uuid::encode_buffer();
         // Random enough to be unique, and an order cheaper than the system's generator.
         let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
-        if let Ok(value) = HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer)) {
+        HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer)).ok()
+    }
+
+    /// Sets a new id.
+    pub(super) fn set(headers: &mut HeaderMap) {
+        if let Some(value) = Self::new_id() {
             headers.insert(X_REQUEST_ID, value);
         }
     }

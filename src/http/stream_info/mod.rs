@@ -1,6 +1,7 @@
 //! What is known of one stream: read by access logs, formatters, filters and matchers; written by
 //! the connection manager, the router and filters (Envoy's `StreamInfo`).
 
+mod close;
 mod connection;
 mod filter_state;
 mod flags;
@@ -20,6 +21,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::protobuf::Struct};
 
+pub use close::{DetectedClose, SideClose};
 pub use connection::{Cert, CertInfo, ConnectionInfo, TlsInfo};
 pub use filter_state::{FilterState, FilterStateObject, SharedObjects, Sharing, StringObject};
 pub use flags::{Flag, ResponseFlags};
@@ -116,6 +118,8 @@ pub struct UpstreamInfo {
     pub connection_id: Option<u64>,
     /// Attempts made, the first included: `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`.
     pub attempts: u32,
+    /// How the connection of a proxied one ended.
+    pub close: SideClose,
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`
     pub transport_failure: Option<String>,
     /// When its connection was made.
@@ -170,6 +174,8 @@ pub struct StreamInfo {
     pub response_code: Option<StatusCode>,
     /// `%RESPONSE_CODE_DETAILS%`
     pub response_code_details: Option<Cow<'static, str>>,
+    /// How a proxied connection ended.
+    pub close: SideClose,
     /// `%CONNECTION_TERMINATION_DETAILS%`
     pub connection_termination_details: Option<Cow<'static, str>>,
     /// `%RESPONSE_FLAGS%`
@@ -231,6 +237,7 @@ impl StreamInfo {
             protocol,
             response_code: None,
             response_code_details: None,
+            close: SideClose::default(),
             connection_termination_details: None,
             flags: ResponseFlags::default(),
             route_name: None,

@@ -4,7 +4,7 @@ use std::{any::Any, borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
 
-use super::FilterStateObject;
+use super::{FilterState, FilterStateObject, StreamInfo};
 use crate::net::Address;
 
 /// Addresses and TLVs of a connection in front (Envoy's `ProxyProtocolFilterState`).
@@ -21,6 +21,21 @@ pub struct ProxyData {
 impl ProxyData {
     /// Its key in filter state.
     pub const KEY: &str = "envoy.network.proxy_protocol_options";
+
+    /// What a PROXY protocol header said of the client.
+    pub fn told(info: &StreamInfo) -> Option<Self> {
+        let data = |state: &FilterState| state.get(Self::KEY)?.as_any().downcast_ref::<Self>().cloned();
+        data(&info.filter_state).or_else(|| data(&info.connection.filter_state.borrow()))
+    }
+
+    /// What is known of the client without one.
+    pub fn of_client(info: &StreamInfo) -> Self {
+        Self {
+            source: info.remote_address().clone(),
+            destination: info.connection.local_address.clone(),
+            tlvs: Vec::new(),
+        }
+    }
 }
 
 impl FilterStateObject for ProxyData {

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{UpstreamConnInfo, h1, h2, lease::Hold};
+use super::{UpstreamConnInfo, h1, h2};
 
 /// A ready connection, or one that a request has.
 pub(super) enum Sender {
@@ -31,8 +31,8 @@ pub(super) struct Conn {
     pub(super) closed_locally: Cell<bool>,
     /// It ended with a request in flight.
     pub(super) cut: Cell<bool>,
-    /// The place of a request whose byte stream was taken over, and the sign that whoever took it is done.
-    pub(super) tunnel: RefCell<Option<(tokio::sync::oneshot::Receiver<()>, Hold)>>,
+    /// What is left of a request whose byte stream was taken over.
+    pub(super) tunnel: RefCell<Option<h1::GivenAway>>,
 }
 
 impl Conn {

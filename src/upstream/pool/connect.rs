@@ -9,8 +9,8 @@ use super::{TransportOptions, UpstreamConnInfo, happy_eyeballs};
 use crate::{
     http::stream_info::{ConnectTimes, SharedObjects, TlsInfo},
     net::{Address, Stream},
-    server::{InternalListeners, Passthrough},
-    upstream::{ClusterInfo, ConnectFailure, Host, TransportSocket, transport_socket::TransportCx},
+    server::InternalListeners,
+    upstream::{ClusterInfo, ConnectFailure, Host, transport_socket::TransportCx},
 };
 
 /// A connected stream and what is known of it.
@@ -80,25 +80,26 @@ pub async fn open(dial: &Dial<'_>) -> Result<Opened, ConnectFailure> {
     let attempt = |address: Address| async move {
         let (stream, local, remote) = dial.to(&address).await?;
         let end = Instant::now();
-        match socket {
-            TransportSocket::RawBuffer => Ok((stream, local, remote, None, end)),
-            TransportSocket::Client(client) => {
-                let cx = TransportCx { host, options, alpn };
-                let (stream, tls) = client
-                    .connect(stream, cx)
-                    .await
-                    .map_err(|e| ConnectFailure::Remote { reason: e.0.into() })?;
-                Ok((stream, local, remote, tls, end))
-            }
-        }
+        let (stream, tls) = socket
+            .connect(
+                stream,
+                TransportCx {
+                    cluster,
+                    host,
+                    options,
+                    alpn,
+                },
+            )
+            .await
+            .map_err(|e| ConnectFailure::Remote { reason: e.0.into() })?;
+        Ok((stream, local, remote, tls, end))
     };
     let attributes = host.attributes().clone();
-    let proxy = match socket {
-        TransportSocket::Client(client) => client.proxy_of(host),
-        TransportSocket::RawBuffer => None,
-    };
     // As in Envoy, the metadata counts whatever the socket is.
-    if let Some(proxy) = proxy.or_else(|| attributes.transport.as_ref()?.proxy.clone()) {
+    if let Some(proxy) = socket
+        .proxy_of(host)
+        .or_else(|| attributes.transport.as_ref()?.proxy.clone())
+    {
         return attempt(proxy).await;
     }
     if attributes.additional_addresses.is_empty() {
@@ -132,12 +133,8 @@ impl Dial<'_> {
                 Ok((Stream::Unix(stream), Address::Pipe("".into()), address.clone()))
             }
             Address::Internal { listener, endpoint } => {
-                let passthrough = match self.cluster.sockets.for_host(self.host) {
-                    TransportSocket::Client(client) => {
-                        client.passthrough(self.host, &self.cluster.metadata, self.shared)
-                    }
-                    TransportSocket::RawBuffer => Passthrough::default(),
-                };
+                let socket = self.cluster.sockets.for_host(self.host);
+                let passthrough = socket.passthrough(self.host, &self.cluster.metadata, self.shared);
                 let stream = self.internal.connect(listener, endpoint, passthrough);
                 let stream = stream.ok_or_else(|| immediate(&io::Error::from_raw_os_error(22), address))?;
                 Ok((

@@ -4,6 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -23,7 +24,7 @@ use crate::{
     http::{
         Body, BodyError, RequestHead,
         codec::{
-            H1Options,
+            H1Options, TunnelEnd, TunnelState,
             client::{Begun, Broken, Client, ClientOptions, Exchange, Finished, IdleEnd},
         },
     },
@@ -34,13 +35,14 @@ use crate::{
 /// What requests are sent through, one after the other.
 pub(super) type Sender = Rc<Client<Counted>>;
 
-/// Sends a request and waits for the head of its response.
+/// Sends a request and waits for the head of its response. With `only_tunnel` it is to open a tunnel.
 pub(super) async fn send(
     hold: Hold,
     client: Sender,
     head: RequestHead,
     body: Body,
     informed: Informed<'_>,
+    only_tunnel: bool,
 ) -> Result<UpstreamResponse, NotSent> {
     if !poll_fn(|cx| Poll::Ready(client.is_alive(cx))).await {
         return Err(NotSent::Unsent(Box::new((head, body))));
@@ -53,6 +55,7 @@ pub(super) async fn send(
     let mut lent = Lent {
         hold: Some(hold),
         exchange: Some(exchange),
+        only_tunnel,
     };
     match poll_fn(|cx| lent.poll_head(cx, informed)).await {
         Ok(begun) => lent.response(begun),
@@ -77,6 +80,8 @@ struct Lent {
     /// None once it was given back, as the exchange.
     hold: Option<Hold>,
     exchange: Option<Exchange<Counted>>,
+    /// It is to be a tunnel: as in Envoy, whoever waits for that closes what turns out to be none.
+    only_tunnel: bool,
 }
 
 impl Lent {
@@ -92,11 +97,17 @@ impl Lent {
             return Err(UpstreamFailure::ConnectionTermination.into());
         };
         let conn = hold.conn.clone();
+        if self.only_tunnel && begun.ends {
+            // It is none: its request was in vain.
+            conn.cut.set(true);
+            conn.retired.set(true);
+        }
         if begun.closes && !begun.tunnel {
             hold.pool.cluster.stats.local().upstream_cx_close_notify.inc();
             conn.retired.set(true);
         }
-        let upgrade = begun.tunnel.then(|| self.tunnel());
+        let end = begun.tunnel.then(Arc::<TunnelEnd>::default);
+        let upgrade = end.as_ref().map(|end| self.tunnel(end));
         let body = match begun.ends || begun.tunnel {
             true => {
                 self.complete();
@@ -110,20 +121,26 @@ impl Lent {
             body,
             conn: conn.info.clone(),
             upgrade: upgrade.flatten(),
+            tunnel: end,
         })
     }
 
     /// Hands the byte stream over. The connection counts as open until whoever took it drops it.
-    fn tunnel(&mut self) -> Option<LocalBoxFuture<'static, Option<Stream>>> {
+    fn tunnel(&mut self, end: &Arc<TunnelEnd>) -> Option<LocalBoxFuture<'static, Option<Stream>>> {
         let hold = self.hold.take()?;
         let (ended, dropped) = oneshot::channel::<()>();
         let conn = hold.conn.clone();
         conn.retired.set(true);
-        conn.tunnel.replace(Some((dropped, hold)));
+        conn.tunnel.replace(Some(GivenAway {
+            dropped,
+            hold,
+            end: self.only_tunnel.then(|| end.clone()),
+        }));
         let (stream, read) = self.exchange.take()?.into_stream()?;
         let upgraded = Upgraded {
             head: read,
             stream,
+            end: end.clone(),
             _counted: ended,
         };
         let stream = Stream::Other(Box::pin(upgraded));
@@ -140,9 +157,8 @@ impl Lent {
         };
         if let Some(hold) = &self.hold {
             let stats = hold.pool.cluster.stats.local();
-            hold.conn
-                .closed_locally
-                .set(!matches!(broken, Broken::Closed | Broken::Cut));
+            let remote = matches!(broken, Broken::Closed | Broken::Cut);
+            hold.conn.closed_locally.set(self.only_tunnel || !remote);
             // A connection that breaks is no stream that is reset: there is nothing to count for that.
             if let UpstreamFailure::ProtocolError(_) = failure {
                 stats.upstream_cx_protocol_error.inc();
@@ -261,9 +277,18 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
     match end {
         IdleEnd::Given => {
             let tunnel = conn.tunnel.take();
-            if let Some((dropped, _hold)) = tunnel {
+            if let Some(GivenAway {
+                dropped,
+                hold: _hold,
+                end,
+            }) = tunnel
+            {
                 // An error is the end, too.
                 let _ = dropped.await;
+                if let Some(end) = end {
+                    conn.closed_locally.set(end.state() != TunnelState::Broken);
+                    conn.cut.set(true);
+                }
             }
             return Ok(());
         }
@@ -285,6 +310,16 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
         let _ = tokio::time::timeout(CLOSE_TIME, counted.shutdown()).await;
     }
     Ok(())
+}
+
+/// A connection whose byte stream was taken over.
+pub(super) struct GivenAway {
+    /// Ends when whoever took it is done.
+    dropped: oneshot::Receiver<()>,
+    /// The place of its request.
+    hold: Hold,
+    /// How the tunnel ended, if it was to be one.
+    end: Option<Arc<TunnelEnd>>,
 }
 
 /// How long a TLS close may take.

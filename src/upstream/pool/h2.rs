@@ -64,13 +64,15 @@ impl Sender {
     }
 }
 
-/// Sends a request and waits for the head of its response.
+/// Sends a request and waits for the head of its response. With `only_tunnel` the stream is to be a tunnel, whatever the
+/// method: an answer that opens none is a failure.
 pub(super) async fn send(
     hold: Hold,
     sender: Sender,
     head: RequestHead,
     body: Body,
     informed: Informed<'_>,
+    only_tunnel: bool,
 ) -> Result<UpstreamResponse, NotSent> {
     let mut guard = StreamGuard {
         hold: Some(hold),
@@ -84,8 +86,11 @@ pub(super) async fn send(
     if poll_fn(|cx| requests.poll_ready(cx)).await.is_err() {
         return Err(NotSent::Unsent(Box::new((head, body))));
     }
-    let upgrade = request::upgrade_of(&head);
-    let tunnels = upgrade.is_some() || head.method == http::Method::CONNECT;
+    let upgrade = match only_tunnel {
+        true => None,
+        false => request::upgrade_of(&head),
+    };
+    let tunnels = only_tunnel || upgrade.is_some() || head.method == http::Method::CONNECT;
     let ends = !tunnels && http_body::Body::is_end_stream(&body);
     let request = match &guard.hold {
         Some(hold) => request::of(head, upgrade.as_ref(), &hold.pool),
@@ -97,14 +102,18 @@ pub(super) async fn send(
         Err(error) => return Err(guard.fail(UpstreamFailure::of_http2(&error)).into()),
     };
     drop(requests);
-    if tunnels {
-        let head = poll_fn(|cx| poll_head(&mut response, informed, cx)).await;
-        let head = head.map_err(|error| guard.fail_with(&error))?;
-        return guard.tunnel(head, stream, upgrade);
-    }
     let outgoing = Outgoing::new(stream, ends);
     let (stream, sent) = (outgoing.stream.clone(), outgoing.sent.clone());
     guard.outgoing = Some(outgoing);
+    if tunnels {
+        let head = poll_fn(|cx| poll_head(&mut response, informed, cx)).await;
+        let head = head.map_err(|error| guard.fail_with(&error))?;
+        guard.outgoing = None;
+        let Some(stream) = Rc::into_inner(stream) else {
+            return Err(UpstreamFailure::ConnectionTermination.into());
+        };
+        return guard.tunnel(head, stream.into_inner(), upgrade, only_tunnel);
+    }
     if ends {
         let head = poll_fn(|cx| poll_head(&mut response, informed, cx)).await;
         let head = head.map_err(|error| guard.fail_with(&error))?;

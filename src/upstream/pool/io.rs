@@ -10,7 +10,11 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{net::Stream, upstream::ClusterInfo};
+use crate::{
+    http::codec::{TunnelEnd, TunnelState},
+    net::Stream,
+    upstream::ClusterInfo,
+};
 
 /// Counts bytes into `upstream_cx_rx_bytes_total` and `upstream_cx_tx_bytes_total`.
 pub struct Counted {
@@ -77,6 +81,7 @@ impl AsyncWrite for Counted {
 pub struct Upgraded<S, G> {
     pub(super) head: Bytes,
     pub(super) stream: S,
+    pub(super) end: Arc<TunnelEnd>,
     pub(super) _counted: G,
 }
 
@@ -87,13 +92,21 @@ impl<S: AsyncRead + Unpin, G: Unpin> AsyncRead for Upgraded<S, G> {
             buf.put_slice(&self.head.split_to(n));
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(_)) = read {
+            self.end.set(TunnelState::Broken);
+        }
+        read
     }
 }
 
 impl<S: AsyncWrite + Unpin, G: Unpin> AsyncWrite for Upgraded<S, G> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let Poll::Ready(Err(_)) = written {
+            self.end.set(TunnelState::Broken);
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,7 +11,7 @@ use super::{
     h1, h2,
 };
 use crate::{
-    http::{Body, RequestHead, ResponseHead},
+    http::{Body, RequestHead, ResponseHead, codec::TunnelEnd},
     net::Stream,
     upstream::UpstreamFailure,
 };
@@ -35,6 +35,8 @@ pub struct UpstreamResponse {
     pub conn: Arc<UpstreamConnInfo>,
     /// For 101 and for 2xx to CONNECT: the byte stream that follows; none if the connection broke.
     pub upgrade: Option<LocalBoxFuture<'static, Option<Stream>>>,
+    /// How that byte stream ends, where there is one.
+    pub tunnel: Option<Arc<TunnelEnd>>,
 }
 
 /// Where informational responses (1xx) go that come before the response; they are not kept for whoever is too late.
@@ -78,10 +80,21 @@ impl Lease {
     /// A pooled connection that turns out to be closed before anything of the request was sent is replaced by
     /// another without the caller's noticing; the response tells which one it was.
     pub async fn send(
+        self,
+        head: RequestHead,
+        body: Body,
+        informed: Informed<'_>,
+    ) -> Result<UpstreamResponse, UpstreamFailure> {
+        self.send_as(head, body, informed, false).await
+    }
+
+    /// [`Self::send`], of a request that is to open a tunnel if `only_tunnel`.
+    pub(super) async fn send_as(
         mut self,
         mut head: RequestHead,
         mut body: Body,
         informed: Informed<'_>,
+        only_tunnel: bool,
     ) -> Result<UpstreamResponse, UpstreamFailure> {
         loop {
             let Some((hold, sender)) = self.unused.take() else {
@@ -89,8 +102,8 @@ impl Lease {
             };
             let pool = hold.pool.clone();
             let sent = match sender {
-                Sender::H1(sender) => h1::send(hold, sender, head, body, informed).await,
-                Sender::H2(sender) => h2::send(hold, sender, head, body, informed).await,
+                Sender::H1(sender) => h1::send(hold, sender, head, body, informed, only_tunnel).await,
+                Sender::H2(sender) => h2::send(hold, sender, head, body, informed, only_tunnel).await,
             };
             match sent {
                 Ok(response) => return Ok(response),

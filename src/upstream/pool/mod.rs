@@ -16,22 +16,23 @@ mod io;
 mod key;
 mod lease;
 mod open;
+mod options;
 mod tcp;
+mod tunnel;
 mod waiter;
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use http::Version;
 
-use super::{ConnectFailure, ResourcePriority};
-use crate::{
-    http::stream_info::{ProxyData, SharedObjects, TlsInfo},
-    net::Address,
-};
+use super::ConnectFailure;
+use crate::{http::stream_info::TlsInfo, net::Address};
 
 pub use body::UpstreamBody;
 pub use lease::{Informed, Lease, UpstreamResponse};
-pub use tcp::TcpLease;
+pub use options::{PoolOptions, TransportOptions};
+pub use tcp::{TcpCounted, TcpLease};
+pub use tunnel::{OpenTunnel, TunnelFailure};
 
 pub(super) use self::{
     capacity::Load,
@@ -40,34 +41,6 @@ pub(super) use self::{
     key::PoolKey,
     tcp::connect as tcp,
 };
-
-/// What a request wants of its transport socket; connections are only shared between requests that want the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct TransportOptions {
-    /// Server name instead of the configured one (`auto_sni`).
-    pub sni: Option<Arc<str>>,
-    /// SANs the peer's certificate must have instead of the configured ones (`auto_san_validation`).
-    pub verify_sans: Vec<Arc<str>>,
-    /// ALPN instead of the configured one.
-    pub alpn: Vec<Arc<str>>,
-    /// What a PROXY protocol header tells the upstream of the client; only for clusters that speak it.
-    pub proxy: Option<Arc<ProxyData>>,
-}
-
-/// Which pool of a host a request uses.
-#[derive(Debug, Clone, Default)]
-pub struct PoolOptions {
-    /// Which circuit breakers it counts against.
-    pub priority: ResourcePriority,
-    /// What the client spoke, for clusters with `use_downstream_protocol_config`.
-    pub downstream: Option<Version>,
-    /// Transport socket options; none in the usual case.
-    pub transport: Option<Arc<TransportOptions>>,
-    /// The client's connection, for clusters with `connection_pool_per_downstream_connection`.
-    pub connection: Option<u64>,
-    /// Objects of filter state that go along to the connection; none in the usual case.
-    pub shared: Option<Rc<SharedObjects>>,
-}
 
 /// Facts of an upstream connection.
 #[derive(Debug)]

@@ -102,6 +102,11 @@ pub struct TcpCounted {
 }
 
 impl TcpCounted {
+    /// Counts bytes that were sent after their client had gone.
+    pub fn flushed(&self, bytes: u64) {
+        self.cluster.stats.local().upstream_cx_tx_bytes_total.add(bytes);
+    }
+
     fn new(cluster: Arc<ClusterInfo>, host: Arc<Host>, priority: ResourcePriority) -> Self {
         let stats = cluster.stats.local();
         stats.upstream_cx_total.inc();
@@ -149,14 +154,18 @@ impl Drop for TcpCounted {
         }
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
-        let severed = self.severed.load(Relaxed);
-        if severed {
-            stats.upstream_cx_destroy_with_active_rq.inc();
-            stats.upstream_cx_destroy_local_with_active_rq.inc();
-        }
-        match self.closed_locally || severed {
+        let locally = self.closed_locally || self.severed.load(Relaxed);
+        match locally {
             true => stats.upstream_cx_destroy_local.inc(),
             false => stats.upstream_cx_destroy_remote.inc(),
+        }
+        if self.busy {
+            // Its request is over only with the connection.
+            stats.upstream_cx_destroy_with_active_rq.inc();
+            match locally {
+                true => stats.upstream_cx_destroy_local_with_active_rq.inc(),
+                false => stats.upstream_cx_destroy_remote_with_active_rq.inc(),
+            }
         }
         stats.upstream_cx_length_ms.record(millis(self.started.elapsed()));
         self.host.stats.cx_active.fetch_sub(1, Relaxed);

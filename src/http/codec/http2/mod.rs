@@ -50,7 +50,7 @@ pub use pump::{Pump, Pumped};
 pub use request::{library_limit, size};
 pub use stats::Http2CodecStats;
 pub use stream::StreamState;
-pub use tunnel::tunnel;
+pub use tunnel::{tunnel, tunnel_to_upstream};
 
 use io::{Counts, Socket};
 use stream::{Connection, Promised};

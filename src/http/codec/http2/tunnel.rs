@@ -3,25 +3,49 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
 
+use super::super::{TunnelEnd, TunnelState};
 use crate::net::Stream;
 
 /// So much of one write is copied at most.
 const PART: usize = 16 * 1024;
 
-/// Both directions of a stream as one byte stream.
+/// Both directions of a client's stream as one byte stream.
 pub fn tunnel(recv: RecvStream, send: SendStream<Bytes>) -> Stream {
     Stream::Other(Box::pin(Tunnel {
         recv,
         send,
         read: Bytes::new(),
+        read_all: false,
         shut: false,
+        upstream: None,
+    }))
+}
+
+/// Both directions of an upstream's stream as one byte stream. `open` is dropped with it, after `end` has been told.
+pub fn tunnel_to_upstream(
+    recv: RecvStream,
+    send: SendStream<Bytes>,
+    end: Arc<TunnelEnd>,
+    open: oneshot::Sender<()>,
+) -> Stream {
+    Stream::Other(Box::pin(Tunnel {
+        recv,
+        send,
+        read: Bytes::new(),
+        read_all: false,
+        shut: false,
+        upstream: Some((end, open)),
     }))
 }
 
@@ -29,22 +53,44 @@ struct Tunnel {
     recv: RecvStream,
     send: SendStream<Bytes>,
     read: Bytes,
+    /// The last byte was read, and what follows it.
+    read_all: bool,
     /// The last byte was written.
     shut: bool,
+    /// Who is told of the end of a stream to an upstream.
+    upstream: Option<(Arc<TunnelEnd>, oneshot::Sender<()>)>,
 }
 
-fn gone(error: h2::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionReset, error)
+impl Tunnel {
+    fn gone(&self, error: h2::Error) -> io::Error {
+        if let Some((end, _)) = &self.upstream {
+            end.set(match error.is_reset() && error.is_remote() {
+                true => TunnelState::RemoteReset,
+                false => TunnelState::Broken,
+            });
+        }
+        io::Error::new(io::ErrorKind::ConnectionReset, error)
+    }
 }
 
 impl AsyncRead for Tunnel {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.read.is_empty() {
+            if this.read_all {
+                return Poll::Ready(Ok(()));
+            }
             match ready!(this.recv.poll_data(cx)) {
                 Some(Ok(data)) => this.read = data,
-                Some(Err(error)) => return Poll::Ready(Err(gone(error))),
-                None => return Poll::Ready(Ok(())),
+                Some(Err(error)) => return Poll::Ready(Err(this.gone(error))),
+                None => {
+                    if let Some((end, _)) = &this.upstream
+                        && let Ok(Some(trailers)) = ready!(this.recv.poll_trailers(cx))
+                    {
+                        end.set_trailers(trailers);
+                    }
+                    this.read_all = true;
+                }
             }
         }
         let n = this.read.len().min(buf.remaining());
@@ -70,14 +116,16 @@ impl AsyncWrite for Tunnel {
             }
             match ready!(this.send.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(gone(error))),
+                Some(Err(error)) => return Poll::Ready(Err(this.gone(error))),
                 None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             }
         };
         let n = room.min(buf.len()).min(PART);
         let part = Bytes::copy_from_slice(buf.get(..n).unwrap_or_default());
-        this.send.send_data(part, false).map_err(gone)?;
-        Poll::Ready(Ok(n))
+        match this.send.send_data(part, false) {
+            Ok(()) => Poll::Ready(Ok(n)),
+            Err(error) => Poll::Ready(Err(this.gone(error))),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -87,8 +135,10 @@ impl AsyncWrite for Tunnel {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !std::mem::replace(&mut this.shut, true) {
-            this.send.send_data(Bytes::new(), true).map_err(gone)?;
+        if !std::mem::replace(&mut this.shut, true)
+            && let Err(error) = this.send.send_data(Bytes::new(), true)
+        {
+            return Poll::Ready(Err(this.gone(error)));
         }
         Poll::Ready(Ok(()))
     }
@@ -96,8 +146,13 @@ impl AsyncWrite for Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        if !self.shut {
-            self.send.send_reset(Reason::NO_ERROR);
+        match &self.upstream {
+            None if !self.shut => self.send.send_reset(Reason::NO_ERROR),
+            Some((end, _)) if !(self.shut && self.read_all) && end.state() == TunnelState::Sound => {
+                end.set(TunnelState::LocalReset);
+                self.send.send_reset(Reason::INTERNAL_ERROR);
+            }
+            _ => {}
         }
     }
 }

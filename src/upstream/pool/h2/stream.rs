@@ -3,13 +3,14 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use h2::SendStream;
 use http::{HeaderValue, Response, StatusCode, header};
-use tokio::task::JoinHandle;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
     super::{
@@ -19,7 +20,10 @@ use super::{
     ResponseBody, head_of,
 };
 use crate::{
-    http::{codec::http2, inline_headers},
+    http::{
+        codec::{TunnelEnd, TunnelState, http2},
+        inline_headers,
+    },
     net::Stream,
     upstream::UpstreamFailure,
 };
@@ -104,16 +108,21 @@ impl StreamGuard {
             body,
             conn,
             upgrade: None,
+            tunnel: None,
         })
     }
 
-    /// The answer to CONNECT, plain or extended.
+    /// The answer to CONNECT, plain or extended. With `only`, all else than a tunnel is a failure.
     pub(super) fn tunnel(
         mut self,
         response: Response<h2::RecvStream>,
         mut send: SendStream<Bytes>,
         upgrade: Option<HeaderValue>,
+        only: bool,
     ) -> Result<UpstreamResponse, NotSent> {
+        if only && (response.status() != StatusCode::OK || response.body().is_end_stream()) {
+            return self.refused(response, &mut send);
+        }
         if !response.status().is_success() {
             // Nothing follows of the request.
             let _ = send.send_data(Bytes::new(), true);
@@ -132,15 +141,58 @@ impl StreamGuard {
                 .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         }
         self.phase = Phase::Complete;
-        let stream = http2::tunnel(incoming, send);
+        let end = Arc::<TunnelEnd>::default();
+        let (open, closed) = oneshot::channel();
+        let stream = http2::tunnel_to_upstream(incoming, send, end.clone(), open);
         let upgrade: LocalBoxFuture<'static, Option<Stream>> = async move { Some(stream) }.boxed_local();
+        let told = end.clone();
+        // The request is in flight as long as there are bytes of it.
+        tokio::task::spawn_local(async move {
+            // An error is the end, too.
+            let _ = closed.await;
+            self.tunnel_ended(&told);
+        });
         Ok(UpstreamResponse {
             head_bytes: None,
             head,
             body: UpstreamBody::empty(),
             conn,
             upgrade: Some(upgrade),
+            tunnel: Some(end),
         })
+    }
+
+    /// Gives up a stream that is no tunnel.
+    fn refused(
+        mut self,
+        response: Response<h2::RecvStream>,
+        send: &mut SendStream<Bytes>,
+    ) -> Result<UpstreamResponse, NotSent> {
+        let Some(hold) = &self.hold else {
+            return Err(UpstreamFailure::ConnectionTermination.into());
+        };
+        send.send_reset(h2::Reason::INTERNAL_ERROR);
+        hold.pool.cluster.stats.local().upstream_rq_tx_reset.inc();
+        let conn = hold.conn.info.clone();
+        self.phase = Phase::Failed;
+        Ok(UpstreamResponse {
+            head_bytes: None,
+            head: head_of(response.into_parts().0),
+            body: UpstreamBody::empty(),
+            conn,
+            upgrade: None,
+            tunnel: None,
+        })
+    }
+
+    fn tunnel_ended(self, end: &TunnelEnd) {
+        let Some(hold) = &self.hold else { return };
+        let stats = hold.pool.cluster.stats.local();
+        match end.state() {
+            TunnelState::LocalReset => stats.upstream_rq_tx_reset.inc(),
+            TunnelState::RemoteReset => stats.upstream_rq_rx_reset.inc(),
+            TunnelState::Sound | TunnelState::Broken => {}
+        }
     }
 
     pub(super) fn fail_with(&mut self, error: &h2::Error) -> NotSent {

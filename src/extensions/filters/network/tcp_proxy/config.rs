@@ -2,15 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use xds_protos::envoy::extensions::filters::network::tcp_proxy::v3::{
-    TcpProxy as Proto,
-    tcp_proxy::{OnDemand, TcpAccessLogOptions},
+use xds_protos::{
+    envoy::{
+        config::core::v3::BackoffStrategy,
+        extensions::filters::network::tcp_proxy::v3::{
+            TcpProxy as Proto, UpstreamConnectMode,
+            tcp_proxy::{OnDemand, TcpAccessLogOptions},
+        },
+    },
+    google::protobuf as pb,
 };
 
-use super::choice::{Clusters, HashPolicy};
+use super::{
+    choice::{Clusters, HashPolicy},
+    tlvs::Tlvs,
+    tunnel::Tunneling,
+};
 use crate::{
     access_log::AccessLogs,
-    config::{BuildCx, ConfigResult, DurationExt},
+    config::{BuildCx, ConfigResult, DurationExt, duration},
     stats::Stats,
     stats_block,
     upstream::OnDemandClusters,
@@ -52,45 +62,95 @@ pub(super) struct Config {
     pub(super) idle_timeout: Option<Duration>,
     /// `max_downstream_connection_duration`
     pub(super) max_duration: Option<Duration>,
+    /// `max_downstream_connection_duration_jitter_percentage`, in percent; default 0.
+    pub(super) max_duration_jitter: f64,
     /// `max_connect_attempts`; default 1.
     pub(super) max_connect_attempts: u32,
+    /// `backoff_options`: pauses between attempts; none without.
+    pub(super) backoff: Option<Backoff>,
+    /// `max_early_data_bytes`: how much is read before the upstream is connected; none: nothing.
+    pub(super) max_early_data: Option<usize>,
+    /// `upstream_connect_mode` is `ON_DOWNSTREAM_DATA`. The handshake of `ON_DOWNSTREAM_TLS_HANDSHAKE` is over when
+    /// network filters see a connection.
+    pub(super) waits_for_data: bool,
     /// `on_demand`: where clusters are asked for that are not there.
     pub(super) on_demand: Option<Arc<OnDemandClusters>>,
+    /// `tunneling_config`
+    pub(super) tunneling: Option<Tunneling>,
+    /// `proxy_protocol_tlvs`
+    pub(super) tlvs: Tlvs,
     pub(super) access_log: AccessLogs,
-    /// `flush_access_log_on_start`: a line when the connection is taken.
-    pub(super) log_on_start: bool,
-    /// `flush_access_log_on_connected`: a line when the upstream is connected.
-    pub(super) log_on_connected: bool,
+    pub(super) log_moments: LogMoments,
+}
+
+/// When lines are written before the connection ends.
+#[derive(Debug, Default)]
+pub(super) struct LogMoments {
+    /// `flush_access_log_on_start`: when the connection is taken.
+    pub(super) on_start: bool,
+    /// `flush_access_log_on_connected`: when the upstream is connected.
+    pub(super) on_connected: bool,
+    /// `access_log_flush_interval`: again and again.
+    pub(super) every: Option<Duration>,
+}
+
+/// Growing pauses between attempts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// The next pause: up to the present one at random.
+    pub(super) fn next(&mut self) -> Duration {
+        let present = self.next;
+        self.next = present.saturating_mul(2).min(self.longest);
+        present.mul_f64(fastrand::f64())
+    }
+
+    fn build(proto: BackoffStrategy, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => BackoffStrategy { supported { base_interval, max_interval } });
+        let base = base_interval.or_duration(Duration::ZERO);
+        let longest = max_interval.or_duration(base.saturating_mul(10));
+        if longest < base {
+            return Err(cx.error("max_backoff_interval must be greater or equal to base_backoff_interval"));
+        }
+        Ok(Self { next: base, longest })
+    }
 }
 
 impl Config {
     pub(super) fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        let mode = proto.upstream_connect_mode();
+        let merge = proto.proxy_protocol_tlv_merge_policy();
         coverage!(cx, proto => Proto {
             supported {
                 stat_prefix, idle_timeout, access_log, max_connect_attempts, max_downstream_connection_duration,
                 access_log_options, flush_access_log_on_connected, cluster_specifier, upstream_connect_mode, on_demand,
-                metadata_match, hash_policy
+                metadata_match, hash_policy, access_log_flush_interval, max_early_data_bytes, backoff_options,
+                max_downstream_connection_duration_jitter_percentage, tunneling_config, proxy_protocol_tlvs,
+                proxy_protocol_tlv_merge_policy, check_drain_close
             }
             ignored {
-                access_log_flush_interval: "no lines are written while a connection runs",
-                max_downstream_connection_duration_jitter_percentage: "connections end at the full duration",
-                downstream_idle_timeout: "idle_timeout covers both sides",
-                upstream_idle_timeout: "idle_timeout covers both sides",
-                max_early_data_bytes: "bytes wait in the socket until the upstream is connected",
-                check_drain_close: "draining connections end with the drain time",
-                backoff_options: "connect attempts follow one another at once",
-            }
-            rejected {
-                tunneling_config: "tunnels",
-                proxy_protocol_tlvs: "PROXY protocol TLVs",
-                proxy_protocol_tlv_merge_policy: "PROXY protocol TLVs",
+                downstream_idle_timeout: "Envoy has no such timeout yet either: idle_timeout covers both sides",
+                upstream_idle_timeout: "Envoy has no such timeout yet either: idle_timeout covers both sides",
             }
         });
-        let _ = upstream_connect_mode;
-        let (mut log_on_start, mut log_on_connected) = (false, flush_access_log_on_connected);
-        if let Some(options) = access_log_options {
-            (log_on_start, log_on_connected) = cx.field("access_log_options", |cx| log_options(options, cx))?;
+        let _ = (
+            upstream_connect_mode,
+            proxy_protocol_tlv_merge_policy,
+            check_drain_close,
+        );
+        if mode != UpstreamConnectMode::Immediate && max_early_data_bytes.is_none() {
+            return Err(cx.error("max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE"));
         }
+        let log_moments = LogMoments::build(
+            access_log_options,
+            flush_access_log_on_connected,
+            access_log_flush_interval,
+            cx,
+        )?;
         let clusters = Clusters::build(cluster_specifier, metadata_match, cx)?;
         let hash = cx
             .each("hash_policy", hash_policy, HashPolicy::build)?
@@ -102,12 +162,24 @@ impl Config {
             hash,
             idle_timeout: idle_timeout.enabled_or(Duration::from_secs(3600)),
             max_duration: max_downstream_connection_duration.enabled_or(Duration::ZERO),
+            max_duration_jitter: max_downstream_connection_duration_jitter_percentage.map_or(0.0, |p| p.value),
             max_connect_attempts: max_connect_attempts.map_or(1, |v| v.value).max(1),
+            backoff: cx.opt("backoff_options", backoff_options, Backoff::build)?,
+            max_early_data: max_early_data_bytes.map(|v| v.value as usize),
+            waits_for_data: mode == UpstreamConnectMode::OnDownstreamData,
             access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
             on_demand: cx.opt("on_demand", on_demand, on_demand_clusters)?,
-            log_on_start,
-            log_on_connected,
+            tunneling: cx.opt("tunneling_config", tunneling_config, Tunneling::build)?,
+            tlvs: Tlvs::build(proxy_protocol_tlvs, merge, cx)?,
+            log_moments,
         })
+    }
+
+    /// How long a connection may be there, each time at random.
+    pub(super) fn duration_limit(&self) -> Option<Duration> {
+        let longest = self.max_duration?;
+        let more = longest.mul_f64(self.max_duration_jitter / 100.0 * fastrand::f64());
+        Some(longest.saturating_add(more))
     }
 }
 
@@ -117,11 +189,37 @@ fn on_demand_clusters(proto: OnDemand, cx: &mut BuildCx<'_>) -> ConfigResult<Arc
     Ok(Arc::new(clusters))
 }
 
-/// Whether a line is written at the start, and when connected.
-fn log_options(proto: TcpAccessLogOptions, cx: &mut BuildCx<'_>) -> ConfigResult<(bool, bool)> {
-    coverage!(cx, proto => TcpAccessLogOptions {
-        supported { flush_access_log_on_connected, flush_access_log_on_start }
-        ignored { access_log_flush_interval: "no lines are written while a connection runs" }
-    });
-    Ok((flush_access_log_on_start, flush_access_log_on_connected))
+impl LogMoments {
+    fn build(
+        options: Option<TcpAccessLogOptions>,
+        on_connected: bool,
+        every: Option<pb::Duration>,
+        cx: &mut BuildCx<'_>,
+    ) -> ConfigResult<Self> {
+        let Some(options) = options else {
+            return Ok(Self {
+                on_start: false,
+                on_connected,
+                every: every.as_ref().map(duration),
+            });
+        };
+        let old = match (on_connected, every) {
+            (true, _) => Some("flush_access_log_on_connected"),
+            (false, Some(_)) => Some("access_log_flush_interval"),
+            (false, None) => None,
+        };
+        if let Some(old) = old {
+            return Err(cx.error(format!("Only one of {old} or access_log_options can be specified.")));
+        }
+        cx.field("access_log_options", |cx| {
+            coverage!(cx, options => TcpAccessLogOptions {
+                supported { flush_access_log_on_connected, flush_access_log_on_start, access_log_flush_interval }
+            });
+            Ok(Self {
+                on_start: flush_access_log_on_start,
+                on_connected: flush_access_log_on_connected,
+                every: access_log_flush_interval.as_ref().map(duration),
+            })
+        })
+    }
 }

@@ -1,238 +1,175 @@
-//! One proxied connection.
+//! One proxied connection: connected, copied, and ended as either side ends it.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
-    choice,
-    config::{Config, TcpProxyStats},
+    alarm::Alarm,
+    client::Client,
+    config::Config,
+    connect::{Connecting, Kind, Opened},
+    session::Session,
 };
 use crate::{
-    access_log::LogCx,
-    http::{ConnectionInfo, Flag, StreamInfo, stream_info::SharedObjects},
-    net::{CopyEnd, CopyProgress, copy},
+    http::{
+        ConnectionInfo, Flag,
+        codec::{TunnelEnd, TunnelState},
+        stream_info::DetectedClose,
+    },
+    net::{CopyEnd, Copying, Rest},
     network_filter::Connection,
     server::Worker,
-    upstream::{
-        ClusterInfo, Demanded, HostResult, LbContext, OnDemandClusters, PoolOptions, ResourcePriority, TcpLease,
-        TransportOptions,
-    },
+    upstream::TcpCounted,
 };
 
-/// Filter state that names the cluster, before the configuration does.
-pub(in crate::extensions::filters) const CLUSTER: &str = "envoy.tcp_proxy.cluster";
+/// Filter state of the idle timeout, in milliseconds.
+const IDLE_TIMEOUT: &str = "envoy.tcp_proxy.per_connection_idle_timeout_ms";
 
 /// Connects upstream and copies until either side is done. The log line is written even when the future is dropped.
 pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: Connection) {
-    let stats = config.stats.local();
-    stats.downstream_cx_total.inc();
-    let mut session = Session {
-        info: StreamInfo::new(connection.info.clone(), None),
-        progress: CopyProgress::default(),
-        config: &config,
-        stats,
-        upstream: None,
-    };
-    if config.log_on_start {
+    let mut session = Session::new(config.clone(), connection.info);
+    session.stats().downstream_cx_total.inc();
+    let mut alarm = Alarm::new(&config, idle_timeout(&session));
+    if config.log_moments.on_start {
         session.log("TcpConnectionStart");
     }
-    let Some(lease) = connect(&mut session, &worker).await else {
+    let mut client = Client::new(connection.stream, config.max_early_data);
+    // Boxed: what it takes to connect is not kept as long as the connection.
+    let connecting = Box::pin(
+        Connecting {
+            session: &mut session,
+            alarm: &mut alarm,
+            client: &mut client,
+            worker: &worker,
+        }
+        .run(),
+    );
+    let Some(Opened { stream, kind }) = connecting.await else {
         return;
     };
-    if config.log_on_connected {
+    drop(worker);
+    if config.log_moments.on_connected {
         session.log("TcpUpstreamConnected");
     }
+    let mut copying = Copying::new(client.stream, stream);
+    if !client.early.is_empty() || client.ended {
+        copying = copying.with_early(client.early, client.ended);
+    }
     let end = {
-        let copying = copy(connection.stream, lease.stream, config.idle_timeout, &session.progress);
-        match config.max_duration {
-            None => Some(copying.await),
-            Some(limit) => tokio::time::timeout(limit, copying).await.ok(),
+        let progress = session.progress.clone();
+        let mut running = pin!(copying.run(&progress));
+        loop {
+            let rang = tokio::select! {
+                biased;
+                end = running.as_mut() => break Some(end),
+                rang = alarm.next(&progress) => rang,
+            };
+            if !session.rang(rang) {
+                break None;
+            }
         }
     };
-    match end {
-        Some(CopyEnd::Idle) => stats.idle_timeout.inc(),
-        None => {
-            stats.max_downstream_connection_duration.inc();
-            session.info.flags.set(Flag::DurationTimeout);
-        }
-        Some(CopyEnd::Finished | CopyEnd::FirstFailed | CopyEnd::SecondFailed) => {}
+    match kind {
+        Kind::Plain(counted) => plain_ended(&mut session, copying, end, counted, alarm.idle).await,
+        Kind::Tunnel(tunnel) => tunnel_ended(&mut session, copying, end, &tunnel, alarm.idle).await,
     }
 }
 
 /// The line of a connection that a filter before this one closed.
-pub(super) fn refused(config: &Config, info: &Rc<ConnectionInfo>, flag: Option<Flag>) {
-    let mut session = Session {
-        info: StreamInfo::new(info.clone(), None),
-        progress: CopyProgress::default(),
-        config,
-        stats: config.stats.local(),
-        upstream: None,
-    };
+pub(super) fn refused(config: &Arc<Config>, info: &Rc<ConnectionInfo>, flag: Option<Flag>) {
+    let mut session = Session::new(config.clone(), info.clone());
     if let Some(flag) = flag {
         session.info.flags.set(flag);
     }
 }
 
-/// What is counted and logged when the connection ends, however it ends.
-struct Session<'a> {
-    info: StreamInfo,
-    progress: CopyProgress,
-    config: &'a Config,
-    stats: &'a TcpProxyStats,
-    /// Set once there is a connection to it.
-    upstream: Option<Arc<ClusterInfo>>,
-}
-
-impl Drop for Session<'_> {
-    fn drop(&mut self) {
-        let (received, sent) = (self.progress.forward.get(), self.progress.back.get());
-        self.stats.downstream_cx_rx_bytes_total.add(received);
-        self.stats.downstream_cx_tx_bytes_total.add(sent);
-        if let Some(cluster) = &self.upstream {
-            let stats = cluster.stats.local();
-            stats.upstream_cx_tx_bytes_total.add(received);
-            stats.upstream_cx_rx_bytes_total.add(sent);
-        }
-        let progress = &self.info.progress;
-        progress.bytes_received.set(received);
-        progress.bytes_sent.set(sent);
-        progress.upstream_bytes_sent.set(received);
-        progress.upstream_bytes_received.set(sent);
-        self.info.end = Some(Instant::now());
-        // What filters before this one found out is the connection's, and so is the line.
-        let connection = self.info.connection.clone();
-        self.info.metadata.clone_from(&connection.metadata.borrow());
-        for flag in connection.flags.get().iter() {
-            self.info.flags.set(flag);
-        }
-        if let Some(details) = connection.code_details.get() {
-            self.info.response_code_details = Some(details.into());
-        }
-        if let Some(details) = connection.termination_details.take() {
-            self.info.connection_termination_details = Some(details.into());
-        }
-        self.log("TcpConnectionEnd");
+/// `idle_timeout`, or what filters have set for this connection.
+fn idle_timeout(session: &Session) -> Option<Duration> {
+    let state = session.info.connection.filter_state.borrow();
+    let own = state.get(IDLE_TIMEOUT).and_then(|object| object.as_text());
+    match own.and_then(|text| text.parse().ok()) {
+        Some(own) => Some(Duration::from_millis(own)),
+        None => session.config.idle_timeout,
     }
 }
 
-impl Session<'_> {
-    /// Writes a line of this type (`%ACCESS_LOG_TYPE%`).
-    fn log(&mut self, kind: &'static str) {
-        self.info.access_log_type = kind;
-        if !self.config.access_log.is_empty() {
-            self.config.access_log.log(&LogCx {
-                request: None,
-                response: None,
-                info: &self.info,
-            });
+async fn plain_ended(
+    session: &mut Session,
+    copying: Copying,
+    end: Option<CopyEnd>,
+    mut counted: TcpCounted,
+    idle: Option<Duration>,
+) {
+    match end {
+        // The upstream has closed, and then the client: what is left is to tell it so.
+        Some(CopyEnd::Finished { second_first: true }) => {
+            counted.closed_locally = true;
+            session.stats().upstream_flush_total.inc();
         }
-    }
-}
-
-/// Waits for a cluster that is not there yet.
-async fn demand(stats: &TcpProxyStats, clusters: &Arc<OnDemandClusters>, name: &str, worker: &Rc<Worker>) {
-    stats.on_demand_cluster_attempt.inc();
-    match clusters.demand(name, worker).await {
-        Demanded::Found => stats.on_demand_cluster_success.inc(),
-        Demanded::Missing => stats.on_demand_cluster_missing.inc(),
-        Demanded::TimedOut => stats.on_demand_cluster_timeout.inc(),
-    }
-}
-
-async fn connect(session: &mut Session<'_>, worker: &Rc<Worker>) -> Option<TcpLease> {
-    let of_connection = {
-        let state = session.info.connection.filter_state.borrow();
-        state
-            .get(CLUSTER)
-            .and_then(|o| o.as_text())
-            .map(|name| Arc::<str>::from(&*name))
-    };
-    let clusters = &session.config.clusters;
-    let (name, metadata_match) = match of_connection {
-        Some(name) => (name, &clusters.metadata_match),
-        None => {
-            let chosen = clusters.choose(fastrand::u64(..));
-            (chosen.name.clone(), &chosen.metadata_match)
-        }
-    };
-    let criteria = choice::criteria(metadata_match.as_deref(), &session.info.connection);
-    let hash = session
-        .config
-        .hash
-        .as_ref()
-        .and_then(|h| h.hash(&session.info.connection));
-    session.info.upstream.cluster = Some(name.clone());
-    if let Some(on_demand) = &session.config.on_demand
-        && worker.clusters.get(&name).is_none()
-    {
-        demand(session.stats, on_demand, &name, worker).await;
-    }
-    let Some(cluster) = worker.clusters.get(&name) else {
-        session.stats.downstream_cx_no_route.inc();
-        session.info.flags.set(Flag::NoClusterFound);
-        return None;
-    };
-    session.info.upstream.cluster_observability_name = Some(cluster.info.observability_name.clone());
-    for _ in 0..session.config.max_connect_attempts {
-        if !cluster
-            .info
-            .resources(ResourcePriority::Default)
-            .connections
-            .can_create()
-        {
-            cluster.info.stats.local().upstream_cx_overflow.inc();
-            session.info.flags.set(Flag::UpstreamOverflow);
-            return None;
-        }
-        let Some(host) = cluster.pick(&LbContext {
-            info: Some(&session.info),
-            metadata_match: criteria.as_deref(),
-            hash,
-            ..LbContext::default()
-        }) else {
-            session.info.flags.set(Flag::NoHealthyUpstream);
-            return None;
-        };
-        if let Some(previous) = session.info.upstream.host.replace(host.clone()) {
-            session.info.upstream.earlier_hosts.push(previous);
-        }
-        session.info.upstream.attempts += 1;
-        // Here every host that was chosen counts.
-        session.info.upstream.connected = true;
-        let mut options = PoolOptions {
-            shared: SharedObjects::of(
-                &session.info.filter_state,
-                &session.info.connection.filter_state.borrow(),
-            ),
-            ..PoolOptions::default()
-        };
-        if cluster.info.sockets.speaks_proxy_protocol() {
-            options.transport = TransportOptions::with_proxy(None, &session.info);
-        }
-        match cluster.tcp(&host, &options).await {
-            Ok(lease) => {
-                cluster.report(&host, HostResult::Served);
-                let upstream = &mut session.info.upstream;
-                upstream.local_address = Some(lease.conn.local_address.clone());
-                upstream.remote_address = Some(lease.conn.remote_address.clone());
-                upstream.tls.clone_from(&lease.conn.tls);
-                upstream.connection_id = Some(lease.conn.id);
-                let owner = cluster.owner(&host);
-                session.upstream = Some(owner.as_ref().unwrap_or(&cluster).info.clone());
-                return Some(lease);
-            }
-            Err(failure) => {
-                if !failure.is_overflow() {
-                    cluster.report(&host, HostResult::Failed);
-                }
-                // A full queue leaves no flag of its own.
-                if !failure.is_overflow() {
-                    session.info.flags.set(Flag::UpstreamConnectionFailure);
-                }
-                session.info.upstream.transport_failure = failure.transport_failure_reason().map(str::to_owned);
+        Some(CopyEnd::Finished { second_first: false }) => {}
+        Some(CopyEnd::FirstFailed(error)) => {
+            counted.closed_locally = true;
+            client_left(session, error);
+            if copying.left_for_second() > 0 {
+                let flushing = flush_upstream(session.config.clone(), copying.into_second(), counted, idle);
+                tokio::task::spawn_local(flushing);
             }
         }
+        Some(CopyEnd::SecondFailed(io::ErrorKind::ConnectionReset)) => pass_reset_on(session, copying),
+        Some(CopyEnd::SecondFailed(_)) => flush_downstream(session, copying, idle).await,
+        None => counted.closed_locally = true,
     }
-    cluster.info.stats.local().upstream_cx_connect_attempts_exceeded.inc();
-    session.info.flags.set(Flag::UpstreamRetryLimitExceeded);
-    None
+}
+
+async fn tunnel_ended(
+    session: &mut Session,
+    copying: Copying,
+    end: Option<CopyEnd>,
+    tunnel: &TunnelEnd,
+    idle: Option<Duration>,
+) {
+    if let (Some(tunneling), Some(trailers)) = (&session.config.tunneling, tunnel.trailers()) {
+        tunneling.ended(trailers, &session.info.connection);
+    }
+    match end {
+        Some(CopyEnd::FirstFailed(error)) => client_left(session, error),
+        Some(CopyEnd::SecondFailed(_)) if tunnel.state() == TunnelState::RemoteReset => {
+            pass_reset_on(session, copying);
+        }
+        Some(CopyEnd::SecondFailed(_)) => flush_downstream(session, copying, idle).await,
+        Some(CopyEnd::Finished { .. }) | None => {}
+    }
+}
+
+fn client_left(session: &mut Session, error: io::ErrorKind) {
+    if error == io::ErrorKind::ConnectionReset {
+        session.info.close.detected = DetectedClose::RemoteReset;
+    }
+}
+
+/// The upstream's reset is the client's.
+fn pass_reset_on(session: &mut Session, copying: Copying) {
+    let info = &mut session.info;
+    info.flags.set(Flag::UpstreamRemoteReset);
+    info.upstream.close.detected = DetectedClose::RemoteReset;
+    info.close.detected = DetectedClose::LocalReset;
+    copying.first().reset_on_drop();
+}
+
+/// The client gets what came before the upstream broke.
+async fn flush_downstream(session: &mut Session, copying: Copying, idle: Option<Duration>) {
+    let (sent, _) = copying.into_first().flush(idle, false).await;
+    session.progress.back.set(session.progress.back.get() + sent);
+}
+
+/// The upstream gets what a client has sent that is gone.
+async fn flush_upstream(config: Arc<Config>, rest: Rest, counted: TcpCounted, idle: Option<Duration>) {
+    let stats = config.stats.local();
+    stats.upstream_flush_total.inc();
+    stats.upstream_flush_active.inc();
+    let (sent, timed_out) = rest.flush(idle, true).await;
+    counted.flushed(sent);
+    if timed_out {
+        stats.idle_timeout.inc();
+    }
+    stats.upstream_flush_active.dec();
 }

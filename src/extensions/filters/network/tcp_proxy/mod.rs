@@ -1,10 +1,14 @@
 //! TCP proxy (`envoy.filters.network.tcp_proxy`): one upstream connection for each downstream one.
 
+mod alarm;
 mod choice;
+mod client;
 mod config;
+mod connect;
 mod filter;
-
-pub(in crate::extensions::filters) use filter::CLUSTER;
+mod session;
+mod tlvs;
+mod tunnel;
 
 use std::{rc::Rc, sync::Arc};
 
@@ -17,6 +21,9 @@ use crate::{
     network_filter::{Connection, NetworkFilter, NetworkFilterFactory, TerminalFilter},
     server::Worker,
 };
+
+/// Filter state that names the cluster, before the configuration does.
+pub(in crate::extensions::filters) const CLUSTER: &str = "envoy.tcp_proxy.cluster";
 
 /// The extension.
 pub struct Factory;
