@@ -22,3 +22,12 @@ pub use internal::{InternalStream, internal_pair};
 pub use listen::{Keepalive, ListenOptions, ListenSocket, bind};
 pub use socket_option::SocketOption;
 pub use stream::{ByteStream, Stream};
+
+/// The system's words for an error, without Rust's `(os error N)`: as Envoy says it.
+pub fn errno_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}

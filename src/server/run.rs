@@ -20,6 +20,7 @@ use crate::{
     bootstrap,
     cli::{Cli, Mode},
     config::BuildCx,
+    net::errno_text,
     stats, xds,
 };
 
@@ -243,6 +244,18 @@ fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::Co
             cx.item("secrets", index, |cx| server.secrets.add_static(secret, cx))
         })?;
     }
+    for path in server.runtime.watched_paths() {
+        let directory = path.parent().unwrap_or(&path);
+        if let Err(error) = std::fs::read_dir(directory) {
+            let reason = errno_text(&error);
+            return Err(crate::config::ConfigError::new(
+                "",
+                format!("unable to add filesystem watch for file {}: {reason}", path.display()),
+            ));
+        }
+    }
+    // Clusters, listeners, routes and secrets may name ADS.
+    xds::start::configure(server)?;
     let manager = server.bootstrap.cluster_manager.as_ref();
     let local = manager.map_or("", |m| &m.local_cluster_name);
     server.clusters.set_local_cluster(local);
@@ -256,8 +269,6 @@ fn static_resources(server: &Arc<ServerContext>) -> Result<(), crate::config::Co
             format!("local cluster '{local}' must be defined"),
         ));
     }
-    // Listeners may name ADS for routes and secrets, and ADS names a cluster.
-    xds::start::configure(server)?;
     for listener in resources.listeners {
         let resource = pack(&listener);
         server.listeners.add_or_update(listener, "", resource, true, server)?;

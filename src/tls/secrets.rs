@@ -27,7 +27,7 @@ use super::{
     tickets,
 };
 use crate::{
-    config::{BuildCx, ConfigResult, InitTarget},
+    config::{BuildCx, ConfigError, ConfigResult, InitTarget},
     server::ServerContext,
     stats::Stats,
     stats_block,
@@ -52,6 +52,8 @@ pub enum SecretValue {
     TicketKeys(Arc<Vec<Vec<u8>>>),
     /// Anything else: tokens of filters.
     Generic(Arc<GenericSecret>),
+    /// A static secret that cannot be read: an error for who uses it, and only then, as in Envoy.
+    Unusable(ConfigError),
 }
 
 /// A certificate's runtime form, which stays within this module.
@@ -155,10 +157,17 @@ type SecretKindKey = u8;
 type Key = (SecretKindKey, String, Vec<u8>);
 
 impl Secrets {
-    /// Adds a secret of the bootstrap (`static_resources.secrets`).
+    /// Adds a secret of the bootstrap (`static_resources.secrets`). Whether it can be used is asked by its users.
     pub fn add_static(&self, proto: Secret, cx: &mut BuildCx<'_>) -> ConfigResult<()> {
         let name = proto.name.clone();
-        let (kind, value) = read(&proto, cx)?;
+        let (kind, value) = match (read(&proto, cx), kind_of(&proto)) {
+            (Ok(read), _) => read,
+            (Err(error), Some(kind)) => {
+                tracing::warn!(secret = %name, %error, "a static secret cannot be used");
+                (kind, SecretValue::Unusable(error))
+            }
+            (Err(error), None) => return Err(error),
+        };
         let slot = SecretSlot {
             name: name.as_str().into(),
             kind,
@@ -188,10 +197,14 @@ impl Secrets {
         coverage!(cx, config => SdsSecretConfig { supported { name, sds_config } });
         let server = cx.server;
         let Some(source) = sds_config else {
-            return lock(&server.secrets.statics)
-                .get(&(kind as u8, name.clone()))
-                .cloned()
-                .ok_or_else(|| cx.error(unknown(kind, &name)));
+            let slot = lock(&server.secrets.statics).get(&(kind as u8, name.clone())).cloned();
+            let slot = slot.ok_or_else(|| cx.error(unknown(kind, &name)))?;
+            if let Some(applied) = slot.applied()
+                && let SecretValue::Unusable(error) = &applied.value
+            {
+                return Err(error.clone());
+            }
+            return Ok(slot);
         };
         if name.is_empty() {
             return Err(cx.error_at("name", "value length must be at least 1 characters"));
@@ -385,6 +398,16 @@ fn unknown(kind: SecretKind, name: &str) -> String {
 }
 
 /// Reads a secret and checks all that can be checked without its users.
+/// Which kind of secret it is; none when it says nothing.
+fn kind_of(proto: &Secret) -> Option<SecretKind> {
+    Some(match proto.r#type.as_ref()? {
+        Type::TlsCertificate(_) => SecretKind::Certificate,
+        Type::ValidationContext(_) => SecretKind::Validation,
+        Type::SessionTicketKeys(_) => SecretKind::TicketKeys,
+        Type::GenericSecret(_) => SecretKind::Generic,
+    })
+}
+
 fn read(proto: &Secret, cx: &mut BuildCx<'_>) -> ConfigResult<(SecretKind, SecretValue)> {
     let proto = proto.clone();
     coverage!(cx, proto => Secret { supported { name, r#type } });

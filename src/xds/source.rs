@@ -277,11 +277,7 @@ fn known(cluster: &str, cx: &BuildCx<'_>) -> ConfigResult<String> {
 
 fn check_version(version: i32, field: &str, cx: &BuildCx<'_>) -> ConfigResult<()> {
     match ApiVersion::try_from(version) {
-        Ok(ApiVersion::V3) => Ok(()),
-        // Envoy refuses v2 and takes AUTO for v2: in both cases the user wrote a configuration for another API.
-        _ => Err(cx.error_at(
-            field,
-            "V2 (and AUTO) xDS transport protocol versions are deprecated; set it to V3",
-        )),
+        Ok(ApiVersion::V3 | ApiVersion::Auto) => Ok(()),
+        _ => Err(cx.error_at(field, "the V2 xDS transport protocol version is no longer spoken; set it to V3")),
     }
 }

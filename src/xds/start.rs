@@ -26,7 +26,8 @@ pub struct Subscriptions {
     lds: Option<WatchGuard>,
 }
 
-/// Checks `dynamic_resources` and sets up ADS; call it once static clusters are there and before anything subscribes.
+/// Checks `dynamic_resources` and sets up ADS; call it before anything subscribes. The stream itself begins once the
+/// primary clusters are there ([`start`]).
 pub fn configure(server: &Arc<ServerContext>) -> ConfigResult<()> {
     load_target(server)?;
     let Some(dynamic) = server.bootstrap.dynamic_resources.clone() else {
@@ -59,6 +60,11 @@ fn load_target(server: &Arc<ServerContext>) -> ConfigResult<Option<GrpcTarget>> 
     let Some(config) = manager.and_then(|m| m.load_stats_config.clone()) else {
         return Ok(None);
     };
+    if config.grpc_services.is_empty() {
+        // Envoy's validation takes it, and its server ends at once: load that is not reported is the lesser harm.
+        tracing::warn!("cluster_manager.load_stats_config names no gRPC service: load is not reported");
+        return Ok(None);
+    }
     let mut cx = BuildCx::new(server);
     let build = |cx: &mut BuildCx<'_>| cx.field("load_stats_config", |cx| load_stats::configure(config, cx));
     cx.field("cluster_manager", build).map(Some)
