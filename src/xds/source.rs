@@ -278,6 +278,9 @@ fn known(cluster: &str, cx: &BuildCx<'_>) -> ConfigResult<String> {
 fn check_version(version: i32, field: &str, cx: &BuildCx<'_>) -> ConfigResult<()> {
     match ApiVersion::try_from(version) {
         Ok(ApiVersion::V3 | ApiVersion::Auto) => Ok(()),
-        _ => Err(cx.error_at(field, "the V2 xDS transport protocol version is no longer spoken; set it to V3")),
+        _ => Err(cx.error_at(
+            field,
+            "the V2 xDS transport protocol version is no longer spoken; set it to V3",
+        )),
     }
 }
