@@ -6,6 +6,7 @@ pub mod filters;
 pub mod formatter;
 pub mod grpc_service;
 mod registry;
+pub mod resource_monitors;
 
 pub use registry::Registry;
 
@@ -67,5 +68,10 @@ pub fn register_all() -> Registry {
     registry.access_logger(access_loggers::grpc::HttpFactory);
     registry.access_logger(access_loggers::grpc::TcpFactory);
     registry.access_logger(access_loggers::open_telemetry::Factory);
+    registry.resource_monitor(resource_monitors::cgroup_memory::Factory);
+    registry.resource_monitor(resource_monitors::cpu_utilization::Factory);
+    registry.resource_monitor(resource_monitors::downstream_connections::Factory);
+    registry.resource_monitor(resource_monitors::fixed_heap::Factory);
+    registry.resource_monitor(resource_monitors::injected_resource::Factory);
     registry
 }

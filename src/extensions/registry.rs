@@ -12,6 +12,7 @@ use crate::{
     http::filter::{HttpFilterConfig, HttpFilterFactory, RouteConfig},
     listener::{ListenerFilter, ListenerFilterFactory, UdpListenerFilter, UdpListenerFilterFactory},
     network_filter::{NetworkFilter, NetworkFilterFactory},
+    server::overload::{ErasedResourceMonitor, ResourceMonitorFactory},
 };
 
 /// An [`HttpFilterFactory`] with its types erased; a blanket impl makes it from any factory.
@@ -135,6 +136,7 @@ pub struct Registry {
     network_filters: HashMap<String, Arc<dyn ErasedNetworkFilter>>,
     access_loggers: HashMap<String, Arc<dyn ErasedAccessLogger>>,
     formatters: HashMap<String, Arc<dyn ErasedFormatter>>,
+    resource_monitors: HashMap<String, Arc<dyn ErasedResourceMonitor>>,
 }
 
 impl Registry {
@@ -174,6 +176,16 @@ impl Registry {
     /// Adds a formatter extension under its message type.
     pub fn formatter<F: CommandParserFactory>(&mut self, factory: F) {
         self.formatters.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// Adds a resource monitor under its message type.
+    pub fn resource_monitor<F: ResourceMonitorFactory>(&mut self, factory: F) {
+        self.resource_monitors.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// The resource monitor whose configuration `any` holds.
+    pub fn find_resource_monitor(&self, any: &Any) -> Option<&Arc<dyn ErasedResourceMonitor>> {
+        self.resource_monitors.get(any.type_name())
     }
 
     /// The formatter extension whose configuration `any` holds.

@@ -15,7 +15,7 @@ use super::{Body, Informational, LocalReply, RequestHead, ResponseHead, StreamIn
 use crate::{
     config::{BuildCx, ConfigResult},
     route::{RouteMatch, RouteOutcome, RouteTable},
-    server::Worker,
+    server::{OverloadManager, Worker},
 };
 
 /// A filter's per-route configuration, opened again with `downcast_ref` by the filter that made it.
@@ -58,6 +58,8 @@ pub struct StreamCx<'a> {
 
 /// What a filter may read and change while it runs.
 pub struct FilterCx {
+    /// The overload manager, unless there is none or the listener bypasses it.
+    pub overload: Option<Arc<OverloadManager>>,
     /// Everything known of the stream: addresses, flags, metadata, filter state, timing.
     pub info: StreamInfo,
     /// The chosen route; none when nothing matched (the router answers 404) or before it was chosen.

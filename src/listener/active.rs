@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     net::{Address, ListenSocket},
-    server::{Drain, DrainSignal, Worker, hot_restart::SocketKind},
+    server::{Drain, DrainSignal, Worker, hot_restart::SocketKind, overload::Accepting},
     stats::Stats,
 };
 
@@ -195,10 +195,11 @@ async fn accept_loop<F: Future<Output = io::Result<Accepted>>>(
     active: &Rc<Active>,
     worker: &Rc<Worker>,
 ) {
+    let mut accepting = Accepting::of(&worker.server, active.config().bypass_overload);
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = accept() => accepted,
+            accepted = accepting.run(&accept) => accepted,
             () = stop.wait() => break,
         };
         match accepted {

@@ -60,6 +60,8 @@ pub struct ListenerConfig {
     pub stat_prefix: String,
     /// `ignore_global_conn_limit`
     pub ignore_global_limit: bool,
+    /// `bypass_overload_manager`: overload neither refuses its connections nor their requests.
+    pub bypass_overload: bool,
     /// Runtime key `envoy.resource_limits.listener.<name>.connection_limit`.
     pub connection_limit: Key,
     /// Connections of this configuration, of all workers.
@@ -78,13 +80,13 @@ impl ListenerConfig {
                 continue_on_listener_filters_timeout, transparent, freebind, tcp_fast_open_queue_length,
                 traffic_direction, connection_balance_config, reuse_port, enable_reuse_port, access_log,
                 tcp_backlog_size, bind_to_port, ignore_global_conn_limit, tcp_keepalive, deprecated_v1,
-                use_original_dst, listener_specifier, filter_chain_matcher, udp_listener_config
+                use_original_dst, listener_specifier, filter_chain_matcher, udp_listener_config,
+                bypass_overload_manager
             }
             ignored {
                 max_connections_to_accept_per_socket_event: "accepting is fair among listeners without it",
                 per_connection_buffer_high_watermark_timeout: "a connection whose peer does not read is ended by its idle timers",
                 enable_mptcp: "plain TCP serves the same clients",
-                bypass_overload_manager: "no overload action refuses connections of a single listener",
                 stats_matcher: "the server's matcher holds for all statistics",
             }
             rejected {
@@ -205,6 +207,7 @@ impl ListenerConfig {
             drain_modify_only: drain_type == DrainType::ModifyOnly as i32,
             access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
             ignore_global_limit: ignore_global_conn_limit,
+            bypass_overload: bypass_overload_manager,
             connection_limit: cx
                 .server
                 .runtime

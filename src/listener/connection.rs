@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::{
     Accepted, DownstreamTransport, FilterChain, Inspected, ListenerConfig, ListenerFilterCx, Refused,
     active::Active,
+    overload::{self, Claimed, TurnedAway},
     stats::{HandlerStats, ListenerStats},
 };
 use crate::{
@@ -22,7 +23,10 @@ use crate::{
     http::{ConnectionInfo, Flag, StreamInfo, stream_info::TlsInfo},
     net::{Address, Stream},
     network_filter::{Connection, Gated, NetworkFilter},
-    server::{Passthrough, Worker},
+    server::{
+        Passthrough, Worker,
+        overload::{ScaledTimer, expire},
+    },
 };
 
 /// Counts a connection as long as it is there: from the choice of its filter chain on, as in Envoy.
@@ -61,12 +65,15 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Takes a connection off its listener's count.
-struct Open(Arc<ListenerConfig>);
+/// Takes a connection off its listener's count, and off the process's.
+struct Open {
+    listener: Arc<ListenerConfig>,
+    _claimed: Option<Claimed>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.listener.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,18 +82,24 @@ pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>
     let config = active.config();
     let stats = active.stats.local();
     stats.connections_accepted_per_socket_event.record(1);
-    let of_process = &worker.server.runtime.known.global_downstream_max_connections;
-    let open = worker.server.connections.load(Ordering::Relaxed);
+    let claimed = match &accepted {
+        // What stays within the process is no connection to it.
+        Accepted::Internal(_) => None,
+        _ => match overload::admit(&config, &worker.server) {
+            Ok(claimed) => claimed,
+            Err(TurnedAway::GlobalLimit) => return stats.downstream_global_cx_overflow.inc(),
+            Err(TurnedAway::Overload) => return stats.downstream_cx_overload_reject.inc(),
+        },
+    };
     if config.open.load(Ordering::Relaxed) >= config.connection_limit.integer(u64::MAX) {
         stats.downstream_cx_overflow.inc();
         return;
     }
-    if !config.ignore_global_limit && open >= of_process.integer(u64::MAX) {
-        stats.downstream_global_cx_overflow.inc();
-        return;
-    }
     config.open.fetch_add(1, Ordering::Relaxed);
-    let open = Open(config.clone());
+    let open = Open {
+        listener: config.clone(),
+        _claimed: claimed,
+    };
     let (active, worker) = (active.clone(), worker.clone());
     tokio::task::spawn_local(async move {
         let _open = open;
@@ -184,7 +197,7 @@ async fn run(
     let _counted = Counted::new(stats, handler, &worker);
     info.filter_chain = chain.name.clone();
     info.filter_chain_metadata.clone_from(&chain.metadata);
-    let (stream, tls) = match handshake(accepted, &chain).await {
+    let (stream, tls) = match handshake(accepted, &chain, &config, &worker).await {
         Ok(done) => done,
         Err(failure) => {
             if failure.timed_out {
@@ -321,16 +334,30 @@ struct HandshakeFailure {
     timed_out: bool,
 }
 
-async fn handshake(accepted: Accepted, chain: &FilterChain) -> Result<(Stream, Option<TlsInfo>), HandshakeFailure> {
+async fn handshake(
+    accepted: Accepted,
+    chain: &FilterChain,
+    config: &ListenerConfig,
+    worker: &Worker,
+) -> Result<(Stream, Option<TlsInfo>), HandshakeFailure> {
     match (&chain.transport, accepted) {
         (DownstreamTransport::RawBuffer, accepted) => Ok((accepted.into_stream(), None)),
         (DownstreamTransport::Tls(tls), accepted) => {
             let accepting = tls.accept(accepted.into_stream());
             let done = match chain.transport_timeout {
-                Some(limit) => timeout(limit, accepting).await.map_err(|_| HandshakeFailure {
-                    reason: "transport socket timeout was reached".into(),
-                    timed_out: true,
-                })?,
+                Some(limit) => {
+                    let overload = worker.server.overload().filter(|_| !config.bypass_overload);
+                    tokio::select! {
+                        biased;
+                        done = accepting => done,
+                        () = expire(overload, ScaledTimer::TransportSocketConnect, limit) => {
+                            return Err(HandshakeFailure {
+                                reason: "transport socket timeout was reached".into(),
+                                timed_out: true,
+                            });
+                        }
+                    }
+                }
                 None => accepting.await,
             };
             done.map(|(stream, info)| (stream, Some(info)))

@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod filter;
 mod manager;
+mod overload;
 mod predicate;
 mod stats;
 mod udp;

@@ -141,6 +141,16 @@ impl Drop for Deadline {
     }
 }
 
+/// Wakes whoever waits for a deadline of this thread that is far away, to look at its timers again.
+pub fn wake_deadlines() {
+    let wakers: Vec<Waker> = NOTES.with_borrow(|notes| {
+        let far = notes.notes.iter().filter(|(_, note)| !note.near);
+        far.map(|(_, note)| note.waker.clone()).collect()
+    });
+    // Woken outside the borrow: a waker may do anything.
+    wakers.into_iter().for_each(Waker::wake);
+}
+
 /// Lets the next deadline start a ticker, when this one ends with its work or with its runtime.
 struct Ticking;
 

@@ -17,7 +17,7 @@ pub use address_proto::{from_proto as address_from_proto, socket_address};
 pub use cidr::{cidr_range, xds_cidr_range};
 pub use copy::{CopyEnd, CopyProgress, Copying, FirstToEnd, Rest, Until, copy_both_ways};
 pub use datagram::{DatagramBatch, DatagramReader, ReceivedDatagram, prefer_gro, send_datagram};
-pub use deadline::Deadline;
+pub use deadline::{Deadline, wake_deadlines};
 pub use internal::{InternalStream, internal_pair};
 pub use listen::{Keepalive, ListenOptions, ListenSocket, bind};
 pub use socket_option::SocketOption;

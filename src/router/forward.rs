@@ -29,6 +29,7 @@ use crate::{
         stream_info::Progress,
     },
     route::{HashOutcome, Priority, RouteAction, RouteMatch},
+    server::overload::Point,
     upstream::{
         ConnectFailure, Dropped, Guard, Host, HostResult, ResourcePriority, TransportOptions, UpstreamFailure,
         WorkerCluster,
@@ -103,6 +104,15 @@ pub(super) async fn forward(
     let Some(host) = request.pick(head, &cx.info) else {
         return Err(request.no_healthy_upstream(cx));
     };
+    if cx
+        .overload
+        .as_ref()
+        .is_some_and(|o| o.sheds(Point::DownstreamFilterCheck))
+    {
+        config.stats.local().rq_overload_local_reply.inc();
+        let (status, body) = (StatusCode::SERVICE_UNAVAILABLE, "envoy overloaded");
+        return Err(Box::new(LocalReply::new(status, body, "overload")));
+    }
     note_host(cx, &cluster, &host);
     request.limits = timeout::limits(head, action, &cluster.info, config);
     let limits = request.limits;

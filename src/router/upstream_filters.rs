@@ -53,6 +53,7 @@ impl UpstreamFilters {
         }
         Some(Self {
             cx: FilterCx {
+                overload: None,
                 info: info_of(&stream.info),
                 route: stream.route.clone(),
                 clear_route_cache: false,

@@ -10,7 +10,7 @@ use std::{
 
 use xds_protos::envoy::config::{bootstrap::v3::Bootstrap, core::v3::Node};
 
-use super::{ConstantStats, HotRestart, Mailboxes, ServerStats, memory};
+use super::{ConstantStats, HotRestart, Mailboxes, OverloadManager, OverloadStats, ServerStats, memory};
 use crate::{
     access_log::LogFiles,
     bootstrap::KeptResources,
@@ -87,6 +87,9 @@ pub struct ServerContext {
     pub cli: Cli,
     /// `server.*`
     pub server_stats: Stats<ServerStats>,
+    /// `overload.*` that is there without an overload manager, too.
+    pub overload_stats: Stats<OverloadStats>,
+    overload: OnceLock<Arc<OverloadManager>>,
     /// `http2.*`: of all listeners; there once one of them had an HTTP/2 connection.
     pub http2_stats: OnceLock<Stats<Http2CodecStats>>,
     /// Listed, and never written.
@@ -132,6 +135,7 @@ impl ServerContext {
         ));
         let layers = bootstrap.layered_runtime.clone().unwrap_or_default();
         let server_stats = stats.scope("server.").block();
+        let overload_stats = stats.scope("overload.").block();
         let constant_stats = ConstantStats::new(&stats, concurrency);
         let internal_buffer = super::internal::internal_buffer(&bootstrap)?;
         let server = Arc::new(Self {
@@ -157,6 +161,8 @@ impl ServerContext {
             concurrency,
             drain_time: cli.drain_time(),
             server_stats,
+            overload_stats,
+            overload: OnceLock::new(),
             http2_stats: OnceLock::new(),
             _constant_stats: constant_stats,
             stop: tokio::sync::Notify::new(),
@@ -189,6 +195,23 @@ impl ServerContext {
             }
         });
         Ok(server)
+    }
+
+    /// Builds the overload manager, before anything that asks for it.
+    ///
+    /// # Errors
+    /// See [`OverloadManager::build`].
+    pub fn configure_overload(self: &Arc<Self>) -> ConfigResult<()> {
+        if let Some(overload) = OverloadManager::build(self)? {
+            let _ = self.overload.set(overload);
+        }
+        Ok(())
+    }
+
+    /// The overload manager, where the bootstrap has one.
+    #[inline]
+    pub fn overload(&self) -> Option<&Arc<OverloadManager>> {
+        self.overload.get()
     }
 
     /// Where the server stands.

@@ -127,6 +127,10 @@ fn start(cli: &Cli) -> Result<(), StartError> {
             tokio::task::spawn_local(async move { control.serve(control_mailbox).await })
         };
 
+        server.configure_overload().map_err(|source| StartError::Config {
+            path: path.clone(),
+            source,
+        })?;
         static_resources(&server).map_err(|source| StartError::Config { path, source })?;
         if cli.mode == Mode::Validate {
             println!(
@@ -145,6 +149,9 @@ fn start(cli: &Cli) -> Result<(), StartError> {
         server.hot_restart.serve(&server);
         flush_stats(&server);
         watch_runtime(&server);
+        if let Some(overload) = server.overload() {
+            overload.start(&server);
+        }
         start_workers(&server, receivers)?;
         let _subscriptions = tokio::select! {
             subscriptions = xds::start::start(&control) => subscriptions,

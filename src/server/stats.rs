@@ -53,7 +53,7 @@ stats_block! {
 
 stats_block! {
     /// `overload.*`
-    struct OverloadStats {
+    pub struct OverloadStats {
         histogram(ms) refresh_interval_delay, "Lateness of the overload manager's refresh";
     }
 }
@@ -62,7 +62,6 @@ stats_block! {
 pub struct ConstantStats {
     _watchdogs: Vec<Stats<WatchdogStats>>,
     _compilation: Stats<CompilationStats>,
-    _overload: Stats<OverloadStats>,
 }
 
 impl ConstantStats {
@@ -79,7 +78,6 @@ impl ConstantStats {
                 .map(|thread| store.scope(&thread).block())
                 .collect(),
             _compilation: compilation,
-            _overload: store.scope("overload.").block(),
         }
     }
 }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     http::stream_info::Metadata,
     runtime::Snapshot,
-    server::{ServerContext, WorkerMsg},
+    server::{OverloadManager, ServerContext, WorkerMsg},
     stats::{CodeStats, Scope, Stats},
 };
 
@@ -266,6 +266,8 @@ impl Cluster {
 
 /// The configuration of a cluster as workers use it.
 pub struct ClusterInfo {
+    /// The overload manager, if it has a say in new connections.
+    pub overload: Option<Arc<OverloadManager>>,
     /// `name`
     pub name: Arc<str>,
     /// `alt_stat_name`, or the name: statistics and `%UPSTREAM_CLUSTER%` use it.

@@ -16,7 +16,11 @@ mod upgrade;
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use super::{Body, RequestHead, ResponseHead};
-use crate::{matching::StringMatcher, stats::Stats};
+use crate::{
+    matching::StringMatcher,
+    server::overload::{ScaledTimer, streams::Account},
+    stats::Stats,
+};
 
 pub use case::HeaderCase;
 pub(crate) use date::value as date_value;
@@ -205,11 +209,50 @@ pub trait Handler {
     /// The connection is about to end for this reason.
     fn closing(&self, reason: CloseReason);
 
+    /// Whether [`may_begin`](Self::may_begin) is to be asked once the first bytes are there.
+    fn asks_first(&self) -> bool {
+        false
+    }
+
+    /// Whether a connection whose first bytes are there may go on.
+    fn may_begin(&self) -> bool {
+        true
+    }
+
+    /// Bytes of a request have come: what becomes of them.
+    fn dispatched(&self) -> Dispatch {
+        Dispatch::Serve
+    }
+
+    /// What a timer comes to now, which is less than it is configured for under overload. Whoever waits is woken when
+    /// that changes.
+    fn scaled(&self, _timer: ScaledTimer, full: Duration) -> Duration {
+        full
+    }
+
+    /// Where a new stream tells how much it holds, if somebody asks.
+    fn account(&self) -> Option<Rc<Account>> {
+        None
+    }
+
     /// Streams that are open now.
     fn active_streams(&self) -> u32;
 
     /// When the last stream ended, or the connection started.
     fn idle_since(&self) -> std::time::Instant;
+}
+
+/// What becomes of bytes that have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dispatch {
+    /// They are served.
+    Serve,
+    /// The request is refused: [`CodecError::Overload`].
+    Refuse,
+    /// They are served, and the client is told to go (HTTP/2).
+    GoAway,
+    /// The connection ends at once.
+    Close,
 }
 
 /// Why the codec ends a connection by itself.

@@ -12,17 +12,18 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::Sleep;
 
 use super::{connection::HcmConnection, request_id::Reason};
 use crate::{
     access_log::LogCx,
     http::{
         Body, BodyError, Flag, Informational, RequestHead, ResponseHead, Scheme, StreamInfo,
-        codec::{Reset, StreamHandle},
+        codec::{Handler, Reset, StreamHandle},
         filter::{FilterCx, HttpFilter},
         stream_info::Progress,
     },
+    net::Deadline,
+    server::overload::ScaledTimer,
 };
 
 /// A stream from its head to its last byte. Dropping it completes it.
@@ -73,6 +74,7 @@ impl Active {
         let worker = hcm.worker.clone();
         Box::new(Self {
             cx: FilterCx {
+                overload: hcm.overload.clone(),
                 info,
                 route: None,
                 clear_route_cache: false,
@@ -128,8 +130,14 @@ impl Active {
         active
     }
 
-    /// `stream_idle_timeout`, which a route may replace.
+    /// `stream_idle_timeout`, which a route may replace, as long as it is now.
     pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        let full = self.full_idle_timeout()?;
+        Some(self.hcm.scaled(ScaledTimer::StreamIdle, full))
+    }
+
+    /// `stream_idle_timeout`, which a route may replace.
+    pub(super) fn full_idle_timeout(&self) -> Option<Duration> {
         match self
             .cx
             .route
@@ -165,6 +173,7 @@ impl Active {
                 let (flag, details) = match reset {
                     Reset::Remote(details) => (Flag::DownstreamRemoteReset, details),
                     Reset::Protocol(details) => (Flag::DownstreamProtocolError, details),
+                    Reset::Overload => (Flag::OverloadManager, "overload"),
                     Reset::Local(details) => (Flag::DownstreamConnectionTermination, details),
                 };
                 info.flags.set(flag);
@@ -334,7 +343,7 @@ impl HttpBody for CountedBody {
 pub(super) struct EdgeBody {
     inner: Body,
     active: Box<Active>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<(Instant, Deadline)>,
     /// When the next line of a running stream is due.
     log_at: Option<Instant>,
 }
@@ -387,13 +396,14 @@ impl EdgeBody {
                 }
                 return Poll::Ready(expired);
             }
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
-            if timer.deadline() != due.into() {
-                timer.as_mut().reset(due.into());
+            // It is left to run out early rather than moved with each frame.
+            if self.timer.as_ref().is_none_or(|(at, _)| *at > due) {
+                self.timer = Some((due, Deadline::at(due)));
             }
-            std::task::ready!(timer.as_mut().poll(cx));
+            if let Some((_, deadline)) = &mut self.timer {
+                std::task::ready!(Pin::new(deadline).poll(cx));
+            }
+            self.timer = None;
         }
     }
 

@@ -174,6 +174,8 @@ pub struct HcmConfig {
     pub stream_error: bool,
     /// `proxy_100_continue`: expectations go upstream.
     pub proxy_100_continue: bool,
+    /// `append_local_overload`: replies of the overload manager say so.
+    pub append_local_overload: bool,
 }
 
 impl HcmConfig {
@@ -193,14 +195,13 @@ impl HcmConfig {
                 strip_trailing_host_dot, append_x_forwarded_port, route_specifier, strip_port_mode,
                 early_header_mutation_extensions, forward_client_cert_matcher, forward_proto_config, proxy_status_config,
                 tracing, http1_safe_max_connection_duration, stream_error_on_invalid_http_message,
-                stream_flush_timeout
+                stream_flush_timeout, append_local_overload
             }
             ignored {
                 path_normalization_options: "Envoy does not read it either",
                 http3_protocol_options: "HTTP/3 is not served",
                 drain_timeout_jitter: "drains take the full time",
                 represent_ipv4_remote_address_as_ipv4_mapped_ipv6: "addresses are shown as they are, as in Envoy",
-                append_local_overload: "there is no local overload to tell of",
                 add_proxy_protocol_connection_state: "PROXY protocol state is not kept",
             }
             rejected {
@@ -406,6 +407,7 @@ impl HcmConfig {
             stream_error: http1
                 .stream_error
                 .unwrap_or_else(|| flag(stream_error_on_invalid_http_message, false)),
+            append_local_overload,
             proxy_100_continue,
         })
     }

@@ -1,6 +1,11 @@
 //! One downstream connection of a connection manager.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::Version;
 
@@ -8,10 +13,13 @@ use super::{HcmConfig, complete::Active, refuse, request, stats::HcmStats};
 use crate::{
     http::{
         Body, ConnectionInfo, ResponseHead, Scheme,
-        codec::{self, CloseReason, CodecError, CodecRequest, Handler, Http2CodecStats, Reset},
+        codec::{self, CloseReason, CodecError, CodecRequest, Dispatch, Handler, Http2CodecStats, Reset},
     },
     network_filter::Connection,
-    server::{Drain, Worker},
+    server::{
+        Drain, OverloadManager, Worker,
+        overload::{Action, Point, ScaledTimer, streams::Account},
+    },
     stats::Stats,
 };
 
@@ -30,6 +38,10 @@ pub(super) struct HcmConnection {
     /// Streams that were open when the connection began to close.
     pub(super) cut: Cell<u32>,
     max_duration_reached: Cell<bool>,
+    /// Under overload; none where there is nothing to ask, or the listener bypasses it.
+    pub(super) overload: Option<Arc<OverloadManager>>,
+    /// A load-shed point wants the next response to be the last.
+    told_to_go: Cell<bool>,
     started: Instant,
 }
 
@@ -38,11 +50,12 @@ pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection
     let Connection {
         stream,
         info,
-        listener: _,
+        listener,
         drain,
         guards: _,
     } = connection;
     let tls = info.tls.clone();
+    let overload = worker.server.overload().filter(|_| !listener.bypass_overload).cloned();
     let hcm = Rc::new(HcmConnection {
         stats: config.stats.clone(),
         worker,
@@ -54,6 +67,8 @@ pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection
         closing: Cell::new(None),
         cut: Cell::new(0),
         max_duration_reached: Cell::new(false),
+        overload,
+        told_to_go: Cell::new(false),
         started: Instant::now(),
         info,
         config: config.clone(),
@@ -181,6 +196,13 @@ impl HcmConnection {
             self.stats().downstream_cx_drain_close.inc();
             return true;
         }
+        if let Some(overload) = &self.overload {
+            if overload.takes(Action::DisableHttpKeepalive) {
+                self.stats().downstream_cx_overload_disable_keepalive.inc();
+                return true;
+            }
+            return self.told_to_go.get();
+        }
         false
     }
 }
@@ -255,6 +277,47 @@ impl Handler for HcmConnection {
         }
         self.cut.set(self.cut.get().max(self.active.get()));
         self.closing.set(Some(reason));
+    }
+
+    fn asks_first(&self) -> bool {
+        self.overload.as_ref().is_some_and(|o| o.has(Point::HcmCodecCreation))
+    }
+
+    fn may_begin(&self) -> bool {
+        let sheds = self.overload.as_ref().is_some_and(|o| o.sheds(Point::HcmCodecCreation));
+        if sheds {
+            self.stats().downstream_rq_overload_close.inc();
+        }
+        !sheds
+    }
+
+    fn dispatched(&self) -> Dispatch {
+        let Some(overload) = &self.overload else {
+            return Dispatch::Serve;
+        };
+        let http1 = self.version.get() < Version::HTTP_2;
+        if overload.sheds(Point::GoAwayAndCloseOnDispatch) {
+            return Dispatch::Close;
+        }
+        if overload.sheds(Point::GoAwayOnDispatch) && !self.told_to_go.replace(true) && !http1 {
+            return Dispatch::GoAway;
+        }
+        if http1 && overload.sheds(Point::Http1AbortDispatch) {
+            return Dispatch::Refuse;
+        }
+        Dispatch::Serve
+    }
+
+    fn scaled(&self, timer: ScaledTimer, full: Duration) -> Duration {
+        match self.overload.as_ref().and_then(|o| o.timeouts.as_ref()) {
+            Some(timeouts) => timeouts.scaled(timer, full),
+            None => full,
+        }
+    }
+
+    fn account(&self) -> Option<Rc<Account>> {
+        let overload = self.overload.as_ref()?;
+        overload.memory.as_ref().map(|_| Account::open())
     }
 
     fn active_streams(&self) -> u32 {

@@ -15,6 +15,7 @@ mod moments;
 mod mutate;
 mod options;
 mod original_ip;
+mod overload;
 mod path;
 mod proxy_status;
 mod referer;

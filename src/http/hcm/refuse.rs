@@ -19,6 +19,7 @@ pub(super) fn refusal(active: &mut Active, error: CodecError) -> Box<LocalReply>
     match error {
         CodecError::HeadersTimeout => stats.downstream_rq_header_timeout.inc(),
         CodecError::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
+        CodecError::Overload => stats.downstream_rq_overload_close.inc(),
         CodecError::Underscore => {
             stats.downstream_cx_protocol_error.inc();
             let codec = active.hcm.config.http1_stats.local();

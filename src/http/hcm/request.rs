@@ -12,6 +12,7 @@ use super::{
     connection::HcmConnection,
     host,
     mutate::{self, Given, X_FORWARDED_PROTO},
+    overload,
     refuse::{refusal, reply_to},
     request_id::{DECORATOR_OPERATION, X_REQUEST_ID},
     timers::{Timers, note_expiry},
@@ -47,6 +48,13 @@ pub(super) async fn handle(hcm: Rc<HcmConnection>, request: CodecRequest) -> (Re
         handle,
     } = request;
     let mut active = Active::start(hcm, head, header_bytes, handle);
+    if active.hcm.overload.is_some()
+        && let Some(reply) = overload::refusal(&mut active)
+    {
+        // Its body is counted as far as it comes.
+        drop(CountedBody::wrap(body, &active.cx.info, upgrade.is_some()));
+        return active.respond(Outcome::Reply(reply)).await;
+    }
     continue_at_once(&mut active);
     // What follows an upgrade belongs to the request, which ends with the connection.
     let mut body = CountedBody::wrap(body, &active.cx.info, upgrade.is_some());
@@ -131,7 +139,7 @@ async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, scheme
 
 /// As in Envoy, a request that is refused early has the route that it would have had, if its client has said by
 /// `x-forwarded-proto` what routes ask for.
-fn early_route(active: &mut Active) {
+pub(super) fn early_route(active: &mut Active) {
     if active.head.headers.contains_key(X_FORWARDED_PROTO) {
         let table = active.hcm.config.routes.load(&active.head);
         active.cx.choose_route(&active.head, table.as_ref());

@@ -1,20 +1,26 @@
 //! The timers of a stream before its response starts.
 
 use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
     rc::Rc,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use http::{StatusCode, Version};
 
-use super::complete::Active;
+use super::{complete::Active, connection::HcmConnection};
 use crate::{
-    http::{Flag, LocalReply, grpc, stream_info::Progress},
+    http::{Flag, LocalReply, codec::Handler, grpc, stream_info::Progress},
     net::Deadline,
+    server::overload::ScaledTimer,
 };
 
 /// The timers of a stream before its response starts. One is armed at a time.
 pub(super) struct Timers {
+    hcm: Rc<HcmConnection>,
+    /// In full: it may run out sooner under overload.
     idle: Option<Duration>,
     request: Option<Duration>,
     longest: Option<Duration>,
@@ -26,7 +32,8 @@ impl Timers {
     /// Those of a stream that has its route.
     pub(super) fn of(active: &mut Active) -> Self {
         Self {
-            idle: active.idle_timeout(),
+            hcm: active.hcm.clone(),
+            idle: active.full_idle_timeout(),
             request: active.hcm.config.request_timeout,
             longest: longest(active),
             start: active.cx.info.start,
@@ -41,10 +48,16 @@ impl Timers {
 
     /// Waits for the first timer that runs out; for ever when there is none.
     pub(super) async fn expire(self) -> Box<LocalReply> {
+        let mut armed = None;
+        poll_fn(|cx| self.poll(&mut armed, cx)).await
+    }
+
+    /// What is armed is left to run out early rather than moved.
+    fn poll(&self, armed: &mut Option<(Instant, Deadline)>, cx: &mut Context<'_>) -> Poll<Box<LocalReply>> {
         loop {
             let now = Instant::now();
             let active = self.progress.last_activity.get().unwrap_or(self.start);
-            let idle = self.idle.map(|d| active + d);
+            let idle = self.idle.map(|d| active + self.hcm.scaled(ScaledTimer::StreamIdle, d));
             let request = self
                 .request
                 .filter(|_| !self.progress.request_complete.get())
@@ -58,24 +71,32 @@ impl Timers {
                 StatusCode::REQUEST_TIMEOUT
             };
             match next {
-                None => std::future::pending::<()>().await,
-                Some(next) if next > now => Deadline::at(next).await,
+                None => return Poll::Pending,
+                Some(next) if next > now => {
+                    if armed.as_ref().is_none_or(|(at, _)| *at > next) {
+                        *armed = Some((next, Deadline::at(next)));
+                    }
+                    if let Some((_, deadline)) = armed {
+                        ready!(Pin::new(deadline).poll(cx));
+                    }
+                    *armed = None;
+                }
                 Some(next) if Some(next) == idle => {
-                    return Box::new(
+                    return Poll::Ready(Box::new(
                         LocalReply::new(status, "stream timeout", "stream_idle_timeout").flag(Flag::StreamIdleTimeout),
-                    );
+                    ));
                 }
                 Some(next) if Some(next) == request => {
-                    return Box::new(LocalReply::new(
+                    return Poll::Ready(Box::new(LocalReply::new(
                         StatusCode::REQUEST_TIMEOUT,
                         "request timeout",
                         "request_overall_timeout",
-                    ));
+                    )));
                 }
                 Some(_) => {
                     let mut reply = LocalReply::new(status, "downstream duration timeout", "max_duration_timeout");
                     reply.grpc_status = Some(grpc::DEADLINE_EXCEEDED);
-                    return Box::new(reply);
+                    return Poll::Ready(Box::new(reply));
                 }
             }
         }

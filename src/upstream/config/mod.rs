@@ -30,6 +30,7 @@ use super::{
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, DurationExt, Recent, Shared},
     http::stream_info::Metadata,
+    server::overload::Point,
 };
 
 pub use connection::{AddressOrder, ConnectOptions, Source};
@@ -226,6 +227,11 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         return Err(cx.error_at("health_checks", format!("{name} {needed}")));
     }
     let info = ClusterInfo {
+        overload: cx
+            .server
+            .overload()
+            .filter(|o| o.has(Point::PoolNewConnection))
+            .cloned(),
         close_on_host_set_change,
         close_on_health_failure: close_connections_on_host_health_failure,
         pool_per_downstream: connection_pool_per_downstream_connection,

@@ -20,7 +20,7 @@ use super::{
     waiter::{Waiter, Waiting},
 };
 use crate::{
-    server::{InternalListeners, ServerContext},
+    server::{InternalListeners, ServerContext, overload::Point},
     upstream::{ClusterInfo, ConnectFailure, Host, ResourceManager, WorkerCluster, config::HttpProtocol},
 };
 
@@ -161,6 +161,13 @@ impl Pool {
             pool: self.clone(),
             waiter,
         };
+        if let Some(overload) = &self.cluster.overload
+            && self.load().exceeds(1.0, 0)
+            && overload.sheds(Point::PoolNewConnection)
+        {
+            // Dropped, who waits counts as cancelled.
+            return Err(ConnectFailure::Overflow);
+        }
         self.connect_as_needed();
         waiting.await
     }

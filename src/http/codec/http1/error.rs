@@ -57,6 +57,8 @@ errors! {
     LowVersion UPGRADE_REQUIRED "low_version";
     /// The head did not come whole within `request_headers_timeout`.
     HeadersTimeout REQUEST_TIMEOUT "request_header_timeout";
+    /// The overload manager wants it so.
+    Overload INTERNAL_SERVER_ERROR "overload";
     /// Nor within `stream_idle_timeout`.
     StreamIdle REQUEST_TIMEOUT "stream_idle_timeout";
 }

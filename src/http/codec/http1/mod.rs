@@ -26,17 +26,17 @@ mod timers;
 mod upgraded;
 mod wire;
 
-use std::{cell::RefCell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
+use std::{cell::RefCell, future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use bytes::BytesMut;
 use http::Method;
 use tokio::sync::oneshot;
 
-use super::{CloseReason, CodecOptions, CodecRequest, Handler, StreamHandle, Upgrade};
+use super::{CloseReason, CodecOptions, CodecRequest, Dispatch, Handler, StreamHandle, Upgrade};
 use crate::{
     http::{Body, Scheme},
     net::{Deadline, Stream},
-    server::Drain,
+    server::{Drain, overload::ScaledTimer},
 };
 
 pub use body::RequestBody;
@@ -64,17 +64,29 @@ pub(super) async fn serve<H: Handler + 'static>(
     let wire: Shared = Rc::new(RefCell::new(Wire::new(stream, prefix, options.h1.clone())));
     let counted = handler.clone();
     let _counted = Counted(&wire, &*counted);
-    let mut timers = Timers::new(options);
+    let mut timers = Timers::new(options, &*counted);
     let drain_started = drain.clone();
     let mut drained = pin!(drain.wait());
     loop {
+        let mut asked = false;
         let next = poll_fn(|cx| {
             let mut bytes = wire.borrow_mut();
-            if let Poll::Ready(head) = bytes.poll_head(cx) {
-                return Poll::Ready(head.map_err(Stop::NoHead));
-            }
+            let head = bytes.poll_head(cx);
             let partial = bytes.has_bytes();
             drop(bytes);
+            let came = partial || matches!(head, Poll::Ready(Ok(_)));
+            if came && !std::mem::replace(&mut asked, true) {
+                match counted.dispatched() {
+                    Dispatch::Serve | Dispatch::GoAway => {}
+                    Dispatch::Refuse => {
+                        return Poll::Ready(Err(Stop::NoHead(NoHead::Refused(CodecError::Overload))));
+                    }
+                    Dispatch::Close => return Poll::Ready(Err(Stop::Overload)),
+                }
+            }
+            if let Poll::Ready(head) = head {
+                return Poll::Ready(head.map_err(Stop::NoHead));
+            }
             if !partial && drained.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Stop::Close(CloseReason::Drain)));
             }
@@ -95,6 +107,7 @@ pub(super) async fn serve<H: Handler + 'static>(
                 }
                 return;
             }
+            Err(Stop::Overload) => return handler.closing(CloseReason::Local),
             Err(Stop::Close(reason)) => {
                 handler.closing(reason);
                 // A client that was answered has time to close first.
@@ -133,6 +146,8 @@ pub(super) async fn serve<H: Handler + 'static>(
 enum Stop {
     NoHead(NoHead),
     Close(CloseReason),
+    /// Nothing is answered.
+    Overload,
 }
 
 /// What becomes of the connection after a request.
@@ -207,13 +222,14 @@ async fn exchange<H: Handler + 'static>(
     drop(answering);
     let switching =
         answer.0.status == http::StatusCode::SWITCHING_PROTOCOLS || asked.connect && answer.0.status.is_success();
+    let patience = patience(options, &**handler);
     if let Some(taker) = taker.filter(|taker| switching && !taker.is_closed()) {
-        return match respond::send(wire, answer, asked, None, interim, options).await {
+        return match respond::send(wire, answer, asked, None, interim, options, patience).await {
             Sent::Whole { .. } => tunnel(wire, taker).await,
             Sent::Broken => End::Gone,
         };
     }
-    match respond::send(wire, answer, asked, Some(!keep_alive), interim, options).await {
+    match respond::send(wire, answer, asked, Some(!keep_alive), interim, options, patience).await {
         Sent::Whole { close: false } if wire.borrow().is_request_done() => End::KeepAlive,
         Sent::Whole { .. } if wire.borrow().is_request_done() && !keep_alive => End::Close,
         Sent::Whole { .. } => End::Linger,
@@ -226,11 +242,19 @@ async fn exchange<H: Handler + 'static>(
     }
 }
 
+/// How long a client may leave a response unread.
+fn patience<H: Handler>(options: &CodecOptions, handler: &H) -> Option<Duration> {
+    options
+        .flush_timeout
+        .map(|full| handler.scaled(ScaledTimer::StreamFlush, full))
+}
+
 /// Answers what never became a request.
 async fn refuse<H: Handler>(wire: &Shared, error: CodecError, options: &CodecOptions, handler: &Rc<H>) {
     handler.closing(CloseReason::ProtocolError);
     let answer = handler.clone().refuse(error).await;
-    respond::send(wire, answer, Asked::UNKNOWN, Some(true), Interim::default(), options).await;
+    let (interim, patience) = (Interim::default(), patience(options, &**handler));
+    respond::send(wire, answer, Asked::UNKNOWN, Some(true), interim, options, patience).await;
 }
 
 /// Hands the bytes over, and waits until whoever has them is done.

@@ -7,6 +7,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::header;
@@ -32,7 +33,8 @@ pub(super) enum Sent {
     Broken,
 }
 
-/// Sends a response. `close`: the connection's last one; none for the head of a tunnel.
+/// Sends a response. `close`: the connection's last one; none for the head of a tunnel. `patience`: how long a client
+/// may not read.
 pub(super) async fn send(
     wire: &Shared,
     (head, body): (ResponseHead, Body),
@@ -40,6 +42,7 @@ pub(super) async fn send(
     close: Option<bool>,
     interim: Interim,
     options: &CodecOptions,
+    patience: Option<Duration>,
 ) -> Sent {
     let mut out = Out::new();
     interim.finish(wire, &mut out.front);
@@ -88,7 +91,7 @@ pub(super) async fn send(
                     }
                 }
                 (_, Poll::Pending) => {
-                    if let Some(limit) = options.flush_timeout
+                    if let Some(limit) = patience
                         && Pin::new(stuck.get_or_insert_with(|| Deadline::after(limit)))
                             .poll(cx)
                             .is_ready()

@@ -8,12 +8,14 @@ use std::{
 
 use super::{CodecError, NoHead, Stop};
 use crate::{
-    http::codec::{CloseReason, CodecOptions},
+    http::codec::{CloseReason, CodecOptions, Handler},
     net::Deadline,
+    server::overload::ScaledTimer,
 };
 
 /// One deadline serves them all: it is left to run out early rather than moved with each request.
-pub(super) struct Timers<'a> {
+pub(super) struct Timers<'a, H> {
+    handler: &'a H,
     options: &'a CodecOptions,
     started: Instant,
     idle_since: Instant,
@@ -22,11 +24,12 @@ pub(super) struct Timers<'a> {
     armed: Option<(Instant, Deadline)>,
 }
 
-impl<'a> Timers<'a> {
-    pub(super) fn new(options: &'a CodecOptions) -> Self {
+impl<'a, H: Handler> Timers<'a, H> {
+    pub(super) fn new(options: &'a CodecOptions, handler: &'a H) -> Self {
         let now = Instant::now();
         Self {
             options,
+            handler,
             started: now,
             idle_since: now,
             head_since: None,
@@ -73,12 +76,16 @@ impl<'a> Timers<'a> {
 
     fn next(&mut self, partial: bool) -> Option<(Instant, Stop)> {
         if !partial {
-            let idle = self.options.idle_timeout.and_then(|d| self.idle_since.checked_add(d));
+            let scaled = |timer, full| self.handler.scaled(timer, full);
+            let idle = self.options.idle_timeout;
+            let idle = idle.map(|d| scaled(ScaledTimer::ConnectionIdle, d));
+            let idle = idle.and_then(|d| self.idle_since.checked_add(d));
             // A connection that is safe waits for its next request, whose response says that it closes.
             let old = self
                 .options
                 .max_connection_duration
                 .filter(|_| !self.options.safe_max_duration)
+                .map(|d| scaled(ScaledTimer::ConnectionMax, d))
                 .and_then(|d| self.started.checked_add(d));
             let idle = idle.map(|at| (at, CloseReason::Idle));
             let old = old.map(|at| (at, CloseReason::MaxDuration));
@@ -88,7 +95,9 @@ impl<'a> Timers<'a> {
         let since = *self.head_since.get_or_insert_with(Instant::now);
         let timeout = |limit: Option<Duration>, error| Some((since.checked_add(limit?)?, error));
         let head = timeout(self.options.headers_timeout, CodecError::HeadersTimeout);
-        let idle = timeout(self.options.stream_idle_timeout, CodecError::StreamIdle);
+        let idle = self.options.stream_idle_timeout;
+        let idle = idle.map(|d| self.handler.scaled(ScaledTimer::StreamIdle, d));
+        let idle = timeout(idle, CodecError::StreamIdle);
         let (at, error) = head.into_iter().chain(idle).min_by_key(|(at, _)| *at)?;
         Some((at, Stop::NoHead(NoHead::Refused(error))))
     }

@@ -35,11 +35,11 @@ use h2::{
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{CloseReason, CodecOptions, CodecRequest, Handler, StreamHandle, Upgrade};
+use super::{CloseReason, CodecOptions, CodecRequest, Dispatch, Handler, StreamHandle, Upgrade};
 use crate::{
     http::{Body, Scheme},
     net::{Deadline, Stream},
-    server::Drain,
+    server::{Drain, overload::ScaledTimer},
 };
 
 pub use body::Http2Body;
@@ -63,6 +63,8 @@ pub enum Reset {
     Remote(&'static str),
     /// `DPE`: what the client sent is no HTTP.
     Protocol(&'static str),
+    /// `OM`: the stream held much, and memory is short.
+    Overload,
     /// `DC`: this side has ended the connection.
     Local(&'static str),
 }
@@ -202,6 +204,7 @@ impl<H: Handler + 'static> Server<'_, H> {
         let mut pinger = keepalive.and_then(|config| Some(Pinger::new(config, connection.ping_pong()?)));
         let mut told = pin!(drain.wait());
         let mut end: Option<Deadline> = None;
+        let mut shed = false;
         poll_fn(|cx| {
             // Streams first: what they write goes out with the look at the connection that follows.
             loop {
@@ -213,12 +216,25 @@ impl<H: Handler + 'static> Server<'_, H> {
                     cx.waker().wake_by_ref();
                 }
                 match next {
+                    Poll::Ready(None | Some(Err(_))) if shed => return Poll::Ready(Ended::Unanswered),
                     Poll::Ready(None) => return Poll::Ready(Ended::Over),
                     Poll::Ready(Some(Err(error))) => {
                         self.note_end(&error);
                         return Poll::Ready(Ended::Error(error));
                     }
                     Poll::Ready(Some(Ok((request, respond)))) => {
+                        match handler.dispatched() {
+                            Dispatch::Serve | Dispatch::Refuse => {}
+                            Dispatch::GoAway => connection.graceful_shutdown(),
+                            Dispatch::Close => {
+                                connection.abrupt_shutdown(Reason::NO_ERROR);
+                                shed = true;
+                            }
+                        }
+                        // The client is told to go, and nothing of this is answered.
+                        if shed {
+                            continue;
+                        }
                         if let Some(stream) = self.accept(request, respond) {
                             streams.push(stream);
                         }
@@ -320,7 +336,8 @@ impl<H: Handler + 'static> Server<'_, H> {
             scheme_given: true,
             handle: StreamHandle::http2(state.clone()),
         };
-        let patience = self.options.flush_timeout;
+        let full = self.options.flush_timeout;
+        let patience = full.map(|full| self.handler.scaled(ScaledTimer::StreamFlush, full));
         Some(stream::run(
             state,
             request,

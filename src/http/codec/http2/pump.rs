@@ -45,6 +45,11 @@ impl Pump {
         }
     }
 
+    /// Bytes that wait for the window.
+    pub fn held(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
     /// Sends what can be sent now.
     pub fn poll(&mut self, cx: &mut Context<'_>, send: &mut SendStream<Bytes>, body: &mut Body) -> Poll<Pumped> {
         loop {

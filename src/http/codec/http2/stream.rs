@@ -27,6 +27,7 @@ use crate::{
         codec::{CodecRequest, Handler, date},
     },
     net::Stream,
+    server::overload::streams::Account,
 };
 
 /// What the streams of a connection share.
@@ -162,6 +163,7 @@ pub(super) async fn run<H: Handler + 'static>(
     patience: Option<Duration>,
 ) {
     // Boxed apart: a long response does not keep room for what led to it.
+    let account = handler.account();
     let mut answering = Box::pin(handler.handle(request));
     let answer = poll_fn(|cx| {
         if stream.poll_reset(cx).is_ready() {
@@ -195,7 +197,7 @@ pub(super) async fn run<H: Handler + 'static>(
         return;
     }
     if !ends {
-        send_body(&stream, &mut send, body, patience).await;
+        send_body(&stream, &mut send, body, patience, account).await;
     }
     if stream.connect_failed.get() {
         // RFC 9113, 8.5.
@@ -226,9 +228,27 @@ fn response(head: ResponseHead, extended: bool) -> Response<()> {
 }
 
 /// Sends a body.
-async fn send_body(stream: &StreamState, send: &mut SendStream<Bytes>, mut body: Body, patience: Option<Duration>) {
+async fn send_body(
+    stream: &StreamState,
+    send: &mut SendStream<Bytes>,
+    mut body: Body,
+    patience: Option<Duration>,
+    account: Option<Rc<Account>>,
+) {
     let mut pump = Pump::new(patience);
-    let end = poll_fn(|cx| pump.poll(cx, send, &mut body)).await;
+    let end = poll_fn(|cx| {
+        let Some(account) = &account else {
+            return pump.poll(cx, send, &mut body);
+        };
+        if account.poll_reset(cx).is_ready() {
+            stream.ended.set(Some(Reset::Overload));
+            return Poll::Ready(Pumped::Broken);
+        }
+        let polled = pump.poll(cx, send, &mut body);
+        account.set(pump.held());
+        polled
+    })
+    .await;
     match end {
         Pumped::Sent => {}
         Pumped::Gone => stream.note_reset(false),

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     http::codec::{CloseReason, CodecOptions, Handler},
     net::Deadline,
+    server::overload::ScaledTimer,
 };
 
 /// One deadline serves both: it is left to run out early rather than moved with each stream.
@@ -16,7 +17,7 @@ pub(super) struct Timers<'a, H> {
     options: &'a CodecOptions,
     handler: &'a H,
     started: Instant,
-    armed: Option<Deadline>,
+    armed: Option<(Instant, Deadline)>,
 }
 
 impl<'a, H: Handler> Timers<'a, H> {
@@ -32,17 +33,20 @@ impl<'a, H: Handler> Timers<'a, H> {
     /// Ready when the connection has to end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
-            if let Some(deadline) = &mut self.armed {
-                ready!(Pin::new(deadline).poll(cx));
-                self.armed = None;
-            }
             let Some((due, reason)) = self.next() else {
                 return Poll::Pending;
             };
+            if let Some((at, deadline)) = &mut self.armed
+                && *at <= due
+            {
+                ready!(Pin::new(deadline).poll(cx));
+                self.armed = None;
+                continue;
+            }
             if due <= Instant::now() {
                 return Poll::Ready(reason);
             }
-            self.armed = Some(Deadline::at(due));
+            self.armed = Some((due, Deadline::at(due)));
         }
     }
 
@@ -51,8 +55,12 @@ impl<'a, H: Handler> Timers<'a, H> {
             0 => self.handler.idle_since(),
             _ => Instant::now(),
         };
-        let idle = self.options.idle_timeout.and_then(|limit| since.checked_add(limit));
+        let scaled = |timer, full| self.handler.scaled(timer, full);
+        let idle = self.options.idle_timeout;
+        let idle = idle.map(|limit| scaled(ScaledTimer::ConnectionIdle, limit));
+        let idle = idle.and_then(|limit| since.checked_add(limit));
         let old = self.options.max_connection_duration;
+        let old = old.map(|limit| scaled(ScaledTimer::ConnectionMax, limit));
         let old = old.and_then(|limit| self.started.checked_add(limit));
         let idle = idle.map(|at| (at, CloseReason::Idle));
         let old = old.map(|at| (at, CloseReason::MaxDuration));
