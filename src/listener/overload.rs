@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::ListenerConfig;
 use crate::server::{
-    ServerContext,
+    OverloadManager, ServerContext,
     overload::{Action, ConnectionLimit, Point},
 };
 
@@ -26,9 +26,9 @@ impl Drop for Claimed {
 }
 
 /// Lets a connection in or not, in Envoy's order: the global limit first, which the overload manager's monitor
-/// replaces when there is one.
+/// replaces when there is one. A listener that bypasses the overload manager knows only the runtime's limits.
 pub(super) fn admit(config: &ListenerConfig, server: &ServerContext) -> Result<Option<Claimed>, TurnedAway> {
-    let overload = server.overload();
+    let overload = server.overload().filter(|_| !config.bypass_overload);
     let mut claimed = None;
     if !config.ignore_global_limit {
         match overload.and_then(|o| o.connections.as_ref()) {
@@ -42,13 +42,10 @@ pub(super) fn admit(config: &ListenerConfig, server: &ServerContext) -> Result<O
             }
         }
     }
-    match overload {
-        Some(overload)
-            if !config.bypass_overload
-                && (overload.sheds(Point::TcpListenerAccept) || overload.takes(Action::RejectIncomingConnections)) =>
-        {
-            Err(TurnedAway::Overload)
-        }
-        _ => Ok(claimed),
+    let turns_away =
+        |o: &OverloadManager| o.sheds(Point::TcpListenerAccept) || o.takes(Action::RejectIncomingConnections);
+    match overload.is_some_and(|o| turns_away(o)) {
+        true => Err(TurnedAway::Overload),
+        false => Ok(claimed),
     }
 }
