@@ -8,6 +8,7 @@ use super::{
     config::Config,
     connect::{Connecting, Kind, Opened},
     session::Session,
+    shed::Shed,
 };
 use crate::{
     http::{
@@ -26,13 +27,17 @@ const IDLE_TIMEOUT: &str = "envoy.tcp_proxy.per_connection_idle_timeout_ms";
 
 /// Connects upstream and copies until either side is done. The log line is written even when the future is dropped.
 pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: Connection) {
+    let shed = Shed::of(&connection.listener, &worker);
     let mut session = Session::new(config.clone(), connection.info);
     session.stats().downstream_cx_total.inc();
+    if shed.refuses(&session) {
+        return;
+    }
     let mut alarm = Alarm::new(&config, idle_timeout(&session));
     if config.log_moments.on_start {
         session.log("TcpConnectionStart");
     }
-    let mut client = Client::new(connection.stream, config.max_early_data);
+    let mut client = Client::new(shed.watched(&session, connection.stream), config.max_early_data);
     // Boxed: what it takes to connect is not kept as long as the connection.
     let connecting = Box::pin(
         Connecting {

@@ -7,6 +7,7 @@ mod config;
 mod connect;
 mod filter;
 mod session;
+mod shed;
 mod tlvs;
 mod tunnel;
 
