@@ -30,6 +30,7 @@ stats_block! {
     /// `tcp.<stat_prefix>.*`
     pub struct TcpProxyStats {
         counter downstream_cx_total, "Connections handled";
+        counter downstream_cx_overload_close, "Connections closed because the server is overloaded";
         counter downstream_cx_no_route, "Connections without a cluster";
         counter downstream_cx_tx_bytes_total, "Bytes written to clients";
         gauge downstream_cx_tx_bytes_buffered, "Bytes to be written to clients";

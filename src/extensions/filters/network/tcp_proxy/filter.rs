@@ -27,17 +27,17 @@ const IDLE_TIMEOUT: &str = "envoy.tcp_proxy.per_connection_idle_timeout_ms";
 
 /// Connects upstream and copies until either side is done. The log line is written even when the future is dropped.
 pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: Connection) {
-    let shed = Shed::of(&connection.listener, &worker);
+    let mut shed = Shed::of(&connection.listener, &worker);
     let mut session = Session::new(config.clone(), connection.info);
     session.stats().downstream_cx_total.inc();
-    if shed.refuses(&session) {
+    if shed.refuses(&mut session) {
         return;
     }
     let mut alarm = Alarm::new(&config, idle_timeout(&session));
     if config.log_moments.on_start {
         session.log("TcpConnectionStart");
     }
-    let mut client = Client::new(shed.watched(&session, connection.stream), config.max_early_data);
+    let mut client = Client::new(shed.watched(connection.stream), config.max_early_data);
     // Boxed: what it takes to connect is not kept as long as the connection.
     let connecting = Box::pin(
         Connecting {
@@ -73,6 +73,7 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
             }
         }
     };
+    shed.ended(&mut session);
     match kind {
         Kind::Plain(counted) => plain_ended(&mut session, copying, end, counted, alarm.idle).await,
         Kind::Tunnel(tunnel) => tunnel_ended(&mut session, copying, end, &tunnel, alarm.idle).await,

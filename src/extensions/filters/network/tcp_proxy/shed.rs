@@ -3,68 +3,88 @@
 use std::{
     io,
     pin::Pin,
-    rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{config::Config, session::Session};
+use super::session::Session;
 use crate::{
-    http::{ConnectionInfo, Flag},
+    http::Flag,
     listener::ListenerConfig,
-    net::{CopyProgress, Stream},
+    net::Stream,
     server::{OverloadManager, Worker, overload::Point},
 };
 
-/// The overload manager, unless the listener bypasses it.
-pub(super) struct Shed(Option<Arc<OverloadManager>>);
+/// The overload manager, as tunnels ask it.
+pub(super) struct Shed {
+    overload: Option<Arc<OverloadManager>>,
+    /// Bytes that were received, and for which the tunnel ended; streams may change threads, so it is shared.
+    dropped: Option<Arc<AtomicU64>>,
+}
 
 impl Shed {
-    /// For a connection to this listener.
+    /// For a connection to this listener, which may bypass the overload manager.
     pub(super) fn of(listener: &ListenerConfig, worker: &Worker) -> Self {
         let overload = worker.server.overload();
-        Self(overload.filter(|_| !listener.bypass_overload).cloned())
+        Self {
+            overload: overload.filter(|_| !listener.bypass_overload).cloned(),
+            dropped: None,
+        }
     }
 
     /// Whether the tunnel gets no connection.
-    pub(super) fn refuses(&self, session: &Session) -> bool {
-        let refused = self.0.as_ref().is_some_and(|o| o.sheds(Point::TcpProxyUpstreamConnect));
+    pub(super) fn refuses(&self, session: &mut Session) -> bool {
+        let refused = self
+            .overload
+            .as_ref()
+            .is_some_and(|o| o.sheds(Point::TcpProxyUpstreamConnect));
         if refused {
-            note(&session.config, &session.info.connection);
+            note(session);
         }
         refused
     }
 
     /// The client's stream, which breaks at bytes that come while load is shed.
-    pub(super) fn watched(self, session: &Session, stream: Stream) -> Stream {
-        match self.0.filter(|o| o.has(Point::TcpProxyOnData)) {
+    pub(super) fn watched(&mut self, stream: Stream) -> Stream {
+        match self.overload.take().filter(|o| o.has(Point::TcpProxyOnData)) {
             None => stream,
-            Some(overload) => Stream::Other(Box::pin(Watched {
-                stream,
-                overload,
-                config: session.config.clone(),
-                info: session.info.connection.clone(),
-                progress: session.progress.clone(),
-            })),
+            Some(overload) => {
+                let dropped = Arc::default();
+                self.dropped = Some(Arc::clone(&dropped));
+                Stream::Other(Box::pin(Watched {
+                    stream,
+                    overload,
+                    dropped,
+                }))
+            }
+        }
+    }
+
+    /// The tunnel has ended, perhaps for this.
+    pub(super) fn ended(&self, session: &mut Session) {
+        let dropped = self.dropped.as_ref().map_or(0, |d| d.load(Ordering::Relaxed));
+        if dropped > 0 {
+            let forward = &session.progress.forward;
+            forward.set(forward.get() + dropped);
+            note(session);
         }
     }
 }
 
-fn note(config: &Config, info: &ConnectionInfo) {
-    config.stats.local().downstream_cx_overload_close.inc();
-    let mut flags = info.flags.get();
-    flags.set(Flag::OverloadManager);
-    info.flags.set(flags);
+fn note(session: &mut Session) {
+    session.stats().downstream_cx_overload_close.inc();
+    session.info.flags.set(Flag::OverloadManager);
 }
 
 struct Watched {
     stream: Stream,
     overload: Arc<OverloadManager>,
-    config: Arc<Config>,
-    info: Rc<ConnectionInfo>,
-    progress: Rc<CopyProgress>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl AsyncRead for Watched {
@@ -73,10 +93,8 @@ impl AsyncRead for Watched {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let came = buf.filled().len() - before;
         if came > 0 && self.overload.sheds(Point::TcpProxyOnData) {
-            // They were received, and go nowhere.
-            self.progress.forward.set(self.progress.forward.get() + came as u64);
-            note(&self.config, &self.info);
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            self.dropped.fetch_add(came as u64, Ordering::Relaxed);
+            return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
         }
         Poll::Ready(Ok(()))
     }
