@@ -2,14 +2,15 @@
 //! by the printer, which knows the API's sensitive fields.
 
 use http::StatusCode;
+use indexmap::IndexMap;
 use xds_protos::{
     dynamic,
     envoy::{
         admin::v3::{
             BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, ConfigDump, EcdsConfigDump,
-            ListenersConfigDump, RoutesConfigDump, ScopedRoutesConfigDump, clusters_config_dump as clusters,
-            ecds_config_dump::EcdsFilterConfig, listeners_config_dump as listeners, routes_config_dump as routes,
-            scoped_routes_config_dump as scopes,
+            ListenersConfigDump, RoutesConfigDump, ScopedRoutesConfigDump, UpdateFailureState,
+            clusters_config_dump as clusters, ecds_config_dump::EcdsFilterConfig, listeners_config_dump as listeners,
+            routes_config_dump as routes, scoped_routes_config_dump as scopes,
         },
         config::{cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener},
     },
@@ -24,6 +25,7 @@ use super::{
     mask::{Mask, packed},
 };
 use crate::{
+    listener::{ListenerSnapshot, RefusedListener},
     server::ServerContext,
     upstream::admin,
     xds::{rds::RouteConfigs, timestamp},
@@ -189,45 +191,60 @@ fn of_resource(dumps: Vec<Any>, resource: &str, mask: Option<&str>) -> Result<Ve
 }
 
 fn listeners_dump(server: &ServerContext, keep: &dyn Fn(&str) -> bool) -> ListenersConfigDump {
-    let mut dump = ListenersConfigDump::default();
-    let state = |l: &crate::listener::ListenerSnapshot| listeners::DynamicListenerState {
-        version_info: l.version.to_string(),
-        listener: Some(l.resource.clone()),
-        last_updated: Some(timestamp(l.last_updated)),
-    };
-    let mut dynamic: std::collections::BTreeMap<String, listeners::DynamicListener> = Default::default();
-    let entry = |name: &str| listeners::DynamicListener {
-        name: name.to_owned(),
+    let mut dump = ListenersConfigDump {
+        version_info: server.xds.inventory.version(&xds_protos::type_url::<Listener>()),
         ..Default::default()
     };
-    for listener in server.listeners.active().iter().filter(|l| keep(&l.config.name)) {
+    let state = |l: &ListenerSnapshot| {
+        Some(listeners::DynamicListenerState {
+            version_info: l.version.to_string(),
+            listener: Some(l.resource.clone()),
+            last_updated: Some(timestamp(l.last_updated)),
+        })
+    };
+    // In the order in which they are first told of.
+    let mut dynamic: IndexMap<String, listeners::DynamicListener> = IndexMap::new();
+    let mut of = |name: &str, set: &mut dyn FnMut(&mut listeners::DynamicListener)| {
+        let listener = dynamic.entry(name.to_owned()).or_default();
+        listener.name = name.to_owned();
+        set(listener);
+    };
+    let known = server.listeners.dump();
+    for listener in known.active.iter().filter(|l| keep(&l.config.name)) {
         if listener.is_static {
             dump.static_listeners.push(listeners::StaticListener {
                 listener: Some(listener.resource.clone()),
                 last_updated: Some(timestamp(listener.last_updated)),
             });
         } else {
-            let name = &*listener.config.name;
-            dynamic
-                .entry(name.to_owned())
-                .or_insert_with(|| entry(name))
-                .active_state = Some(state(listener));
+            of(&listener.config.name, &mut |l| l.active_state = state(listener));
         }
     }
-    for (listener, _) in server.listeners.warming().iter().filter(|(l, _)| keep(&l.config.name)) {
-        let name = &*listener.config.name;
-        dynamic
-            .entry(name.to_owned())
-            .or_insert_with(|| entry(name))
-            .warming_state = Some(state(listener));
+    for listener in known.warming.iter().filter(|l| keep(&l.config.name)) {
+        of(&listener.config.name, &mut |l| l.warming_state = state(listener));
     }
-    for (name, known) in server.xds.inventory.resources(&xds_protos::type_url::<Listener>()) {
-        if let Some(failure) = known.error.filter(|_| keep(&name)) {
-            dynamic.entry(name.clone()).or_insert_with(|| entry(&name)).error_state = Some(failure.to_proto());
-        }
+    for listener in known.draining.iter().filter(|l| keep(&l.config.name)) {
+        of(&listener.config.name, &mut |l| l.draining_state = state(listener));
     }
-    dump.version_info = server.xds.inventory.version(&xds_protos::type_url::<Listener>());
-    dump.dynamic_listeners = dynamic.into_values().collect();
+    let failure = |refused: &RefusedListener| UpdateFailureState {
+        failed_configuration: Some(refused.resource.clone()),
+        details: refused.details.clone(),
+        ..Default::default()
+    };
+    for refused in known.refused.iter().filter(|r| !r.name.is_empty()) {
+        of(&refused.name, &mut |l| {
+            l.error_state = Some(UpdateFailureState {
+                last_update_attempt: Some(timestamp(refused.time)),
+                ..failure(refused)
+            });
+        });
+    }
+    // Envoy tells of each once more, without its name.
+    let unnamed = known.refused.iter().map(|refused| listeners::DynamicListener {
+        error_state: Some(failure(refused)),
+        ..Default::default()
+    });
+    dump.dynamic_listeners = dynamic.into_values().chain(unnamed).collect();
     dump
 }
 

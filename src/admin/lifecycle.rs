@@ -47,23 +47,15 @@ pub(super) fn reopen_logs(request: &AdminRequest) -> Reply {
 pub(super) fn drain_listeners(request: &AdminRequest) -> Reply {
     let inbound_only = request.has("inboundonly");
     let server = &request.server;
-    if request.has("skip_exit") && !request.has("graceful") {
-        return Reply::error(StatusCode::BAD_REQUEST, "skip_exit requires graceful\n");
-    }
-    if !request.has("graceful") {
-        server.listeners.stop(inbound_only, server);
+    let stay = request.has("skip_exit");
+    if request.has("graceful") {
+        server.listeners.drain_gracefully(inbound_only, stay, server);
         return Reply::text("OK\n");
     }
+    // Without a drain period listeners stop at once; their connections are asked to go all the same.
     server.listeners.drain(inbound_only);
-    if !request.has("skip_exit") {
-        let server = server.clone();
-        let drain_time = server.drain_time;
-        server.clone().mailboxes.run_on_control(move |_| {
-            tokio::task::spawn_local(async move {
-                tokio::time::sleep(drain_time).await;
-                server.listeners.stop(inbound_only, &server);
-            });
-        });
+    if !stay {
+        server.listeners.stop(inbound_only, server);
     }
     Reply::text("OK\n")
 }

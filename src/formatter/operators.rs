@@ -269,9 +269,7 @@ const TABLE: &[(&str, Plain)] = &[
     ("DOWNSTREAM_DETECTED_CLOSE_TYPE", |cx, out| {
         text(out, Some(cx.info.close.detected.as_str()))
     }),
-    ("DOWNSTREAM_LOCAL_CLOSE_REASON", |cx, out| {
-        text(out, cx.info.close.local_reason.as_deref())
-    }),
+    ("DOWNSTREAM_LOCAL_CLOSE_REASON", |cx, out| text(out, local_close(cx))),
     ("DOWNSTREAM_TLS_VERSION", |cx, out| {
         tls(out, downstream(cx), |t| t.version)
     }),

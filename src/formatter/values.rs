@@ -20,6 +20,13 @@ pub(super) const PSEUDO_NAMES: u64 = (":method".len() + ":path".len() + ":author
 /// `:status` and its three digits.
 pub(super) const STATUS_BYTES: u64 = (":status".len() + 3) as u64;
 
+/// Why this side closed the connection; one that was cut from outside knows it by itself. Envoy knows that once the
+/// requests are over.
+pub(super) fn local_close<'a>(cx: &FormatCx<'a>) -> Option<&'a str> {
+    let cut = cx.info.connection.local_close.get().filter(|_| cx.request.is_none());
+    cut.or(cx.info.close.local_reason.as_deref())
+}
+
 /// Every host tried, the last one last.
 pub(super) fn attempted<'a>(cx: &FormatCx<'a>) -> impl Iterator<Item = &'a Arc<Host>> {
     let upstream = &cx.info.upstream;

@@ -75,9 +75,9 @@ impl WorkerListeners {
         match message {
             ListenerMsg::Set { config, sockets: None } => {
                 if let Some(active) = self.0.borrow().get(&config.name) {
-                    let old = active.config.replace(config);
+                    active.config.replace(config);
                     active.changed.notify_waiters();
-                    retire(&old);
+                    worker.server.listeners.stats.local().listener_create_success.inc();
                 }
             }
             ListenerMsg::Set {
@@ -103,7 +103,6 @@ impl WorkerListeners {
                 worker.server.listeners.stats.local().listener_create_success.inc();
                 if let Some(old) = self.0.borrow_mut().insert(name, active) {
                     old.stop.start();
-                    retire(&old.config());
                 }
             }
             ListenerMsg::Remove(name) => {
@@ -113,13 +112,6 @@ impl WorkerListeners {
                 }
             }
         }
-    }
-}
-
-/// Starts the drain of a configuration's chains; every worker does so, the first one counts.
-fn retire(config: &ListenerConfig) {
-    for chain in config.chains.chains() {
-        chain.drain.start();
     }
 }
 
@@ -190,7 +182,7 @@ fn spawn_accept(socket: ListenSocket, active: Rc<Active>, worker: Rc<Worker>) {
 /// Accepts until told to stop, then takes what the kernel has queued, so that no client that was
 /// answered by the kernel is left without an answer by us.
 async fn accept_loop<F: Future<Output = io::Result<Accepted>>>(
-    mut stop: Drain,
+    stop: Drain,
     accept: impl Fn() -> F,
     active: &Rc<Active>,
     worker: &Rc<Worker>,

@@ -16,7 +16,7 @@ use xds_protos::{
     google::protobuf::UInt32Value,
 };
 
-use super::{chain::FilterChain, chain_match::ChainMatcher, filter::ConfiguredFilter, udp::UdpConfig};
+use super::{Kept, chain_match::ChainMatcher, filter::ConfiguredFilter, udp::UdpConfig};
 use crate::{
     access_log::AccessLogs,
     config::{BuildCx, ConfigResult, DurationExt},
@@ -65,14 +65,15 @@ pub struct ListenerConfig {
     /// Runtime key `envoy.resource_limits.listener.<name>.connection_limit`.
     pub connection_limit: Key,
     /// Connections of this configuration, of all workers.
-    pub open: AtomicU64,
+    pub open: Arc<AtomicU64>,
     /// What the resource looked like, to tell an update from a repetition.
     pub fingerprint: u64,
 }
 
 impl ListenerConfig {
     /// Builds a listener. Route tables and secrets it waits for are left in `cx.init`.
-    pub fn build(proto: Proto, fingerprint: u64, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    /// Filter chains that are there already are taken from `kept`.
+    pub fn build(proto: Proto, fingerprint: u64, kept: &Kept<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto {
             supported {
                 name, address, additional_addresses, stat_prefix, filter_chains, default_filter_chain,
@@ -181,8 +182,10 @@ impl ListenerConfig {
         if hand_off && !datagram {
             filters.push(ConfiguredFilter::original_dst(cx)?);
         }
-        let chains = cx.each("filter_chains", filter_chains, FilterChain::build)?;
-        let default_chain = cx.opt("default_filter_chain", default_filter_chain, FilterChain::build)?;
+        let chains = cx.each("filter_chains", filter_chains, |chain, cx| kept.chain(chain, cx))?;
+        let default_chain = cx.opt("default_filter_chain", default_filter_chain, |chain, cx| {
+            kept.default_chain(chain, cx)
+        })?;
         if let Some(why) = udp
             .as_ref()
             .and_then(|_| UdpConfig::refuses(&addresses[0].0, chains.len(), default_chain.is_some()))
@@ -212,7 +215,7 @@ impl ListenerConfig {
                 .server
                 .runtime
                 .key(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
-            open: AtomicU64::new(0),
+            open: kept.open(),
             stat_prefix,
             name: name.into(),
             addresses,

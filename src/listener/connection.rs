@@ -103,24 +103,12 @@ pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>
     let (active, worker) = (active.clone(), worker.clone());
     tokio::task::spawn_local(async move {
         let _open = open;
-        run(
-            accepted,
-            config,
-            active.stats.local(),
-            active.handler.local(),
-            worker.clone(),
-        )
-        .await;
+        run(accepted, config, &active, worker.clone()).await;
     });
 }
 
-async fn run(
-    accepted: Accepted,
-    config: Arc<ListenerConfig>,
-    stats: &ListenerStats,
-    handler: &HandlerStats,
-    worker: Rc<Worker>,
-) {
+async fn run(accepted: Accepted, config: Arc<ListenerConfig>, active: &Active, worker: Rc<Worker>) {
+    let (stats, handler) = (active.stats.local(), active.handler.local());
     let mut accepted = accepted;
     let mut passthrough = Passthrough::default();
     let (local, remote) = match &mut accepted {
@@ -164,6 +152,7 @@ async fn run(
         transport_failure: Default::default(),
         flags: Default::default(),
         code_details: Default::default(),
+        local_close: Default::default(),
         termination_details: Default::default(),
     };
     let Some(mut inspected) = listener_filters(&mut accepted, &config, stats, &mut info).await else {
@@ -174,7 +163,8 @@ async fn run(
         false => None,
     };
     let (config, other_stats) = match taken_over {
-        None => (config, None),
+        // Its chains may have changed while listener filters looked.
+        None => (active.config(), None),
         Some(other) => {
             let config = other.config();
             info.listener.clone_from(&config.name);
@@ -214,7 +204,7 @@ async fn run(
         stream,
         info: info.clone(),
         listener: config.clone(),
-        drain: chain.drain.listen(),
+        drain: chain.drain.listen().modify_only(config.drain_modify_only),
         guards: Vec::new(),
     };
     serve(connection, &chain, &worker).await;
@@ -229,10 +219,10 @@ async fn run(
     }
 }
 
-/// Runs the network filters. A drained connection has the drain time to end by itself.
+/// Runs the network filters, until the end of a drain at the latest.
 async fn serve(connection: Connection, chain: &FilterChain, worker: &Rc<Worker>) {
-    let mut drain = chain.drain.listen();
-    let grace = worker.server.drain_time;
+    let drain = chain.drain.listen();
+    let info = connection.info.clone();
     let filters = async {
         let mut connection = connection;
         for (at, filter) in chain.filters.iter().enumerate() {
@@ -261,10 +251,15 @@ async fn serve(connection: Connection, chain: &FilterChain, worker: &Rc<Worker>)
             }
         }
     };
+    // Told before the filters are dropped, whose logs want to know.
+    let cut = async {
+        drain.wait_end().await;
+        info.local_close.set(drain.ended());
+    };
     tokio::select! {
         biased;
         () = filters => {}
-        () = async { drain.wait().await; tokio::time::sleep(grace).await } => {}
+        () = cut => {}
     }
 }
 

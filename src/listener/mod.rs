@@ -19,7 +19,7 @@ pub use active::{ListenerMsg, WorkerListeners};
 pub use chain::{DownstreamTransport, FilterChain};
 pub use config::ListenerConfig;
 pub use filter::{Inspected, ListenerFilter, ListenerFilterCx, ListenerFilterFactory, Refused};
-pub use manager::{ListenerManager, ListenerSnapshot};
+pub use manager::{Kept, ListenerManager, ListenerSnapshot, ListenersDump, RefusedListener};
 pub use stats::{HandlerStats, ListenerStats};
 pub use udp::{
     Datagram, DatagramNext, DatagramOptions, UdpDownstream, UdpFilterCx, UdpListenerFilter, UdpListenerFilterFactory,

@@ -71,6 +71,7 @@ pub(crate) fn stream() -> StreamInfo {
         transport_failure: Default::default(),
         flags: Default::default(),
         code_details: Default::default(),
+        local_close: Default::default(),
         termination_details: Default::default(),
     };
     StreamInfo::new(Rc::new(connection), Some(Version::HTTP_11))

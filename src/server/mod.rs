@@ -12,7 +12,7 @@ mod stats;
 mod worker;
 
 pub use context::{ServerContext, State};
-pub use drain::{Drain, DrainSignal};
+pub use drain::{Drain, DrainSignal, HTTP_RAMP};
 pub use hot_restart::HotRestart;
 pub use internal::{InternalConnection, InternalListeners, Passthrough};
 pub use overload::OverloadManager;

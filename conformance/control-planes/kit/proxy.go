@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +23,10 @@ type Proxy struct {
 func (t *T) Proxy(name string, admin int, bootstrap string, args ...string) *Proxy {
 	config := t.Write(name+".yaml", bootstrap)
 	// Hot restart's shared memory would let only one proxy run on a machine.
-	all := append([]string{"-c", config, "--disable-hot-restart", "--drain-time-s", "1", "--concurrency", "2"}, args...)
+	all := append([]string{"-c", config, "--disable-hot-restart", "--concurrency", "2"}, args...)
+	if !slices.Contains(args, "--drain-time-s") {
+		all = append(all, "--drain-time-s", "1")
+	}
 	return &Proxy{Process: t.Start(name, nil, t.Binary, all...), t: t, admin: admin}
 }
 

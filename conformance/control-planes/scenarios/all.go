@@ -17,6 +17,7 @@ func All() []Scenario {
 	all = append(all, order()...)
 	all = append(all, hostile()...)
 	all = append(all, change()...)
+	all = append(all, listeners()...)
 	all = append(all, scale()...)
 	all = append(all, transports()...)
 	all = append(all, files()...)

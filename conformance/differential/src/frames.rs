@@ -90,6 +90,8 @@ pub struct Frame {
     pub seen: BTreeMap<String, usize>,
     /// Wait until the proxy's stats have reached these values.
     pub stat: BTreeMap<String, u64>,
+    /// Wait until the proxy's gauges have these values, which they may come down to.
+    pub gauge: BTreeMap<String, u64>,
     /// Puts new files in place below `{{dir}}` first.
     pub write: BTreeMap<String, String>,
     /// POST to the admin port first.

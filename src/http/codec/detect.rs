@@ -16,20 +16,22 @@ use super::{CloseReason, CodecOptions, CodecType, Handler, http1, http2};
 use crate::{
     http::Scheme,
     net::{Deadline, Stream},
-    server::{Drain, overload::ScaledTimer},
+    server::overload::ScaledTimer,
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves a connection until it ends. `alpn` is the protocol that TLS settled; `tls` the scheme.
+/// Serves a connection until it ends. `alpn` is the protocol that TLS settled. `told` is ready when the connection should
+/// begin to end though nothing happens on it.
 pub async fn serve<H: Handler + 'static>(
     mut stream: Stream,
     alpn: Option<&str>,
     scheme: Scheme,
     options: &CodecOptions,
-    drain: Drain,
+    told: impl Future<Output = ()>,
     handler: Rc<H>,
 ) {
+    let mut told = pin!(told);
     let known = match (options.codec, alpn) {
         (CodecType::Http1, _) => Some(false),
         (CodecType::Http2, _) | (CodecType::Auto, Some("h2")) => Some(true),
@@ -38,11 +40,22 @@ pub async fn serve<H: Handler + 'static>(
     };
     let (http2, prefix) = match known {
         Some(http2) if !handler.asks_first() => (http2, BytesMut::new()),
-        _ => match first_bytes(&mut stream, known, options, &*handler).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return,
-            Err(reason) => return handler.closing(reason),
-        },
+        _ => {
+            let found = tokio::select! {
+                biased;
+                found = first_bytes(&mut stream, known, options, &*handler) => found,
+                // Whoever has said nothing is not waited for.
+                () = &mut told => {
+                    handler.drain_started();
+                    Err(CloseReason::Drain)
+                }
+            };
+            match found {
+                Ok(Some(found)) => found,
+                Ok(None) => return,
+                Err(reason) => return handler.closing(reason),
+            }
+        }
     };
     if handler.asks_first() && !handler.may_begin() {
         return handler.closing(CloseReason::Local);
@@ -50,10 +63,10 @@ pub async fn serve<H: Handler + 'static>(
     if http2 {
         handler.protocol(Version::HTTP_2);
         // Boxed, so that an HTTP/1 connection does not keep room for it.
-        Box::pin(http2::serve(stream, prefix.freeze(), scheme, options, drain, handler)).await;
+        Box::pin(http2::serve(stream, prefix.freeze(), scheme, options, told, handler)).await;
     } else {
         handler.protocol(Version::HTTP_11);
-        http1::serve(stream, prefix, scheme, options, drain, handler).await;
+        http1::serve(stream, prefix, scheme, options, told, handler).await;
     }
 }
 

@@ -88,6 +88,16 @@ impl StreamHandle {
         }
     }
 
+    /// Begins to end the connection because of a drain: requests that cross with the word are answered, and after
+    /// `drain_timeout` it closes.
+    pub fn drain(&self) {
+        match &self.0 {
+            Kind::Http1(wire) => wire.drain(),
+            Kind::Http2(stream) => stream.drain(),
+            Kind::None | Kind::Refused(_) => {}
+        }
+    }
+
     /// Ends an HTTP/2 connection once its streams are over; `due` is asked unless it does so already.
     pub fn drain_if(&self, due: impl FnOnce() -> bool) {
         if let Kind::Http2(stream) = &self.0

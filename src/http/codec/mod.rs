@@ -235,6 +235,9 @@ pub trait Handler {
         None
     }
 
+    /// The connection begins to end because of a drain, though nothing happens on it.
+    fn drain_started(&self);
+
     /// Streams that are open now.
     fn active_streams(&self) -> u32;
 

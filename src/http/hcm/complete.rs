@@ -180,7 +180,10 @@ impl Active {
                 info.response_code_details = Some(details.into());
             } else if !self.cut_short && (info.flags.is_empty() || self.response.is_none()) {
                 info.flags.set(Flag::DownstreamConnectionTermination);
-                info.response_code_details = Some("downstream_remote_disconnect".into());
+                info.response_code_details = Some(match self.hcm.cut_by() {
+                    Some(reason) => format!("downstream_local_disconnect({reason})").into(),
+                    None => "downstream_remote_disconnect".into(),
+                });
                 self.hcm.cut.set(self.hcm.cut.get() + 1);
             }
             if self.response.is_none() {

@@ -17,7 +17,7 @@ use crate::{
     },
     network_filter::Connection,
     server::{
-        Drain, OverloadManager, Worker,
+        Drain, HTTP_RAMP, OverloadManager, Worker,
         overload::{Action, Point, ScaledTimer, streams::Account},
     },
     stats::Stats,
@@ -28,7 +28,9 @@ pub(super) struct HcmConnection {
     pub(super) config: Arc<HcmConfig>,
     pub(super) worker: Rc<Worker>,
     pub(super) info: Rc<ConnectionInfo>,
-    pub(super) drain: Drain,
+    drain: Drain,
+    /// It has begun to end because of a drain.
+    draining: Cell<bool>,
     pub(super) version: Cell<Version>,
     stats: Stats<HcmStats>,
     requests: Cell<u32>,
@@ -54,12 +56,15 @@ pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection
         drain,
         guards: _,
     } = connection;
+    let told = drain.clone();
+    let server = worker.server.clone();
     let tls = info.tls.clone();
     let overload = worker.server.overload().filter(|_| !listener.bypass_overload).cloned();
     let hcm = Rc::new(HcmConnection {
         stats: config.stats.clone(),
         worker,
-        drain: drain.clone(),
+        drain,
+        draining: Cell::new(false),
         version: Cell::new(Version::HTTP_11),
         requests: Cell::new(0),
         active: Cell::new(0),
@@ -87,7 +92,7 @@ pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection
         tls.as_ref().and_then(|t| t.alpn.as_deref()),
         scheme,
         &config.codec,
-        drain,
+        told.due(&server, config.codec.drain_timeout),
         hcm,
     )
     .await;
@@ -122,7 +127,7 @@ impl Drop for Ended {
                     | CloseReason::Local
             )
         );
-        if local {
+        if local || hcm.cut_by().is_some() {
             stats.downstream_cx_destroy_local.inc();
         } else {
             stats.downstream_cx_destroy_remote.inc();
@@ -164,7 +169,21 @@ impl HcmConnection {
         self.idle_since.set(Instant::now());
     }
 
-    /// Whether the response that goes out now should be the connection's last.
+    /// Why the connection is cut short from outside: its listener or its chain is gone, and its time is up. Envoy counts
+    /// requests that end with it as ended by the client.
+    pub(super) fn cut_by(&self) -> Option<&'static str> {
+        self.drain.ended().filter(|_| self.closing.get().is_none())
+    }
+
+    /// Whether a drain wants the connection to end; it is asked with each response.
+    pub(super) fn should_drain(&self) -> bool {
+        if !self.draining.get() && self.drain.should_close(&self.worker.server, HTTP_RAMP) {
+            self.drain_started();
+        }
+        self.draining.get()
+    }
+
+    /// Whether the connection has had its time or its requests, so that the response that goes out now is its last.
     pub(super) fn should_close(&self) -> bool {
         if self
             .config
@@ -184,16 +203,6 @@ impl HcmConnection {
             if !self.max_duration_reached.replace(true) {
                 self.stats().downstream_cx_max_duration_reached.inc();
             }
-            return true;
-        }
-        if self.drain.started()
-            || self
-                .worker
-                .server
-                .health_failed
-                .load(std::sync::atomic::Ordering::Relaxed)
-        {
-            self.stats().downstream_cx_drain_close.inc();
             return true;
         }
         if let Some(overload) = &self.overload {
@@ -318,6 +327,11 @@ impl Handler for HcmConnection {
     fn account(&self) -> Option<Rc<Account>> {
         let overload = self.overload.as_ref()?;
         overload.memory.as_ref().map(|_| Account::open())
+    }
+
+    fn drain_started(&self) {
+        self.draining.set(true);
+        self.stats().downstream_cx_drain_close.inc();
     }
 
     fn active_streams(&self) -> u32 {

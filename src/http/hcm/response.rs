@@ -232,14 +232,21 @@ impl Active {
         let early = !self.cx.info.progress.request_complete.get();
         // What follows an accepted CONNECT is no HTTP/1 any more.
         let tunnel = tunnel || self.head.method == Method::CONNECT && head.status.is_success();
-        if self.head.version < Version::HTTP_2
-            && !tunnel
-            && (self.close || early || self.cx.info.progress.drain.get() || self.hcm.should_close())
-        {
-            head.headers
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let drains = self.hcm.should_drain();
+        if self.head.version < Version::HTTP_2 {
+            let last = self.close || early || self.cx.info.progress.drain.get() || self.hcm.should_close();
+            if !tunnel && (last || drains) {
+                head.headers
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            if drains && !last {
+                self.handle.drain();
+            }
+        } else if drains {
+            self.handle.drain();
+        } else {
+            self.handle.drain_if(|| self.hcm.should_close());
         }
-        self.handle.drain_if(|| self.hcm.should_close());
     }
 
     fn count(&self, status: StatusCode) {

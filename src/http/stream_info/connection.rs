@@ -59,6 +59,8 @@ pub struct ConnectionInfo {
     pub flags: Cell<ResponseFlags>,
     /// The same in words: `%RESPONSE_CODE_DETAILS%`.
     pub code_details: Cell<Option<&'static str>>,
+    /// Why this side has cut the connection: `%DOWNSTREAM_LOCAL_CLOSE_REASON%`.
+    pub local_close: Cell<Option<&'static str>>,
     /// Why a network filter ended the connection: `%CONNECTION_TERMINATION_DETAILS%` of proxied bytes.
     pub termination_details: RefCell<Option<String>>,
 }
@@ -88,6 +90,7 @@ impl ConnectionInfo {
             transport_failure: Default::default(),
             flags: Default::default(),
             code_details: Default::default(),
+            local_close: Default::default(),
             termination_details: Default::default(),
         }
     }

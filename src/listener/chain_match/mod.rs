@@ -38,8 +38,8 @@ enum By {
 impl ChainMatcher {
     /// Checks the chains against each other. `address` names the listener in errors.
     pub fn build(
-        chains: Vec<FilterChain>,
-        default: Option<FilterChain>,
+        chains: Vec<Arc<FilterChain>>,
+        default: Option<Arc<FilterChain>>,
         matcher: Option<MatcherProto>,
         address: &Address,
         cx: &mut BuildCx<'_>,
@@ -55,16 +55,17 @@ impl ChainMatcher {
                 By::Matcher(Box::new(matcher), names)
             }
         };
-        Ok(Self {
-            chains: chains.into_iter().map(Arc::new).collect(),
-            default: default.map(Arc::new),
-            by,
-        })
+        Ok(Self { chains, default, by })
     }
 
     /// Every chain, the default one last.
     pub fn chains(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
         self.chains.iter().chain(&self.default)
+    }
+
+    /// `default_filter_chain`
+    pub fn default_chain(&self) -> Option<&Arc<FilterChain>> {
+        self.default.as_ref()
     }
 
     /// The chain of a connection; none when no chain matches and there is no default, or when a matcher leads to a
@@ -94,7 +95,7 @@ impl ChainMatcher {
 }
 
 fn by_criteria(
-    chains: &[FilterChain],
+    chains: &[Arc<FilterChain>],
     refused: &impl Fn(String) -> ConfigError,
     cx: &mut BuildCx<'_>,
 ) -> ConfigResult<CriteriaTree> {
@@ -118,7 +119,10 @@ fn by_criteria(
     Ok(tree)
 }
 
-fn by_name(chains: &[FilterChain], refused: &impl Fn(String) -> ConfigError) -> ConfigResult<HashMap<Arc<str>, usize>> {
+fn by_name(
+    chains: &[Arc<FilterChain>],
+    refused: &impl Fn(String) -> ConfigError,
+) -> ConfigResult<HashMap<Arc<str>, usize>> {
     let mut names = HashMap::with_capacity(chains.len());
     for (i, chain) in chains.iter().enumerate() {
         if chain.name.is_empty() {

@@ -26,7 +26,7 @@ pub(in crate::listener) fn spawn(
     active: Rc<Active>,
     worker: Rc<Worker>,
 ) {
-    let mut stop = active.stop.listen();
+    let stop = active.stop.listen();
     tokio::task::spawn_local(async move {
         // The next process may have the socket for as long as this one receives from it.
         let _shared = shared;

@@ -38,6 +38,7 @@ impl ResourceHandler for Lds {
 
     fn update(&mut self, update: Update, server: &Arc<ServerContext>) -> Vec<Rejected> {
         let (opened, readable) = open_all::<Listener>(update.added, server);
+        server.listeners.begin_update();
         // Removed ones first: a new listener may want the address of one that is gone.
         let removed = if readable || !update.full {
             update.removed
@@ -53,22 +54,29 @@ impl ResourceHandler for Lds {
         let mut seen = HashSet::new();
         for (resource, listener) in opened {
             if !seen.insert(resource.name.clone()) {
+                let reason = format!("duplicate listener {} found", resource.name);
+                server.listeners.note_refused("", &resource.any, &reason);
                 rejected.push(Rejected {
-                    reason: format!("duplicate listener {} found", resource.name),
+                    reason,
                     name: resource.name,
                 });
                 continue;
             }
-            let applied = listener.and_then(|listener| {
-                server
-                    .listeners
-                    .add_or_update(listener, &resource.version, resource.any, false, server)
-            });
+            let any = resource.any.clone();
+            let listeners = &server.listeners;
+            let applied =
+                listener.and_then(|listener| listeners.add_or_update(listener, &resource.version, any, false, server));
             match applied {
-                Ok(()) => tracing::info!("lds: add/update listener '{}'", resource.name),
-                Err(error) => rejected.push(Rejected::new(resource.name, &error)),
+                Ok(true) => tracing::info!("lds: add/update listener '{}'", resource.name),
+                Ok(false) => tracing::debug!("lds: add/update listener '{}' skipped", resource.name),
+                Err(error) => {
+                    let refused = Rejected::new(resource.name, &error);
+                    listeners.note_refused(&refused.name, &resource.any, &refused.reason);
+                    rejected.push(refused);
+                }
             }
         }
+        server.listeners.end_update();
         self.ready.send_replace(true);
         rejected
     }

@@ -193,7 +193,7 @@ async fn exchange(request: &RequestFields, target: &Target, kept: &mut HashMap<S
 
 /// A scripted HTTP/2 connection.
 async fn play(request: &RequestFields, target: &Target) -> Value {
-    let connected = connect::connect(target.scope.port, request.tls.as_ref(), true, &target.certs).await;
+    let connected = connect::connect(port(request, target), request.tls.as_ref(), true, &target.certs).await;
     let (io, _) = match connected {
         Ok(connected) => connected,
         Err(outcome) => return outcome,
@@ -220,17 +220,27 @@ async fn play(request: &RequestFields, target: &Target) -> Value {
                 return json!({"harness_error": format!("{name}: {error}")});
             }
         }
+        for (name, value) in &step.gauge {
+            if let Err(error) = proxy::wait_gauge(target.scope.admin, name, *value).await {
+                return json!({"harness_error": format!("{name}: {error}")});
+            }
+        }
     }
     peer.settle().await;
     peer.outcome()
 }
 
-async fn open(request: &RequestFields, target: &Target) -> Result<Connection, Value> {
-    let port = match &request.port {
+/// Where a request goes.
+fn port(request: &RequestFields, target: &Target) -> u16 {
+    match &request.port {
         Some(port) => port.as_u64().and_then(|p| u16::try_from(p).ok()).unwrap_or(0),
         None if request.admin => target.scope.admin,
         None => target.scope.port,
-    };
+    }
+}
+
+async fn open(request: &RequestFields, target: &Target) -> Result<Connection, Value> {
+    let port = port(request, target);
     if !request.udp.is_empty() {
         return udp::Socket::open(request, port).await.map(Connection::Udp);
     }

@@ -1,5 +1,7 @@
 //! What a stream may ask of its connection while it is being answered.
 
+use std::time::Instant;
+
 use http::{HeaderMap, StatusCode};
 
 use super::{
@@ -25,6 +27,11 @@ impl WireHandle {
     /// The head of the response, once it is written; HTTP/2 does not tell.
     pub(in super::super) fn sent_head(&self) -> Option<SentHead> {
         self.0.borrow().sent
+    }
+
+    /// The response will say that the connection ends, and requests that cross with it are answered all the same.
+    pub(in super::super) fn drain(&self) {
+        self.0.borrow_mut().draining.get_or_insert_with(Instant::now);
     }
 
     /// Sends an informational response ahead of the one that counts.

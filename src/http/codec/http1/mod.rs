@@ -26,7 +26,14 @@ mod timers;
 mod upgraded;
 mod wire;
 
-use std::{cell::RefCell, future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 use http::Method;
@@ -36,7 +43,7 @@ use super::{CloseReason, CodecOptions, CodecRequest, Dispatch, Handler, StreamHa
 use crate::{
     http::{Body, Scheme},
     net::{Deadline, Stream},
-    server::{Drain, overload::ScaledTimer},
+    server::overload::ScaledTimer,
 };
 
 pub use body::RequestBody;
@@ -58,15 +65,14 @@ pub(super) async fn serve<H: Handler + 'static>(
     prefix: BytesMut,
     scheme: Scheme,
     options: &CodecOptions,
-    mut drain: Drain,
+    mut told: impl Future<Output = ()> + Unpin,
     handler: Rc<H>,
 ) {
     let wire: Shared = Rc::new(RefCell::new(Wire::new(stream, prefix, options.h1.clone())));
     let counted = handler.clone();
     let _counted = Counted(&wire, &*counted);
     let mut timers = Timers::new(options, &*counted);
-    let drain_started = drain.clone();
-    let mut drained = pin!(drain.wait());
+    let mut end: Option<Deadline> = None;
     loop {
         let mut asked = false;
         let next = poll_fn(|cx| {
@@ -87,8 +93,29 @@ pub(super) async fn serve<H: Handler + 'static>(
             if let Poll::Ready(head) = head {
                 return Poll::Ready(head.map_err(Stop::NoHead));
             }
-            if !partial && drained.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Stop::Close(CloseReason::Drain)));
+            let draining = wire.borrow().draining;
+            match (&mut end, draining) {
+                _ if partial => {}
+                (Some(end), _) => {
+                    if Pin::new(end).poll(cx).is_ready() {
+                        return Poll::Ready(Err(Stop::Close(CloseReason::Drain)));
+                    }
+                }
+                (end, Some(since)) => {
+                    *end = Some(Deadline::at(since + options.drain_timeout));
+                    cx.waker().wake_by_ref();
+                }
+                (None, None) => {
+                    if Pin::new(&mut told).poll(cx).is_ready() {
+                        handler.drain_started();
+                        // Whoever has asked for nothing yet need not be told.
+                        if !timers.had_request() {
+                            return Poll::Ready(Err(Stop::Close(CloseReason::Drain)));
+                        }
+                        wire.borrow_mut().draining = Some(Instant::now());
+                        cx.waker().wake_by_ref();
+                    }
+                }
             }
             timers.poll(cx, partial).map(Err)
         })
@@ -116,7 +143,18 @@ pub(super) async fn serve<H: Handler + 'static>(
         };
         let end = match head {
             // Boxed, so that a connection that waits does not keep room for it.
-            Ok((head, bytes)) => Box::pin(exchange(&wire, head, bytes, options, &handler)).await,
+            Ok((head, bytes)) => {
+                let mut exchange = Box::pin(exchange(&wire, head, bytes, options, &handler));
+                poll_fn(|cx| {
+                    let draining = wire.borrow().draining.is_some();
+                    if !draining && Pin::new(&mut told).poll(cx).is_ready() {
+                        handler.drain_started();
+                        wire.borrow_mut().draining = Some(Instant::now());
+                    }
+                    exchange.as_mut().poll(cx)
+                })
+                .await
+            }
             Err(error) => {
                 Box::pin(refuse(&wire, error, options, &handler)).await;
                 End::Linger
@@ -135,10 +173,6 @@ pub(super) async fn serve<H: Handler + 'static>(
         handler.headers_dropped(wire.borrow().dropped_trailers());
         wire.borrow_mut().end_request();
         timers.request_ended();
-        if drain_started.started() && !wire.borrow().has_bytes() {
-            handler.closing(CloseReason::Drain);
-            return close(&wire, options, &*handler, true).await;
-        }
     }
 }
 

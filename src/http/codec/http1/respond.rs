@@ -50,7 +50,10 @@ pub(super) async fn send(
     let fault = wire.borrow().fault();
     let ending = body.is_end_stream();
     let close = close.map(|close| {
-        close || !wire.borrow().is_request_done() || has_token(&head.headers, &header::CONNECTION, b"close")
+        let wire = wire.borrow();
+        // Of a drain that is only a word to the client.
+        let last = wire.draining.is_none() && has_token(&head.headers, &header::CONNECTION, b"close");
+        close || !wire.is_request_done() || last
     });
     let start = out.front.len();
     let (framing, close) = encode::head(&mut out.front, &head, asked, ending, close, options.h1.case);

@@ -101,6 +101,7 @@ impl Handler for Echo {
     fn closing(&self, reason: CloseReason) {
         self.closed.set(Some(reason));
     }
+    fn drain_started(&self) {}
     fn active_streams(&self) -> u32 {
         0
     }
@@ -126,6 +127,11 @@ fn options() -> CodecOptions {
     }
 }
 
+fn told(signal: &DrainSignal) -> impl Future<Output = ()> + use<> {
+    let drain = signal.listen();
+    async move { drain.wait().await }
+}
+
 /// Runs `client` against a served connection; both must come to an end.
 fn with_client<F: Future<Output = ()>>(
     options: &CodecOptions,
@@ -144,7 +150,7 @@ fn with_client<F: Future<Output = ()>>(
             BytesMut::new(),
             Scheme::Http,
             options,
-            signal.listen(),
+            Box::pin(told(&signal)),
             handler.clone(),
         );
         let both = async { tokio::join!(server, client(stream, handler.clone(), signal)) };
@@ -328,9 +334,23 @@ fn idle_connections_end_at_their_timeout_and_when_drained() {
         stream.read_to_end(&mut rest).await.unwrap();
         assert_eq!(handler.closed.get(), Some(CloseReason::Idle));
     });
-    with_client(&options(), |mut stream, handler, signal| async move {
+    let drained = CodecOptions {
+        drain_timeout: Duration::from_millis(30),
+        ..options()
+    };
+    with_client(&drained, |mut stream, handler, signal| async move {
         stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         expect(&mut stream, "200 OK").await;
+        signal.start();
+        // A request that crosses with the drain is answered.
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        expect(&mut stream, "200 OK").await;
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(handler.closed.get(), Some(CloseReason::Drain));
+    });
+    // Whoever has asked for nothing is not given time.
+    with_client(&options(), |mut stream, handler, signal| async move {
         signal.start();
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();
@@ -476,7 +496,7 @@ fn a_connection_that_waits_is_small() {
         BytesMut::new(),
         Scheme::Http,
         &options,
-        signal.listen(),
+        Box::pin(told(&signal)),
         Rc::new(Echo::default()),
     );
     assert!(std::mem::size_of_val(&task) <= 1024, "{}", std::mem::size_of_val(&task));

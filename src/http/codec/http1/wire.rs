@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Instant,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -67,6 +68,8 @@ pub(super) struct Wire {
     written: u64,
     /// The head of the current response, once it is written.
     pub(super) sent: Option<SentHead>,
+    /// Since when responses say that the connection ends, which it does after `drain_timeout`.
+    pub(super) draining: Option<Instant>,
 }
 
 /// What was written of a response's head.
@@ -99,6 +102,7 @@ impl Wire {
             interim: Vec::new(),
             written: 0,
             sent: None,
+            draining: None,
         }
     }
 

@@ -17,6 +17,8 @@ const PADDED: u8 = 0x8;
 
 /// Bytes of a frame's head.
 const HEAD: usize = 9;
+/// GOAWAY that announces another one: no stream is refused yet.
+pub(super) const NOTICE: [u8; 17] = [0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 /// Bytes of the longest payload prefix that is looked at: GOAWAY's last stream and code.
 const MOST: usize = HEAD + 8;
 
@@ -53,6 +55,19 @@ impl Scanner {
             have: 0,
             want: HEAD,
             skip,
+        }
+    }
+
+    /// Whether the last frame is whole and the next one has not begun.
+    pub(super) fn is_between(&self) -> bool {
+        self.skip == 0 && self.have == 0
+    }
+
+    /// So many bytes more are of the frame that has begun, or of its head; at least one.
+    pub(super) fn ahead(&self) -> usize {
+        match self.skip {
+            0 => self.want - self.have,
+            skip => skip,
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::observe::Observer;
+use super::observe::{NextWrite, Observer};
 use crate::net::Stream;
 
 /// Bytes read and written.
@@ -25,6 +25,11 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Bytes that were written past the library.
+    pub(super) fn wrote(&self, n: usize) {
+        self.written.set(self.written.get() + n as u64);
+    }
+
     /// Bytes read and written since the last call.
     pub(super) fn take(&self) -> (u64, u64) {
         (self.read.take(), self.written.take())
@@ -130,8 +135,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let n = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
-        this.seen.written(buf.get(..n).unwrap_or_default());
+        let some = match this.seen.next_write(buf) {
+            NextWrite::Some(n) => buf.get(..n).unwrap_or_default(),
+            NextWrite::Skip(n) => return Poll::Ready(Ok(n)),
+        };
+        let n = ready!(Pin::new(&mut this.inner).poll_write(cx, some))?;
+        this.seen.written(some.get(..n).unwrap_or_default());
         Poll::Ready(Ok(n))
     }
 
@@ -141,6 +150,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.seen.is_leaving_out() {
+            let first = bufs.iter().find(|b| !b.is_empty());
+            return Pin::new(this).poll_write(cx, first.map_or(&[], |b| b));
+        }
         let n = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, bufs))?;
         let mut left = n;
         for buf in bufs {

@@ -21,9 +21,10 @@ mod tunnel;
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -39,7 +40,7 @@ use super::{CloseReason, CodecOptions, CodecRequest, Dispatch, Handler, StreamHa
 use crate::{
     http::{Body, Scheme},
     net::{Deadline, Stream},
-    server::{Drain, overload::ScaledTimer},
+    server::overload::ScaledTimer,
 };
 
 pub use body::Http2Body;
@@ -52,6 +53,7 @@ pub use stats::Http2CodecStats;
 pub use stream::StreamState;
 pub use tunnel::{tunnel, tunnel_to_upstream};
 
+use frames::NOTICE;
 use io::{Counts, Socket};
 use stream::{Connection, Promised};
 use timers::Timers;
@@ -71,6 +73,8 @@ pub enum Reset {
 
 /// What waits for a slow client, of one stream.
 const SEND_BUFFER: usize = 256 * 1024;
+/// How long a client has to show that it has seen what was sent before, so that it can be told the last stream.
+const FINAL_WORD: Duration = Duration::from_secs(1);
 /// A client that resets more streams than this before they are looked at is sent away.
 const PREMATURE_RESETS: usize = 200;
 
@@ -80,7 +84,7 @@ pub(super) async fn serve<H: Handler + 'static>(
     prefix: Bytes,
     scheme: Scheme,
     options: &CodecOptions,
-    drain: Drain,
+    told: impl Future<Output = ()> + Unpin,
     handler: Rc<H>,
 ) {
     let seen = Observer::server(handler.http2_stats(), options.h2.floods);
@@ -108,7 +112,7 @@ pub(super) async fn serve<H: Handler + 'static>(
                 violated: false,
                 broken: &mut broken,
             };
-            server.run(connection, drain).await
+            server.run(connection, told, &socket, &counts).await
         }
         Err(ended) => ended,
     };
@@ -127,6 +131,45 @@ pub(super) async fn serve<H: Handler + 'static>(
     // Whoever floods is not waited for.
     if drained || broken && seen.flood().is_none() {
         linger(&socket, options, &*handler).await;
+    }
+}
+
+/// The word that the connection will end: streams that cross with it are served.
+#[derive(Default)]
+struct Notice {
+    due: bool,
+    written: usize,
+}
+
+impl Notice {
+    fn give(&mut self) {
+        self.due = true;
+    }
+
+    /// A part of it is out: nothing may come between.
+    fn is_begun(&self) -> bool {
+        self.due && self.written > 0
+    }
+
+    fn poll(&mut self, socket: &RefCell<Stream>, counts: &Counts, cx: &mut Context<'_>) -> Poll<()> {
+        while self.due {
+            let left = NOTICE.get(self.written..).unwrap_or_default();
+            let mut socket = socket.borrow_mut();
+            match ready!(Pin::new(&mut *socket).poll_write(cx, left)) {
+                Ok(n) if n > 0 => {
+                    counts.wrote(n);
+                    self.written += n;
+                }
+                // The library meets the same error.
+                _ => self.written = NOTICE.len(),
+            }
+            if self.written == NOTICE.len() {
+                self.due = false;
+                // What TLS has taken but not sent would wait for ever.
+                let _ = Pin::new(&mut *socket).poll_flush(cx);
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -195,17 +238,27 @@ struct Server<'a, H> {
 }
 
 impl<H: Handler + 'static> Server<'_, H> {
-    async fn run(mut self, mut connection: server::Connection<Observed<Socket>, Bytes>, mut drain: Drain) -> Ended {
+    async fn run(
+        mut self,
+        mut connection: server::Connection<Observed<Socket>, Bytes>,
+        mut told: impl Future<Output = ()> + Unpin,
+        socket: &RefCell<Stream>,
+        counts: &Counts,
+    ) -> Ended {
         let handler = self.handler.clone();
         let seen = self.shared.seen.clone();
         let mut streams = FuturesUnordered::new();
         let mut timers = Timers::new(self.options, &*handler);
         let keepalive = self.options.h2.keepalive;
         let mut pinger = keepalive.and_then(|config| Some(Pinger::new(config, connection.ping_pong()?)));
-        let mut told = pin!(drain.wait());
         let mut end: Option<Deadline> = None;
         let mut shed = false;
+        let mut notice = Notice::default();
+        let mut final_word = false;
         poll_fn(|cx| {
+            if notice.is_begun() && notice.poll(socket, counts, cx).is_pending() {
+                return Poll::Pending;
+            }
             // Streams first: what they write goes out with the look at the connection that follows.
             loop {
                 while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
@@ -257,10 +310,13 @@ impl<H: Handler + 'static> Server<'_, H> {
                 return Poll::Ready(Ended::Unanswered);
             }
             if end.is_none() {
-                let reason = match told.as_mut().poll(cx) {
-                    Poll::Ready(()) => Some(CloseReason::Drain),
-                    Poll::Pending if self.shared.drain.get() => Some(CloseReason::Local),
-                    Poll::Pending => match timers.poll(cx) {
+                let reason = match self.shared.drain.get() {
+                    true => Some(CloseReason::Local),
+                    false if Pin::new(&mut told).poll(cx).is_ready() => {
+                        handler.drain_started();
+                        Some(CloseReason::Drain)
+                    }
+                    false => match timers.poll(cx) {
                         Poll::Ready(reason) => Some(reason),
                         Poll::Pending => None,
                     },
@@ -269,20 +325,31 @@ impl<H: Handler + 'static> Server<'_, H> {
                     handler.closing(reason);
                     *self.drained = true;
                     self.shared.drain.set(true);
-                    connection.graceful_shutdown();
+                    notice.give();
                     end = Some(Deadline::after(self.options.drain_timeout));
-                    // The library has something to say now.
-                    cx.waker().wake_by_ref();
                 }
+            }
+            // Else the library is in the middle of a frame, and comes back to it.
+            if seen.wrote_whole_frames() {
+                let _ = notice.poll(socket, counts, cx);
             }
             if let Some(deadline) = &mut end
                 && Pin::new(&mut *deadline).poll(cx).is_ready()
             {
+                if !std::mem::replace(&mut final_word, true) {
+                    // The notice is out; which stream is the last one is told now.
+                    seen.leave_out_notice();
+                    connection.graceful_shutdown();
+                    *deadline = Deadline::after(FINAL_WORD);
+                    let _ = Pin::new(deadline).poll(cx);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 if streams.is_empty() && !connection.has_streams() {
                     return Poll::Ready(Ended::Drained);
                 }
                 // Those that are left are waited for; a look now and then is enough.
-                *deadline = Deadline::after(self.options.drain_timeout.max(std::time::Duration::from_millis(100)));
+                *deadline = Deadline::after(self.options.drain_timeout.max(Duration::from_millis(100)));
                 let _ = Pin::new(deadline).poll(cx);
             }
             Poll::Pending

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    frames::{END_STREAM, Frame, Scanner, kind},
+    frames::{END_STREAM, Frame, NOTICE as NOTICE_FRAME, Scanner, kind},
     stats::Http2CodecStats,
 };
 use crate::stats::Stats;
@@ -66,6 +66,15 @@ impl Flood {
     }
 }
 
+/// See [`Observer::next_write`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextWrite {
+    /// So many bytes go out.
+    Some(usize),
+    /// So many bytes do not.
+    Skip(usize),
+}
+
 /// One connection's frames.
 pub struct Observer {
     /// `http2.*`
@@ -93,6 +102,8 @@ pub struct Observer {
     reset_by_library: RefCell<Vec<(u32, u32)>>,
     /// Code of the GOAWAY of the peer.
     goaway: Cell<Option<u32>>,
+    /// The library's notice of a GOAWAY is not to go out: it was given before.
+    noticed: Cell<bool>,
 }
 
 impl Observer {
@@ -130,6 +141,7 @@ impl Observer {
             ours: RefCell::default(),
             reset_by_library: RefCell::default(),
             goaway: Cell::new(None),
+            noticed: Cell::new(false),
         })
     }
 
@@ -145,6 +157,35 @@ impl Observer {
     /// Bytes went out.
     pub fn written(&self, bytes: &[u8]) {
         self.written.borrow_mut().feed(bytes, |frame| self.frame_written(frame));
+    }
+
+    /// Whether what was written so far ends with a whole frame.
+    pub fn wrote_whole_frames(&self) -> bool {
+        self.written.borrow().is_between()
+    }
+
+    /// The peer has had a notice that this side will send a GOAWAY: the library's own is left out.
+    pub fn leave_out_notice(&self) {
+        self.noticed.set(true);
+    }
+
+    /// Whether a notice may still come that is to be left out.
+    pub fn is_leaving_out(&self) -> bool {
+        self.noticed.get()
+    }
+
+    /// How much of `bytes` may be written at once, and how much is to be taken for written without that.
+    pub fn next_write(&self, bytes: &[u8]) -> NextWrite {
+        if !self.noticed.get() {
+            return NextWrite::Some(bytes.len());
+        }
+        let written = self.written.borrow();
+        if written.is_between() && bytes.starts_with(&NOTICE_FRAME) {
+            self.noticed.set(false);
+            return NextWrite::Skip(NOTICE_FRAME.len());
+        }
+        // Up to where the notice may begin.
+        NextWrite::Some(bytes.len().min(written.ahead()))
     }
 
     /// The flood that ended the connection.

@@ -68,6 +68,7 @@ impl Handler for Endless {
     fn closing(&self, reason: CloseReason) {
         self.closed.set(Some(reason));
     }
+    fn drain_started(&self) {}
     fn active_streams(&self) -> u32 {
         0
     }
@@ -112,7 +113,8 @@ fn with_client<F: Future<Output = ()>>(client: impl FnOnce(DuplexStream, Rc<Endl
         let (drain, served) = (signal.listen(), handler.clone());
         let server = tokio::task::spawn_local(async move {
             let stream = Stream::Other(Box::pin(far));
-            serve(stream, Bytes::new(), Scheme::Http, &options(), drain, served).await;
+            let told = Box::pin(async move { drain.wait().await });
+            serve(stream, Bytes::new(), Scheme::Http, &options(), told, served).await;
         });
         client(near, handler).await;
         server.abort();
