@@ -206,3 +206,6 @@ fn import_dynamic(scope: &std::sync::Arc<ScopeInner>, shard: usize, number: &Num
     };
     scope.dynamic(&number.name, kind, tags).put(shard, number.value);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,11 @@
 package kit
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -28,6 +30,10 @@ type LoadOptions struct {
 	TLS     *tls.Config
 	// FreshConnections opens a connection for each request.
 	FreshConnections bool
+	// HTTP2 speaks HTTP/2 over TLS.
+	HTTP2 bool
+	// Dial, if set, opens the connections (to a unix socket, say).
+	Dial func(context.Context, string, string) (net.Conn, error)
 	// Request, if set, changes each request before it is sent.
 	Request func(*http.Request)
 	// Key names an answer; the counts by name are in the result. Default: the answering upstream.
@@ -67,7 +73,7 @@ func (t *T) Load(o LoadOptions) *Load {
 
 func (l *Load) client(o LoadOptions) {
 	defer l.wg.Done()
-	transport := &http.Transport{TLSClientConfig: o.TLS, DisableKeepAlives: o.FreshConnections}
+	transport := &http.Transport{TLSClientConfig: o.TLS, DisableKeepAlives: o.FreshConnections, ForceAttemptHTTP2: o.HTTP2, DialContext: o.Dial}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
 	for {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -42,7 +43,7 @@ func (t *T) Start(name string, env []string, program string, args ...string) *Pr
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// Nothing we start outlives us, even if we are killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	t.OK(p.cmd.Start(), "start "+program)
+	t.OK(startOnLastingThread(p.cmd), "start "+program)
 	liveMu.Lock()
 	live[p] = true
 	liveMu.Unlock()
@@ -56,6 +57,25 @@ func (t *T) Start(name string, env []string, program string, args ...string) *Pr
 	}()
 	t.Cleanup(p.Kill)
 	return p
+}
+
+// starts are carried out by one thread that never ends: a process is signalled when the *thread* that
+// started it does, and a proxy with hot restart asks for that by itself too.
+var starts = sync.OnceValue(func() chan func() {
+	work := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
+
+func startOnLastingThread(cmd *exec.Cmd) error {
+	done := make(chan error)
+	starts() <- func() { done <- cmd.Start() }
+	return <-done
 }
 
 // Pid is the process's id.

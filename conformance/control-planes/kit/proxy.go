@@ -33,6 +33,15 @@ func (t *T) Proxy(name string, admin int, bootstrap string, args ...string) *Pro
 // A proxy that applies ten thousand clusters answers late.
 var adminClient = &http.Client{Timeout: 30 * time.Second}
 
+// Generation starts the binary under test as one of a line of processes that follow each other: of the
+// same base id, with its epoch.
+func (t *T) Generation(base, epoch, admin int, bootstrap string, args ...string) *Proxy {
+	name := fmt.Sprintf("epoch-%d", epoch)
+	config := t.Write(name+".yaml", bootstrap)
+	all := append([]string{"-c", config, "--base-id", strconv.Itoa(base), "--restart-epoch", strconv.Itoa(epoch)}, args...)
+	return &Proxy{Process: t.Start(name, nil, t.Binary, all...), t: t, admin: admin}
+}
+
 // Get asks the admin endpoint: status, body.
 func (p *Proxy) Get(path string) (int, string, error) {
 	resp, err := adminClient.Get(fmt.Sprintf("http://127.0.0.1:%d%s", p.admin, path))

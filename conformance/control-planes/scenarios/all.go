@@ -13,6 +13,7 @@ type Scenario struct {
 func All() []Scenario {
 	var all []Scenario
 	all = append(all, restarts()...)
+	all = append(all, hotRestarts()...)
 	all = append(all, nacks()...)
 	all = append(all, order()...)
 	all = append(all, hostile()...)

@@ -73,7 +73,13 @@ impl Link {
     }
 
     fn receive(&mut self) -> io::Result<(Reply, Vec<OwnedFd>)> {
-        protocol::receive(&self.stream)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        match protocol::receive(&self.stream) {
+            Ok(reply) => reply.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection")),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {ANSWER:?}")))
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// One request, one answer; a refusal is an error.

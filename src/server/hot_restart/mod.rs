@@ -18,6 +18,9 @@ mod parent;
 mod protocol;
 mod sockets;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     os::{
