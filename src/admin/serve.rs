@@ -1,6 +1,6 @@
 //! The admin listener and its thread.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -132,6 +132,7 @@ fn connection<I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(
     server: Arc<ServerContext>,
     stats: AdminStats,
 ) {
+    let mut gate = server.hot_restart.admin().listen();
     tokio::spawn(async move {
         let _open = stats.connection();
         let service = service_fn(move |request| {
@@ -143,8 +144,16 @@ fn connection<I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(
                 Ok::<_, Infallible>(response)
             }
         });
+        let mut connection = pin!(http1::Builder::new().serve_connection(io, service));
         // A client that breaks off is its own affair.
-        let _ = http1::Builder::new().serve_connection(io, service).await;
+        tokio::select! {
+            _ = connection.as_mut() => {}
+            _ = gate.wait_for(|state| *state != AdminState::Open) => {
+                // Whoever keeps a connection is to ask the successor from now on.
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
     });
 }
 

@@ -150,3 +150,26 @@ fn a_unix_socket_keeps_its_file() {
     };
     s.accept().unwrap();
 }
+
+#[test]
+fn datagrams_wait_in_the_same_queue() {
+    let udp = ListenOptions {
+        datagram: true,
+        ..options(true)
+    };
+    let before = bind(&any_port(), &udp, 2).unwrap();
+    let at = address(&before);
+    let shared = SharedSockets::default();
+    let guards: Vec<_> = before.iter().map(|s| shared.share(SocketKind::of(s), s.as_fd())).collect();
+    let passed = shared.of(SocketKind::Datagram, &at.to_string());
+    assert_eq!(passed.len(), 2);
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"early", at.to_string()).unwrap();
+    drop((before, guards));
+    let adopted = adopt(passed, &at, &udp, 2).unwrap();
+    let got = adopted.iter().flatten().any(|socket| match socket {
+        ListenSocket::Udp(s) => s.recv(&mut [0; 8]).is_ok_and(|n| n == 5),
+        _ => false,
+    });
+    assert!(got);
+}
