@@ -146,13 +146,15 @@ fn connection<I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(
         });
         let mut connection = pin!(http1::Builder::new().serve_connection(io, service));
         // A client that breaks off is its own affair.
-        tokio::select! {
-            _ = connection.as_mut() => {}
-            _ = gate.wait_for(|state| *state != AdminState::Open) => {
-                // Whoever keeps a connection is to ask the successor from now on.
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
-            }
+        let handed_over = async { gate.wait_for(|state| *state != AdminState::Open).await.is_ok() };
+        let ended = tokio::select! {
+            _ = connection.as_mut() => true,
+            _ = handed_over => false,
+        };
+        if !ended {
+            // Whoever keeps a connection is to ask the successor from now on.
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
         }
     });
 }
