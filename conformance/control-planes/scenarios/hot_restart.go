@@ -29,6 +29,7 @@ func hotRestarts() []Scenario {
 		{"hot-restart/one-socket-for-all-workers", run(func(l *line) { l.restarts(l.static(false)) })},
 		{"hot-restart/xds/sotw", run(func(l *line) { l.restarts(l.dynamic(sotw)) })},
 		{"hot-restart/xds/delta", run(func(l *line) { l.restarts(l.dynamic(delta)) })},
+		{"hot-restart/other-number-of-workers", run(betterThanEnvoy(otherWorkers))},
 		{"hot-restart/child-dies", run(betterThanEnvoy(childDies))},
 		{"hot-restart/parent-dies", run(betterThanEnvoy(parentDies))},
 	}
@@ -328,6 +329,12 @@ func betterThanEnvoy(run func(*line)) func(*line) {
 			l.Note("not for version %s", out)
 		}
 	}
+}
+
+// otherWorkers: with fewer workers than before, what waits in the queues of the others is served too.
+func otherWorkers(l *line) {
+	l.workers = []string{"4", "1", "3"}
+	l.restarts(l.static(true))
 }
 
 // childDies: a child that is killed while it initialises changes nothing, and the next one follows.
