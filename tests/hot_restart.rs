@@ -62,14 +62,18 @@ static_resources:
     }
 
     fn start(&self, epoch: u32, more: &[&str]) -> Process {
-        self.start_with(epoch, &self.bootstrap(""), more)
+        self.start_with(
+            epoch,
+            &self.bootstrap(""),
+            &[&["--parent-shutdown-time-s", "2"], more].concat(),
+        )
     }
 
     fn start_with(&self, epoch: u32, bootstrap: &str, more: &[&str]) -> Process {
         let log = self.dir.path().join(format!("{epoch}.log"));
         let child = Command::new(BINARY)
             .args(["--base-id", "7", "--restart-epoch", &epoch.to_string()])
-            .args(["--concurrency", "2", "--drain-time-s", "1", "--parent-shutdown-time-s", "2"])
+            .args(["--concurrency", "2", "--drain-time-s", "1"])
             .arg("--socket-path")
             .arg(self.dir.path().join("hr"))
             .args(["--config-yaml", bootstrap])
@@ -103,7 +107,8 @@ static_resources:
     }
 
     fn request(&self) -> bool {
-        self.get(self.port, "/").is_some_and(|a| a.ends_with("hello\r\n0\r\n\r\n") || a.ends_with("hello"))
+        self.get(self.port, "/")
+            .is_some_and(|a| a.ends_with("hello\r\n0\r\n\r\n") || a.ends_with("hello"))
     }
 }
 
@@ -168,7 +173,9 @@ fn a_child_takes_sockets_and_statistics_and_ends_its_parent() {
     }
     assert_eq!(line.stat("server.hot_restart_generation"), Some(1));
     let mut open = TcpStream::connect(("127.0.0.1", line.port)).unwrap();
-    eventually("it is accepted", || line.stat("http.front.downstream_cx_active") == Some(1));
+    eventually("it is accepted", || {
+        line.stat("http.front.downstream_cx_active") == Some(1)
+    });
 
     let _child = line.start(1, &[]);
     line.serves(1);
@@ -204,7 +211,7 @@ fn a_child_that_dies_before_it_serves_changes_nothing() {
     // It waits for a control plane that nobody is.
     let stuck = format!(
         r#"
-node: {{id: n, cluster: c}}
+node: {{id: node-1, cluster: c}}
 dynamic_resources: {{lds_config: {{initial_fetch_timeout: 0s, resource_api_version: V3, api_config_source: {{api_type: GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}}}}}
 {}
   clusters: [{{name: xds, connect_timeout: 1s, typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{http2_protocol_options: {{}}}}}}}}, load_assignment: {{cluster_name: xds, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}}}]}}]}}}}]
@@ -217,7 +224,8 @@ dynamic_resources: {{lds_config: {{initial_fetch_timeout: 0s, resource_api_versi
         line.stat("server.hot_restart_epoch") == Some(1)
     });
     // There is room for one child.
-    line.start_with(1, &stuck, &[]).fails_with("unable to bind domain socket with base_id=70, id=1, errno=98");
+    line.start_with(1, &stuck, &[])
+        .fails_with("unable to bind domain socket with base_id=70, id=1, errno=98");
     child.kill();
     eventually("the parent answers for the admin again", || {
         line.stat("server.hot_restart_epoch") == Some(0)
@@ -236,11 +244,15 @@ fn a_parent_that_is_killed_while_it_drains_takes_nothing_with_it() {
     let mut parent = line.start(0, &[]);
     line.serves(0);
     let _open = TcpStream::connect(("127.0.0.1", line.port)).unwrap();
-    let mut child = line.start(1, &["--parent-shutdown-time-s", "100"]);
+    let mut child = line.start_with(1, &line.bootstrap(""), &["--parent-shutdown-time-s", "100"]);
     line.serves(1);
-    eventually("the parent's statistics", || line.stat("server.parent_connections") == Some(1));
+    eventually("the parent's statistics", || {
+        line.stat("server.parent_connections") == Some(1)
+    });
     parent.kill();
-    eventually("the parent is forgotten", || line.stat("server.parent_connections") == Some(0));
+    eventually("the parent is forgotten", || {
+        line.stat("server.parent_connections") == Some(0)
+    });
     for _ in 0..20 {
         assert!(line.request());
     }
@@ -253,10 +265,12 @@ fn a_parent_that_is_killed_while_it_drains_takes_nothing_with_it() {
 fn a_process_without_a_place_in_the_line_ends_with_a_word() {
     let line = Line::new();
     line.start(1, &[]).fails_with("no parent of epoch 0 answers at");
-    line.start(1, &["--use-dynamic-base-id"]).fails_with("cannot use --restart-epoch=1 with --use-dynamic-base-id");
+    line.start(1, &["--use-dynamic-base-id"])
+        .fails_with("cannot use --restart-epoch=1 with --use-dynamic-base-id");
     let mut first = line.start(0, &[]);
     line.serves(0);
-    line.start(0, &[]).fails_with("unable to bind domain socket with base_id=70, id=0, errno=98 (see --base-id option)");
+    line.start(0, &[])
+        .fails_with("unable to bind domain socket with base_id=70, id=0, errno=98 (see --base-id option)");
     line.start(2, &[]).fails_with("no parent of epoch 1 answers at");
     assert!(line.request());
     first.kill();

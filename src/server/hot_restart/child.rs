@@ -74,10 +74,13 @@ impl Link {
 
     fn receive(&mut self) -> io::Result<(Reply, Vec<OwnedFd>)> {
         match protocol::receive(&self.stream) {
-            Ok(reply) => reply.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection")),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {ANSWER:?}")))
+            Ok(reply) => {
+                reply.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection"))
             }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer in {ANSWER:?}"),
+            )),
             Err(e) => Err(e),
         }
     }

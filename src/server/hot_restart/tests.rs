@@ -77,7 +77,12 @@ fn messages_carry_descriptors() {
 
 #[test]
 fn what_is_no_message_is_refused() {
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"nhr1\xff\xff\xff\xff", b"nhr1\x02\0\0\0\xff\xff", b"nhr"] {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"nhr1\xff\xff\xff\xff",
+        b"nhr1\x02\0\0\0\xff\xff",
+        b"nhr",
+    ] {
         let (mut a, b) = UnixStream::pair().unwrap();
         a.write_all(bytes).unwrap();
         drop(a);
@@ -90,7 +95,10 @@ fn a_socket_is_shared_for_as_long_as_it_is_used() {
     let sockets = bind(&any_port(), &options(true), 3).unwrap();
     let at = address(&sockets);
     let shared = SharedSockets::default();
-    let mut guards: Vec<_> = sockets.iter().map(|s| shared.share(SocketKind::Stream, s.as_fd())).collect();
+    let mut guards: Vec<_> = sockets
+        .iter()
+        .map(|s| shared.share(SocketKind::Stream, s.as_fd()))
+        .collect();
     // Two descriptors of one socket are one socket.
     let again = sockets[0].try_clone().unwrap();
     guards.push(shared.share(SocketKind::Stream, again.as_fd()));
@@ -160,7 +168,10 @@ fn datagrams_wait_in_the_same_queue() {
     let before = bind(&any_port(), &udp, 2).unwrap();
     let at = address(&before);
     let shared = SharedSockets::default();
-    let guards: Vec<_> = before.iter().map(|s| shared.share(SocketKind::of(s), s.as_fd())).collect();
+    let guards: Vec<_> = before
+        .iter()
+        .map(|s| shared.share(SocketKind::of(s), s.as_fd()))
+        .collect();
     let passed = shared.of(SocketKind::Datagram, &at.to_string());
     assert_eq!(passed.len(), 2);
     let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
