@@ -104,6 +104,10 @@ impl Exporter {
             }
         }
         for (name, stat) in &contents.dynamic {
+            // Pressure and scale are states of one process: two of them do not add up.
+            if prefix == "overload." && stat.kind() == Kind::Gauge {
+                continue;
+            }
             let tags = stat
                 .tags
                 .as_ref()
