@@ -58,30 +58,13 @@ type line struct {
 func newLine(t *kit.T) *line {
 	l := &line{T: t, base: t.Port(), admin: t.Port(), http: t.Port(), https: t.Port(), tcp: t.Port()}
 	l.pipe = filepath.Join(t.SocketDir(), "http")
-	l.one, l.echo, l.ca = t.Upstream("one", nil), echo(t), t.Authority()
+	l.one, l.echo, l.ca = t.Upstream("one", nil), echo(&site{T: t}), t.Authority()
 	l.cert, l.key = l.ca.Issue(1, "localhost")
 	l.workers, l.connections, l.restartN = []string{"2"}, 100, 2
 	if t.Long {
 		l.connections, l.restartN = 1000, 10
 	}
 	return l
-}
-
-// echo is a TCP server that sends back what it gets.
-func echo(t *kit.T) int {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	t.OK(err, "echo")
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
-		}
-	}()
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 // listeners are the YAML texts of all four.
