@@ -153,6 +153,8 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, active: &Active, w
         flags: Default::default(),
         code_details: Default::default(),
         local_close: Default::default(),
+        held: Default::default(),
+        outcome: RefCell::new((!config.access_log.is_empty()).then(Default::default)),
         termination_details: Default::default(),
     };
     let Some(mut inspected) = listener_filters(&mut accepted, &config, stats, &mut info).await else {
@@ -210,7 +212,8 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, active: &Active, w
     serve(connection, &chain, &worker).await;
     if !config.access_log.is_empty() {
         let protocol = info.protocol.get();
-        let stream = StreamInfo::new(info, protocol);
+        let mut stream = StreamInfo::new(info, protocol);
+        stream.take_outcome();
         config.access_log.log(&LogCx {
             request: None,
             response: None,

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -28,13 +28,14 @@ const PASSED: u8 = 2;
 /// They, and all that follow, may go on.
 const OPEN: u8 = 3;
 
-/// The stream with its reads held back, and the hand that lets them go.
-pub fn hold(stream: Stream) -> (Stream, Hold) {
+/// The stream with its reads held back, and the hand that lets them go. `count` has the bytes that wait.
+pub fn hold(stream: Stream, count: &Arc<AtomicU64>) -> (Stream, Hold) {
     let shared = Arc::new(Shared::default());
     let held = HeldStream {
         inner: stream,
         shared: shared.clone(),
         bytes: Vec::new(),
+        count: count.clone(),
         ended: false,
     };
     (Stream::Other(Box::pin(held)), Hold(shared))
@@ -84,6 +85,7 @@ struct HeldStream {
     inner: Stream,
     shared: Arc<Shared>,
     bytes: Vec<u8>,
+    count: Arc<AtomicU64>,
     /// The client has ended; that is decided on as bytes are.
     ended: bool,
 }
@@ -97,6 +99,7 @@ impl AsyncRead for HeldStream {
                 let n = this.bytes.len().min(buf.remaining());
                 buf.put_slice(this.bytes.get(..n).unwrap_or_default());
                 this.bytes.drain(..n);
+                this.count.fetch_sub(n as u64, Ordering::Relaxed);
                 return Poll::Ready(Ok(()));
             }
             match state {
@@ -115,6 +118,7 @@ impl AsyncRead for HeldStream {
                     ready!(Pin::new(&mut this.inner).poll_read(cx, &mut first))?;
                     this.ended = first.filled().is_empty();
                     this.bytes.extend_from_slice(first.filled());
+                    this.count.fetch_add(first.filled().len() as u64, Ordering::Relaxed);
                     this.shared.state.store(HELD, Ordering::Release);
                     this.shared.holder.wake();
                 }

@@ -72,6 +72,8 @@ pub(crate) fn stream() -> StreamInfo {
         flags: Default::default(),
         code_details: Default::default(),
         local_close: Default::default(),
+        held: Default::default(),
+        outcome: Default::default(),
         termination_details: Default::default(),
     };
     StreamInfo::new(Rc::new(connection), Some(Version::HTTP_11))

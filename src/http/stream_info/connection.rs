@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::Deref,
-    sync::{Arc, LazyLock, OnceLock},
+    sync::{Arc, LazyLock, OnceLock, atomic::AtomicU64},
     time::SystemTime,
 };
 
@@ -13,7 +13,7 @@ use http::Version;
 use rustls_pki_types::CertificateDer;
 use xds_protos::envoy::config::core::v3::{Metadata as ProtoMetadata, TrafficDirection};
 
-use super::{FilterState, Flag, Metadata, ResponseFlags};
+use super::{FilterState, Flag, Metadata, Outcome, ResponseFlags};
 use crate::net::Address;
 
 /// A downstream connection's facts, shared by all its streams.
@@ -61,6 +61,10 @@ pub struct ConnectionInfo {
     pub code_details: Cell<Option<&'static str>>,
     /// Why this side has cut the connection: `%DOWNSTREAM_LOCAL_CLOSE_REASON%`.
     pub local_close: Cell<Option<&'static str>>,
+    /// Bytes that were read and are held back by network filters: received, and not forwarded.
+    pub held: Arc<AtomicU64>,
+    /// What the filter that served the connection has to say of it, where somebody wants to know: the listener's log.
+    pub outcome: RefCell<Option<Box<Outcome>>>,
     /// Why a network filter ended the connection: `%CONNECTION_TERMINATION_DETAILS%` of proxied bytes.
     pub termination_details: RefCell<Option<String>>,
 }
@@ -91,6 +95,8 @@ impl ConnectionInfo {
             flags: Default::default(),
             code_details: Default::default(),
             local_close: Default::default(),
+            held: Default::default(),
+            outcome: Default::default(),
             termination_details: Default::default(),
         }
     }

@@ -137,6 +137,17 @@ pub struct UpstreamInfo {
     pub earlier_connections: Vec<u64>,
 }
 
+/// What is known of a proxied connection when it has ended, for those who are told later.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// `%RESPONSE_FLAGS%`
+    pub flags: ResponseFlags,
+    /// Bytes and moments.
+    pub progress: Rc<Progress>,
+    /// The upstream side.
+    pub upstream: UpstreamInfo,
+}
+
 /// The internal redirects of one request, over all the streams it has been.
 #[derive(Debug, Clone, Default)]
 pub struct InternalRedirects {
@@ -262,6 +273,32 @@ impl StreamInfo {
             redirects: InternalRedirects::default(),
             custom_flags: Vec::new(),
             access_log_type: "NotSet",
+        }
+    }
+
+    /// Takes what filters have left with the connection, for a line about the connection as a whole.
+    pub fn take_outcome(&mut self) {
+        let connection = self.connection.clone();
+        if let Some(outcome) = connection.outcome.take() {
+            self.flags = outcome.flags;
+            self.progress = outcome.progress;
+            self.upstream = outcome.upstream;
+        }
+        self.take_findings();
+    }
+
+    /// Takes what network filters have found out about the connection.
+    pub fn take_findings(&mut self) {
+        let connection = self.connection.clone();
+        self.metadata.clone_from(&connection.metadata.borrow());
+        for flag in connection.flags.get().iter() {
+            self.flags.set(flag);
+        }
+        if let Some(details) = connection.code_details.get() {
+            self.response_code_details = Some(details.into());
+        }
+        if let Some(details) = &*connection.termination_details.borrow() {
+            self.connection_termination_details = Some(details.clone().into());
         }
     }
 

@@ -15,7 +15,7 @@ async fn pair() -> (TcpStream, Stream) {
 #[tokio::test]
 async fn bytes_wait_for_the_decision() {
     let (mut client, server) = pair().await;
-    let (mut stream, hold) = hold(server);
+    let (mut stream, hold) = hold(server, &Arc::default());
     client.write_all(b"first").await.unwrap();
     let mut buffer = [0; 16];
     tokio::select! {
@@ -40,7 +40,7 @@ async fn bytes_wait_for_the_decision() {
 #[tokio::test]
 async fn an_end_waits_too() {
     let (client, server) = pair().await;
-    let (mut stream, hold) = hold(server);
+    let (mut stream, hold) = hold(server, &Arc::default());
     drop(client);
     tokio::select! {
         biased;
@@ -54,7 +54,7 @@ async fn an_end_waits_too() {
 #[tokio::test]
 async fn writes_pass_at_once() {
     let (mut client, server) = pair().await;
-    let (mut stream, _hold) = hold(server);
+    let (mut stream, _hold) = hold(server, &Arc::default());
     stream.write_all(b"hello").await.unwrap();
     let mut buffer = [0; 5];
     client.read_exact(&mut buffer).await.unwrap();

@@ -32,8 +32,12 @@ struct DirectResponse(Bytes);
 impl TerminalFilter for DirectResponse {
     fn serve(self: Arc<Self>, _: Rc<Worker>, mut connection: Connection) -> LocalBoxFuture<'static, ()> {
         Box::pin(async move {
+            connection.info.code_details.set(Some("direct_response"));
             // A client that is gone has no use for the rest.
-            let _ = connection.stream.write_all(&self.0).await;
+            let written = connection.stream.write_all(&self.0).await;
+            if let (Ok(()), Some(outcome)) = (written, &*connection.info.outcome.borrow()) {
+                outcome.progress.bytes_sent.set(self.0.len() as u64);
+            }
             let _ = connection.stream.shutdown().await;
         })
     }

@@ -8,6 +8,7 @@ use xds_protos::envoy::extensions::filters::network::echo::v3::Echo as Proto;
 
 use crate::{
     config::{BuildCx, ConfigResult},
+    http::stream_info::Progress,
     network_filter::{Connection, NetworkFilter, NetworkFilterFactory, TerminalFilter},
     server::Worker,
 };
@@ -36,6 +37,15 @@ impl TerminalFilter for Echo {
             let mut stream = connection.stream;
             let mut buffer = vec![0; BUFFER];
             while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+                if let Some(outcome) = &*connection.info.outcome.borrow() {
+                    let Progress {
+                        bytes_received,
+                        bytes_sent,
+                        ..
+                    } = &*outcome.progress;
+                    bytes_received.set(bytes_received.get() + n as u64);
+                    bytes_sent.set(bytes_sent.get() + n as u64);
+                }
                 if stream.write_all(buffer.get(..n).unwrap_or_default()).await.is_err() {
                     return;
                 }

@@ -132,11 +132,16 @@ impl GateFilter for ExtAuthz {
         worker: Rc<Worker>,
         mut connection: Connection,
     ) -> LocalBoxFuture<'static, Gated> {
-        let (stream, held) = hold(connection.stream);
+        let (stream, held) = hold(connection.stream, &connection.info.held);
         connection.stream = stream;
         let info = connection.info.clone();
         connection.guards.push(Box::pin(async move {
             held.bytes().await;
+            while !self.is_enabled(&info) {
+                self.stats.local().disabled.inc();
+                held.pass();
+                held.bytes().await;
+            }
             if self.allows(&info, worker).await {
                 held.open();
                 pending::<()>().await;
@@ -164,18 +169,16 @@ impl Drop for Active<'_> {
 }
 
 impl ExtAuthz {
+    /// Whether the connection is to be asked about; until it is, every read is looked at.
+    fn is_enabled(&self, info: &ConnectionInfo) -> bool {
+        let metadata = info.metadata.borrow();
+        self.enabled
+            .as_ref()
+            .is_none_or(|matcher| matcher.matches(|name| metadata.get(name)))
+    }
+
     async fn allows(&self, info: &Rc<ConnectionInfo>, worker: Rc<Worker>) -> bool {
         let stats = self.stats.local();
-        let enabled = {
-            let metadata = info.metadata.borrow();
-            self.enabled
-                .as_ref()
-                .is_none_or(|matcher| matcher.matches(|name| metadata.get(name)))
-        };
-        if !enabled {
-            stats.disabled.inc();
-            return true;
-        }
         let begun = Instant::now();
         let answer = {
             let _active = Active::new(stats);

@@ -6,7 +6,12 @@ use std::{future::pending, rc::Rc, sync::Arc, time::Duration};
 
 use futures_util::future::LocalBoxFuture;
 use xds_protos::{
-    envoy::extensions::filters::network::rbac::v3::{Rbac as Proto, rbac::EnforcementType},
+    envoy::{
+        config::rbac::v3::{
+            Permission, Principal, Rbac as Rules, permission::Rule, principal::Identifier,
+        },
+        extensions::filters::network::rbac::v3::{Rbac as Proto, rbac::EnforcementType},
+    },
     google::protobuf::{Value, value::Kind},
 };
 
@@ -56,6 +61,11 @@ impl NetworkFilterFactory for Factory {
             }
         });
         let _ = enforcement_type;
+        for rules in rules.iter().chain(&shadow_rules) {
+            if asks_for_headers(rules) {
+                return Err(cx.error("Found header rule, not supported by RBAC network filter"));
+            }
+        }
         let scope = joined(&joined("", &stat_prefix), "rbac.");
         Ok(NetworkFilter::Gate(Arc::new(Rbac {
             engine: Engine::build(("rules", rules), ("matcher", matcher), Place::Network, cx)?,
@@ -79,6 +89,30 @@ impl NetworkFilterFactory for Factory {
     }
 }
 
+/// Whether any rule is about headers, which connections have none of.
+fn asks_for_headers(rules: &Rules) -> bool {
+    let policies = || rules.policies.values();
+    policies().flat_map(|p| &p.permissions).any(of_permission) || policies().flat_map(|p| &p.principals).any(of_principal)
+}
+
+fn of_permission(permission: &Permission) -> bool {
+    match &permission.rule {
+        Some(Rule::Header(_)) => true,
+        Some(Rule::AndRules(set) | Rule::OrRules(set)) => set.rules.iter().any(of_permission),
+        Some(Rule::NotRule(not)) => of_permission(not),
+        _ => false,
+    }
+}
+
+fn of_principal(principal: &Principal) -> bool {
+    match &principal.identifier {
+        Some(Identifier::Header(_)) => true,
+        Some(Identifier::AndIds(set) | Identifier::OrIds(set)) => set.ids.iter().any(of_principal),
+        Some(Identifier::NotId(not)) => of_principal(not),
+        _ => false,
+    }
+}
+
 struct Rbac {
     engine: Option<Engine>,
     shadow: Option<Engine>,
@@ -97,7 +131,7 @@ impl GateFilter for Rbac {
         if self.engine.is_none() && self.shadow.is_none() {
             return Box::pin(async { Gated::Pass(connection) });
         }
-        let (stream, held) = hold(connection.stream);
+        let (stream, held) = hold(connection.stream, &connection.info.held);
         connection.stream = stream;
         let info = connection.info.clone();
         connection.guards.push(Box::pin(async move {

@@ -1,6 +1,10 @@
 //! `envoy.filters.network.set_filter_state`: leaves formatted texts in the connection's filter state.
 
-use std::{future::pending, rc::Rc, sync::Arc};
+use std::{
+    future::pending,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
 
 use futures_util::future::LocalBoxFuture;
 use xds_protos::envoy::extensions::filters::network::set_filter_state::v3::Config as Proto;
@@ -45,7 +49,7 @@ impl GateFilter for SetFilterState {
         set(&self.new, &connection.info);
         set(&self.handshake, &connection.info);
         if !self.data.is_empty() {
-            let (stream, held) = hold(connection.stream);
+            let (stream, held) = hold(connection.stream, &connection.info.held);
             connection.stream = stream;
             let info = connection.info.clone();
             connection.guards.push(Box::pin(async move {
@@ -65,6 +69,7 @@ fn set(values: &FilterStateValues, info: &Rc<ConnectionInfo>) {
     }
     let mut stream = StreamInfo::new(info.clone(), None);
     stream.metadata.clone_from(&info.metadata.borrow());
+    stream.progress.bytes_received.set(info.held.load(Ordering::Relaxed));
     let cx = FormatCx {
         request: None,
         response: None,

@@ -83,6 +83,7 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
 /// The line of a connection that a filter before this one closed.
 pub(super) fn refused(config: &Arc<Config>, info: &Rc<ConnectionInfo>, flag: Option<Flag>) {
     let mut session = Session::new(config.clone(), info.clone());
+    session.stats().downstream_cx_total.inc();
     if let Some(flag) = flag {
         session.info.flags.set(flag);
     }

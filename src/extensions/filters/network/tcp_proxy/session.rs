@@ -1,6 +1,11 @@
 //! What is counted and logged of one proxied connection, however it ends.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use super::{
     alarm::Rang,
@@ -35,7 +40,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let (received, sent) = (self.progress.forward.get(), self.progress.back.get());
         let stats = self.config.stats.local();
-        stats.downstream_cx_rx_bytes_total.add(received);
+        stats.downstream_cx_rx_bytes_total.add(received + self.held());
         stats.downstream_cx_tx_bytes_total.add(sent);
         if let Some(cluster) = &self.upstream {
             let stats = cluster.stats.local();
@@ -43,16 +48,15 @@ impl Drop for Session {
             stats.upstream_cx_rx_bytes_total.add(sent);
         }
         self.info.end = Some(Instant::now());
-        for flag in self.info.connection.flags.get().iter() {
-            self.info.flags.set(flag);
-        }
-        if let Some(details) = self.info.connection.code_details.get() {
-            self.info.response_code_details = Some(details.into());
-        }
-        if let Some(details) = self.info.connection.termination_details.take() {
-            self.info.connection_termination_details = Some(details.into());
-        }
+        self.note_progress();
+        // What filters before this one found out is the connection's, and so is the line.
+        self.info.take_findings();
         self.log("TcpConnectionEnd");
+        if let Some(outcome) = self.info.connection.outcome.borrow_mut().as_mut() {
+            outcome.flags = self.info.flags;
+            outcome.progress = self.info.progress.clone();
+            outcome.upstream = std::mem::take(&mut self.info.upstream);
+        }
     }
 }
 
@@ -75,18 +79,26 @@ impl Session {
         self.config.stats.local()
     }
 
+    /// Bytes that filters before this one keep: received, and not forwarded.
+    fn held(&self) -> u64 {
+        self.info.connection.held.load(Ordering::Relaxed)
+    }
+
+    fn note_progress(&self) {
+        let (received, sent) = (self.progress.forward.get(), self.progress.back.get());
+        let progress = &self.info.progress;
+        progress.bytes_received.set(received + self.held());
+        progress.bytes_sent.set(sent);
+        progress.upstream_bytes_sent.set(received);
+        progress.upstream_bytes_received.set(sent);
+    }
+
     /// Writes a line of this type (`%ACCESS_LOG_TYPE%`).
     pub(super) fn log(&mut self, kind: &'static str) {
         if self.config.access_log.is_empty() {
             return;
         }
-        let (received, sent) = (self.progress.forward.get(), self.progress.back.get());
-        let progress = &self.info.progress;
-        progress.bytes_received.set(received);
-        progress.bytes_sent.set(sent);
-        progress.upstream_bytes_sent.set(received);
-        progress.upstream_bytes_received.set(sent);
-        // What filters before this one found out is the connection's, and so is the line.
+        self.note_progress();
         self.info.metadata.clone_from(&self.info.connection.metadata.borrow());
         self.info.access_log_type = kind;
         self.config.access_log.log(&LogCx {

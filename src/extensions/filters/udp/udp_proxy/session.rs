@@ -12,7 +12,9 @@ use std::{
 };
 
 use http::HeaderValue;
-use tokio::{io::Interest, net::UdpSocket, task::AbortHandle, time::Instant};
+use tokio::{
+    io::{Interest, Ready},
+    net::UdpSocket, task::AbortHandle, time::Instant};
 use uuid::Uuid;
 use xds_protos::google::protobuf::{Struct, Value, value::Kind};
 
@@ -160,11 +162,21 @@ impl Session {
     }
 
     /// Datagrams of the host wait, or an error does.
-    fn read(&self, socket: &UdpSocket) {
+    fn read(&self, socket: &UdpSocket, ready: Ready) {
         self.active.set(Instant::now());
+        if ready.is_error() {
+            self.take(socket, Interest::ERROR);
+        }
+        if ready.is_readable() {
+            self.take(socket, Interest::READABLE);
+        }
+    }
+
+    /// Takes some batches, or what waits; an error is taken as a datagram is.
+    fn take(&self, socket: &UdpSocket, ready: Interest) {
         let mut reader = self.shared.reader.borrow_mut();
         for _ in 0..BATCHES {
-            let read = socket.try_io(INCOMING, || {
+            let read = socket.try_io(ready, || {
                 let batch = reader.receive(socket.as_fd(), |datagram| self.on_upstream_data(datagram.bytes))?;
                 self.stats.local().sess_rx_datagrams_dropped.add(batch.truncated);
                 match batch.drained {
@@ -286,8 +298,8 @@ async fn run(session: Weak<Session>, socket: Option<Rc<UdpSocket>>, idle: Durati
     loop {
         let readable = async {
             match &socket {
-                // An error is read as datagrams are.
-                Some(socket) => drop(socket.ready(INCOMING).await),
+                // A socket that cannot be waited for says so when it is read.
+                Some(socket) => socket.ready(INCOMING).await.unwrap_or(Ready::ALL),
                 None => pending().await,
             }
         };
@@ -298,9 +310,9 @@ async fn run(session: Weak<Session>, socket: Option<Rc<UdpSocket>>, idle: Durati
             }
         };
         tokio::select! {
-            () = readable => {
+            ready = readable => {
                 let (Some(session), Some(socket)) = (session.upgrade(), &socket) else { return };
-                session.read(socket);
+                session.read(socket, ready);
             }
             () = &mut timer => {
                 let Some(session) = session.upgrade() else { return };
