@@ -7,9 +7,7 @@ use std::{future::pending, rc::Rc, sync::Arc, time::Duration};
 use futures_util::future::LocalBoxFuture;
 use xds_protos::{
     envoy::{
-        config::rbac::v3::{
-            Permission, Principal, Rbac as Rules, permission::Rule, principal::Identifier,
-        },
+        config::rbac::v3::{Permission, Principal, Rbac as Rules, permission::Rule, principal::Identifier},
         extensions::filters::network::rbac::v3::{Rbac as Proto, rbac::EnforcementType},
     },
     google::protobuf::{Value, value::Kind},
@@ -92,7 +90,8 @@ impl NetworkFilterFactory for Factory {
 /// Whether any rule is about headers, which connections have none of.
 fn asks_for_headers(rules: &Rules) -> bool {
     let policies = || rules.policies.values();
-    policies().flat_map(|p| &p.permissions).any(of_permission) || policies().flat_map(|p| &p.principals).any(of_principal)
+    policies().flat_map(|p| &p.permissions).any(of_permission)
+        || policies().flat_map(|p| &p.principals).any(of_principal)
 }
 
 fn of_permission(permission: &Permission) -> bool {

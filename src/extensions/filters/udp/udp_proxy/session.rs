@@ -14,7 +14,10 @@ use std::{
 use http::HeaderValue;
 use tokio::{
     io::{Interest, Ready},
-    net::UdpSocket, task::AbortHandle, time::Instant};
+    net::UdpSocket,
+    task::AbortHandle,
+    time::Instant,
+};
 use uuid::Uuid;
 use xds_protos::google::protobuf::{Struct, Value, value::Kind};
 
