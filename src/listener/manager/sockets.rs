@@ -31,14 +31,12 @@ impl Held {
     ) -> ConfigResult<Self> {
         let opened = server.hot_restart.listen(address, options, server.concurrency);
         let by_worker = opened.map_err(|e| {
-            ConfigError::new(
-                "",
-                format!(
-                    "error adding listener '{}': cannot bind '{address}': {}",
-                    config.name,
-                    errno_text(&e)
-                ),
-            )
+            let error = errno_text(&e);
+            tracing::error!(
+                "listener '{}' failed to bind: cannot bind '{address}': {error}",
+                config.name
+            );
+            ConfigError::new("", format!("cannot bind '{address}': {error}"))
         })?;
         Ok(Self {
             asked: address.clone(),
