@@ -387,3 +387,6 @@ async fn idle_for(idle: Option<Duration>, last: &Cell<Instant>) {
         Deadline::at(due).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

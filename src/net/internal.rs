@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
 /// One end of a connection within this process.
@@ -37,6 +38,12 @@ impl InternalStream {
             }
         }
         Ok(self.seen.get(..limit.min(self.seen.len())).unwrap_or_default().to_vec())
+    }
+
+    /// Whether the other end is gone already, without a byte.
+    pub fn is_refused(&mut self) -> bool {
+        let seen = self.peek(0, 1).now_or_never();
+        seen.is_some_and(|seen| seen.is_ok_and(|bytes| bytes.is_empty()))
     }
 
     /// Takes bytes that were seen.

@@ -19,6 +19,8 @@ pub enum TunnelState {
     LocalReset,
     /// The upstream has reset it.
     RemoteReset,
+    /// The upstream has reset it because what is behind it has closed (`CONNECT_ERROR`): as its end.
+    RemoteClosed,
     /// Its connection broke.
     Broken,
 }
@@ -36,7 +38,8 @@ impl TunnelEnd {
         match self.state.load(Ordering::Acquire) {
             1 => TunnelState::LocalReset,
             2 => TunnelState::RemoteReset,
-            3 => TunnelState::Broken,
+            3 => TunnelState::RemoteClosed,
+            4 => TunnelState::Broken,
             _ => TunnelState::Sound,
         }
     }
@@ -47,7 +50,8 @@ impl TunnelEnd {
             TunnelState::Sound => return,
             TunnelState::LocalReset => 1,
             TunnelState::RemoteReset => 2,
-            TunnelState::Broken => 3,
+            TunnelState::RemoteClosed => 3,
+            TunnelState::Broken => 4,
         };
         let _ = self
             .state

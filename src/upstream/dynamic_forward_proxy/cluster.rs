@@ -64,6 +64,12 @@ impl DfpCluster {
         Some(named.host.clone())
     }
 
+    /// Has a host looked up that nobody waits for.
+    pub(super) fn load(&self, host: &str, default_port: u16, server: &Arc<ServerContext>) {
+        // What comes of it, the hosts tell.
+        let _ = self.cache.load(host, default_port, server);
+    }
+
     /// Waits until it is known what becomes of a host. The error is the response-code details.
     pub(super) async fn prepare(
         &self,

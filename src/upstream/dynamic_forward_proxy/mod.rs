@@ -53,6 +53,13 @@ impl DynamicForwardProxy {
         }
     }
 
+    /// Has a host looked up that nobody waits for.
+    pub(super) fn load(&self, host: &str, default_port: u16, server: &Arc<ServerContext>) {
+        if let Self::Cached(cluster) = self {
+            cluster.load(host, default_port, server);
+        }
+    }
+
     /// The host of a request. None: there is no such host, or it is not well.
     pub(super) fn pick(
         &self,

@@ -19,7 +19,11 @@ use crate::{
 
 /// The clusters that were asked for.
 #[derive(Default)]
-pub(super) struct Demands(Mutex<HashMap<Arc<str>, Demand>>);
+pub(super) struct Demands(
+    Mutex<HashMap<Arc<str>, Demand>>,
+    /// The last one that was missing: it keeps the stream, and its statistics, for those to come.
+    Mutex<Option<Demand>>,
+);
 
 struct Demand {
     /// Keeps the cluster up to date.
@@ -69,7 +73,10 @@ impl ClusterManager {
             // Clients may name clusters: those that do not exist must not stay.
             demands.remove(name)
         };
-        drop(missing);
+        let mut last = self.demands.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *last, missing);
+        drop(last);
+        drop(before);
         server
             .mailboxes
             .broadcast(|| WorkerMsg::Cluster(ClusterMsg::Missing(name.clone())));

@@ -136,7 +136,12 @@ impl Dial<'_> {
                 let socket = self.cluster.sockets.for_host(self.host);
                 let passthrough = socket.passthrough(self.host, &self.cluster.metadata, self.shared);
                 let stream = self.internal.connect(listener, endpoint, passthrough);
-                let stream = stream.ok_or_else(|| immediate(&io::Error::from_raw_os_error(22), address))?;
+                let mut stream = stream.ok_or_else(|| immediate(&io::Error::from_raw_os_error(22), address))?;
+                // As in Envoy, a listener that has no use for the connection refuses it before it is connected.
+                tokio::task::yield_now().await;
+                if stream.is_refused() {
+                    return Err(ConnectFailure::Remote { reason: "".into() });
+                }
                 Ok((
                     Stream::Other(Box::pin(stream)),
                     Address::internal_client(),

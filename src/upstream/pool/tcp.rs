@@ -46,9 +46,11 @@ impl TcpLease {
         let mut counted = self.counted;
         // Whoever drops it closes it, unless it broke.
         counted.closed_locally = true;
+        counted.of_request = true;
         Stream::Other(Box::pin(RequestStream {
             stream: Counted::new(self.stream, counted.cluster.clone()),
             counted,
+            shut: false,
         }))
     }
 }
@@ -57,13 +59,19 @@ impl TcpLease {
 struct RequestStream {
     stream: Counted,
     counted: TcpCounted,
+    /// The upstream was told that there is nothing more to come.
+    shut: bool,
 }
 
 impl AsyncRead for RequestStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Poll::Ready(Err(_)) = read {
-            self.counted.closed_locally = false;
+        match read {
+            Poll::Ready(Err(_)) => self.counted.closed_locally = false,
+            // Both sides are done, and the upstream was the last.
+            Poll::Ready(Ok(())) if self.shut && buf.filled().len() == before => self.counted.closed_locally = false,
+            _ => {}
         }
         read
     }
@@ -83,6 +91,7 @@ impl AsyncWrite for RequestStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut = true;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -97,6 +106,8 @@ pub struct TcpCounted {
     busy: bool,
     /// Set it when this side closes first: decides between `destroy_local` and `destroy_remote`.
     pub closed_locally: bool,
+    /// It carries the bytes of an HTTP request, which ends before it does.
+    of_request: bool,
     /// Set when the host's failure ended it.
     severed: Arc<AtomicBool>,
 }
@@ -121,6 +132,7 @@ impl TcpCounted {
             started: Instant::now(),
             busy: false,
             closed_locally: false,
+            of_request: false,
             severed: Arc::default(),
         }
     }
@@ -154,13 +166,14 @@ impl Drop for TcpCounted {
         }
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
-        let locally = self.closed_locally || self.severed.load(Relaxed);
+        let severed = self.severed.load(Relaxed);
+        let locally = self.closed_locally || severed;
         match locally {
             true => stats.upstream_cx_destroy_local.inc(),
             false => stats.upstream_cx_destroy_remote.inc(),
         }
-        if self.busy {
-            // Its request is over only with the connection.
+        if severed || self.busy && !self.of_request {
+            // What it carries is over only with the connection.
             stats.upstream_cx_destroy_with_active_rq.inc();
             match locally {
                 true => stats.upstream_cx_destroy_local_with_active_rq.inc(),

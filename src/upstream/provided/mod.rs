@@ -50,7 +50,12 @@ impl ProvidedLb {
             Self::Aggregate(lb) => lb.pick(cluster, cx),
             Self::DynamicForwardProxy(by_name, clusters) => {
                 let (host, port) = dynamic_host(cx.head, cx.info?, cluster.info.default_port());
-                by_name.pick(&host, port, &clusters.upgrade()?, cx)
+                let picked = by_name.pick(&host, port, &clusters.upgrade()?, cx);
+                if picked.is_none() && cx.head.is_none() {
+                    // A connection does not wait for the name; the next one finds it.
+                    by_name.load(&host, port, cluster.server());
+                }
+                picked
             }
         }
     }

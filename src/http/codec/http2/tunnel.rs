@@ -64,9 +64,11 @@ struct Tunnel {
 impl Tunnel {
     fn gone(&self, error: h2::Error) -> io::Error {
         if let Some((end, _)) = &self.upstream {
-            end.set(match error.is_reset() && error.is_remote() {
-                true => TunnelState::RemoteReset,
-                false => TunnelState::Broken,
+            let reset = error.is_reset() && error.is_remote();
+            end.set(match error.reason() {
+                Some(Reason::CONNECT_ERROR) if reset => TunnelState::RemoteClosed,
+                _ if reset => TunnelState::RemoteReset,
+                _ => TunnelState::Broken,
             });
         }
         io::Error::new(io::ErrorKind::ConnectionReset, error)

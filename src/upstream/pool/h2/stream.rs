@@ -191,7 +191,7 @@ impl StreamGuard {
         match end.state() {
             TunnelState::LocalReset => stats.upstream_rq_tx_reset.inc(),
             TunnelState::RemoteReset => stats.upstream_rq_rx_reset.inc(),
-            TunnelState::Sound | TunnelState::Broken => {}
+            TunnelState::Sound | TunnelState::RemoteClosed | TunnelState::Broken => {}
         }
     }
 

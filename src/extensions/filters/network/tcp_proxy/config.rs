@@ -21,7 +21,7 @@ use super::{
 use crate::{
     access_log::AccessLogs,
     config::{BuildCx, ConfigResult, DurationExt, duration},
-    stats::Stats,
+    stats::{Scope, Stats},
     stats_block,
     upstream::OnDemandClusters,
 };
@@ -30,6 +30,8 @@ stats_block! {
     /// `tcp.<stat_prefix>.*`
     pub struct TcpProxyStats {
         counter downstream_cx_total, "Connections handled";
+        counter downstream_cx_drain_close, "Connections closed because the listener drains";
+        counter route_delayed_total, "Connections whose route was chosen late";
         counter downstream_cx_overload_close, "Connections closed because the server is overloaded";
         counter downstream_cx_no_route, "Connections without a cluster";
         counter downstream_cx_tx_bytes_total, "Bytes written to clients";
@@ -43,6 +45,12 @@ stats_block! {
         counter max_downstream_connection_duration, "Connections closed because of their age";
         counter upstream_flush_total, "Upstream connections flushed after the client had gone";
         gauge upstream_flush_active, "Upstream connections being flushed";
+    }
+}
+
+stats_block! {
+    /// `tcp.<stat_prefix>.on_demand_*`, where there is `on_demand`.
+    pub struct OnDemandStats {
         counter on_demand_cluster_attempt, "On-demand cluster requests";
         counter on_demand_cluster_missing, "On-demand clusters that do not exist";
         counter on_demand_cluster_success, "On-demand clusters found";
@@ -75,13 +83,21 @@ pub(super) struct Config {
     /// network filters see a connection.
     pub(super) waits_for_data: bool,
     /// `on_demand`: where clusters are asked for that are not there.
-    pub(super) on_demand: Option<Arc<OnDemandClusters>>,
+    pub(super) on_demand: Option<OnDemandSource>,
+    /// `check_drain_close`: a connection of a listener that drains ends when bytes move.
+    pub(super) check_drain_close: bool,
     /// `tunneling_config`
     pub(super) tunneling: Option<Tunneling>,
     /// `proxy_protocol_tlvs`
     pub(super) tlvs: Tlvs,
     pub(super) access_log: AccessLogs,
     pub(super) log_moments: LogMoments,
+}
+
+/// `on_demand`
+pub(super) struct OnDemandSource {
+    pub(super) clusters: Arc<OnDemandClusters>,
+    pub(super) stats: Stats<OnDemandStats>,
 }
 
 /// When lines are written before the connection ends.
@@ -138,11 +154,7 @@ impl Config {
                 upstream_idle_timeout: "Envoy has no such timeout yet either: idle_timeout covers both sides",
             }
         });
-        let _ = (
-            upstream_connect_mode,
-            proxy_protocol_tlv_merge_policy,
-            check_drain_close,
-        );
+        let _ = (upstream_connect_mode, proxy_protocol_tlv_merge_policy);
         if mode != UpstreamConnectMode::Immediate && max_early_data_bytes.is_none() {
             return Err(cx.error("max_early_data_bytes must be set when upstream_connect_mode is not IMMEDIATE"));
         }
@@ -157,8 +169,9 @@ impl Config {
             .each("hash_policy", hash_policy, HashPolicy::build)?
             .into_iter()
             .next();
+        let scope = cx.server.stats.scope(&format!("tcp.{stat_prefix}."));
         Ok(Self {
-            stats: cx.server.stats.scope(&format!("tcp.{stat_prefix}.")).block(),
+            stats: scope.block(),
             clusters,
             hash,
             idle_timeout: idle_timeout.enabled_or(Duration::from_secs(3600)),
@@ -169,7 +182,8 @@ impl Config {
             max_early_data: max_early_data_bytes.map(|v| v.value as usize),
             waits_for_data: mode == UpstreamConnectMode::OnDownstreamData,
             access_log: cx.field("access_log", |cx| AccessLogs::build(access_log, cx))?,
-            on_demand: cx.opt("on_demand", on_demand, on_demand_clusters)?,
+            on_demand: cx.opt("on_demand", on_demand, |proto, cx| on_demand_source(proto, &scope, cx))?,
+            check_drain_close: check_drain_close.is_some_and(|v| v.value),
             tunneling: cx.opt("tunneling_config", tunneling_config, Tunneling::build)?,
             tlvs: Tlvs::build(proxy_protocol_tlvs, merge, cx)?,
             log_moments,
@@ -184,10 +198,13 @@ impl Config {
     }
 }
 
-fn on_demand_clusters(proto: OnDemand, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<OnDemandClusters>> {
+fn on_demand_source(proto: OnDemand, scope: &Scope, cx: &mut BuildCx<'_>) -> ConfigResult<OnDemandSource> {
     coverage!(cx, proto => OnDemand { supported { odcds_config, resources_locator, timeout } });
     let clusters = OnDemandClusters::build(odcds_config, &resources_locator, timeout, ON_DEMAND_TIMEOUT, cx)?;
-    Ok(Arc::new(clusters))
+    Ok(OnDemandSource {
+        clusters: Arc::new(clusters),
+        stats: scope.block(),
+    })
 }
 
 impl LogMoments {

@@ -9,7 +9,7 @@ use super::{
     alarm::Alarm,
     choice,
     client::{Client, Did},
-    config::TcpProxyStats,
+    config::OnDemandSource,
     session::{InitFailure, Session},
     tunnel::{Tunneling, without_half_close},
 };
@@ -18,8 +18,8 @@ use crate::{
     net::{Deadline, Stream},
     server::Worker,
     upstream::{
-        ConnectFailure, Demanded, Host, HostResult, LbContext, OnDemandClusters, PoolOptions, ResourcePriority,
-        TcpCounted, TransportOptions, TunnelFailure, UpstreamConnInfo, UpstreamFailure, WorkerCluster,
+        ConnectFailure, Demanded, Host, HostResult, LbContext, PoolOptions, ResourcePriority, TcpCounted,
+        TransportOptions, TunnelFailure, UpstreamConnInfo, UpstreamFailure, WorkerCluster,
     },
 };
 
@@ -151,11 +151,7 @@ impl Connecting<'_> {
             && self.worker.clusters.get(&name).is_none()
         {
             let worker = self.worker.clone();
-            if self
-                .wait(demand(config.stats.local(), on_demand, &name, &worker))
-                .await
-                .is_none()
-            {
+            if self.wait(demand(on_demand, &name, &worker)).await.is_none() {
                 return Attempt::Over;
             }
         }
@@ -349,9 +345,10 @@ fn is_connect(head: &RequestHead) -> bool {
 }
 
 /// Waits for a cluster that is not there yet.
-async fn demand(stats: &TcpProxyStats, clusters: &Arc<OnDemandClusters>, name: &str, worker: &Rc<Worker>) {
+async fn demand(source: &OnDemandSource, name: &str, worker: &Rc<Worker>) {
+    let stats = source.stats.local();
     stats.on_demand_cluster_attempt.inc();
-    match clusters.demand(name, worker).await {
+    match source.clusters.demand(name, worker).await {
         Demanded::Found => stats.on_demand_cluster_success.inc(),
         Demanded::Missing => stats.on_demand_cluster_missing.inc(),
         Demanded::TimedOut => stats.on_demand_cluster_timeout.inc(),

@@ -1,12 +1,13 @@
 //! One proxied connection: connected, copied, and ended as either side ends it.
 
-use std::{io, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     alarm::Alarm,
     client::Client,
     config::Config,
     connect::{Connecting, Kind, Opened},
+    drain_close,
     session::Session,
     shed::Shed,
 };
@@ -37,7 +38,11 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
     if config.log_moments.on_start {
         session.log("TcpConnectionStart");
     }
-    let mut client = Client::new(shed.watched(connection.stream), config.max_early_data);
+    let stream = match config.check_drain_close {
+        true => drain_close::checked(connection.stream, connection.drain, worker.server.clone()),
+        false => connection.stream,
+    };
+    let mut client = Client::new(shed.watched(stream), config.max_early_data);
     // Boxed: what it takes to connect is not kept as long as the connection.
     let connecting = Box::pin(
         Connecting {
@@ -107,12 +112,12 @@ async fn plain_ended(
     idle: Option<Duration>,
 ) {
     match end {
-        // The upstream has closed, and then the client: what is left is to tell it so.
-        Some(CopyEnd::Finished { second_first: true }) => {
+        // The upstream has closed its half, and then the client: the rest is this side's to close.
+        Some(CopyEnd::Finished { second_first }) => counted.closed_locally = second_first,
+        Some(CopyEnd::FirstFailed(drain_close::CLOSED)) => {
             counted.closed_locally = true;
-            session.stats().upstream_flush_total.inc();
+            drained(session, copying, idle).await;
         }
-        Some(CopyEnd::Finished { second_first: false }) => {}
         Some(CopyEnd::FirstFailed(error)) => {
             counted.closed_locally = true;
             client_left(session, error);
@@ -138,6 +143,7 @@ async fn tunnel_ended(
         tunneling.ended(trailers, &session.info.connection);
     }
     match end {
+        Some(CopyEnd::FirstFailed(drain_close::CLOSED)) => drained(session, copying, idle).await,
         Some(CopyEnd::FirstFailed(error)) => client_left(session, error),
         Some(CopyEnd::SecondFailed(_)) if tunnel.state() == TunnelState::RemoteReset => {
             pass_reset_on(session, copying);
@@ -145,6 +151,17 @@ async fn tunnel_ended(
         Some(CopyEnd::SecondFailed(_)) => flush_downstream(session, copying, idle).await,
         Some(CopyEnd::Finished { .. }) | None => {}
     }
+}
+
+/// The listener drains: the client gets what there is, and then the end.
+async fn drained(session: &mut Session, copying: Copying, idle: Option<Duration>) {
+    session.stats().downstream_cx_drain_close.inc();
+    let reason = Some(Cow::Borrowed("tcp_proxy_drain_close"));
+    if session.upstream.is_some() {
+        session.info.upstream.close.local_reason.clone_from(&reason);
+    }
+    session.info.close.local_reason = reason;
+    flush_downstream(session, copying, idle).await;
 }
 
 fn client_left(session: &mut Session, error: io::ErrorKind) {

@@ -5,6 +5,7 @@ mod choice;
 mod client;
 mod config;
 mod connect;
+mod drain_close;
 mod filter;
 mod session;
 mod shed;
