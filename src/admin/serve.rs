@@ -1,6 +1,6 @@
 //! The admin listener and its thread.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, thread};
+use std::{convert::Infallible, fmt, io, net::SocketAddr, pin::pin, sync::Arc, thread};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use xds_protos::envoy::config::bootstrap::v3::Admin;
 use super::{AdminRequest, Reply, connection_stats::AdminStats, endpoints, reply::ReplyBody};
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult},
-    net::{Address, ListenOptions, ListenSocket, address_from_proto, bind},
+    net::{Address, ListenOptions, ListenSocket, SocketOption, address_from_proto, bind},
     server::{
         ServerContext,
         hot_restart::{AdminState, SocketKind},
@@ -30,12 +30,11 @@ pub fn start(proto: Admin, server: &Arc<ServerContext>) -> ConfigResult<Option<A
     let mut cx = BuildCx::new(server);
     let cx = &mut cx;
     coverage!(cx, proto => Admin {
-        supported { address, ignore_global_conn_limit }
+        supported { address, ignore_global_conn_limit, socket_options }
         ignored {
             access_log: "requests to the admin server are not logged",
             access_log_path: "requests to the admin server are not logged",
             profile_path: "profiles are not written",
-            socket_options: "the admin socket has no options",
         }
         rejected { allow_paths: "a list of allowed admin paths" }
     });
@@ -43,22 +42,18 @@ pub fn start(proto: Admin, server: &Arc<ServerContext>) -> ConfigResult<Option<A
     let Some(address) = address else { return Ok(None) };
     let address = cx.field("admin.address", |cx| address_from_proto(address, cx))?;
     let options = ListenOptions {
-        datagram: false,
-        reuse_port: false,
-        backlog: 128,
-        transparent: false,
-        freebind: false,
-        fast_open: None,
-        ipv4_compat: false,
-        keepalive: None,
-        pipe_mode: 0,
+        socket_options: cx.each("admin.socket_options", socket_options, SocketOption::build)?,
+        ..ListenOptions::default()
     };
-    let failed = |e: io::Error| ConfigError::new("admin.address", format!("cannot bind '{address}': {e}"));
+    let failed = |e: &dyn fmt::Display| ConfigError::new("", e.to_string());
     let socket = match server.hot_restart.take_admin(&address) {
         Some(socket) => Some(socket),
-        None => bind(&address, &options, 1).map_err(failed)?.pop(),
+        None => bind(&address, &options, 1, &"admin".into())
+            .map_err(|e| failed(&e))?
+            .pop(),
     };
     let Some(socket) = socket else { return Ok(None) };
+    socket.listen(&address, &options).map_err(|e| failed(&e))?;
     let bound = socket.local_address(&address);
     let server = server.clone();
     thread::Builder::new()
@@ -74,7 +69,7 @@ pub fn start(proto: Admin, server: &Arc<ServerContext>) -> ConfigResult<Option<A
                 Err(error) => tracing::error!(%error, "the admin server could not start"),
             }
         })
-        .map_err(failed)?;
+        .map_err(|e| failed(&e))?;
     Ok(Some(bound))
 }
 

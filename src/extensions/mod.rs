@@ -36,14 +36,18 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::local_ratelimit::Factory);
     registry.http_filter(filters::http::lua::Factory);
     registry.http_filter(filters::http::on_demand::Factory);
+    registry.http_filter(filters::http::original_src::Factory);
     registry.http_filter(filters::http::ratelimit::Factory);
     registry.http_filter(filters::http::rbac::Factory);
     registry.http_filter(filters::http::set_filter_state::Factory);
     registry.http_filter(filters::http::set_metadata::Factory);
     registry.http_filter(filters::http::stateful_session::Factory);
     registry.listener_filter(filters::listener::http_inspector::Factory);
+    registry.listener_filter(filters::listener::local_ratelimit::Factory);
     registry.listener_filter(filters::listener::original_dst::Factory);
+    registry.listener_filter(filters::listener::original_src::Factory);
     registry.listener_filter(filters::listener::proxy_protocol::Factory);
+    registry.listener_filter(filters::listener::set_filter_state::Factory);
     registry.listener_filter(filters::listener::tls_inspector::Factory);
     registry.udp_filter(filters::udp::udp_proxy::Factory);
     registry.udp_session_filter(filters::udp::udp_proxy::session_filters::dynamic_forward_proxy::Factory);

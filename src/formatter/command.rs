@@ -1,6 +1,6 @@
 //! One command of a format: what it is built from, and how it writes its value.
 
-use std::{io::Write, sync::Arc};
+use std::{borrow::Cow, io::Write, sync::Arc};
 
 use xds_protos::google::protobuf::value::Kind as ValueKind;
 
@@ -331,10 +331,25 @@ impl Operation {
                     NameOrder::SniFirst => sni().or_else(host),
                     NameOrder::HostFirst => host().or_else(sni),
                 };
-                put(out, name?.as_bytes())
+                put(out, host_name(name?).as_bytes())
             }
         }
     }
+}
+
+/// A name as Envoy shows it: with what no name of a host has replaced, and a word in front that says so.
+fn host_name(name: &str) -> Cow<'_, str> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    if name.chars().all(valid) {
+        return Cow::Borrowed(name);
+    }
+    let replaced = name.chars().map(|c| match c {
+        c if valid(c) => c.to_string(),
+        // Each stands for one byte that was no text.
+        char::REPLACEMENT_CHARACTER => "_".to_owned(),
+        c => "_".repeat(c.len_utf8()),
+    });
+    Cow::Owned(format!("invalid:{}", replaced.collect::<String>()))
 }
 
 impl Head {

@@ -346,6 +346,10 @@ const TABLE: &[(&str, Plain)] = &[
     ("DOWNSTREAM_LOCAL_OTHERNAME_SAN", |cx, out| {
         sans(out, &downstream(cx)?.local, |c| &c.other_names)
     }),
-    ("TLS_JA3_FINGERPRINT", missing),
-    ("TLS_JA4_FINGERPRINT", missing),
+    ("TLS_JA3_FINGERPRINT", |cx, out| {
+        text(out, cx.info.connection.ja3.as_deref())
+    }),
+    ("TLS_JA4_FINGERPRINT", |cx, out| {
+        text(out, cx.info.connection.ja4.as_deref())
+    }),
 ];

@@ -1,21 +1,18 @@
 //! A listener on one worker: its sockets and its accept loops.
 
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
-use futures_util::FutureExt;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::Notify,
-};
+use tokio::sync::Notify;
 
 use super::{
-    Accepted, ListenerConfig, connection,
+    ListenerConfig,
+    accept::{self, Handed},
+    by_address::ByAddress,
     stats::{HandlerStats, ListenerExtensionStats, ListenerStats},
-    udp,
 };
 use crate::{
     net::{Address, ListenSocket},
-    server::{Drain, DrainSignal, Worker, hot_restart::SocketKind, overload::Accepting},
+    server::{DrainSignal, Worker},
     stats::Stats,
 };
 
@@ -26,16 +23,26 @@ pub enum ListenerMsg {
     Set {
         /// The configuration for connections accepted from now on.
         config: Arc<ListenerConfig>,
-        /// This worker's sockets, when the addresses are new.
-        sockets: Option<Vec<ListenSocket>>,
+        /// This worker's sockets, when the addresses are new, each with the number of its address.
+        sockets: Option<Vec<(usize, ListenSocket)>>,
     },
     /// Stops accepting; what waits in the queue is still taken.
     Remove(Arc<str>),
+    /// A connection that another worker has accepted.
+    Take {
+        /// Whose connection it is.
+        listener: Arc<str>,
+        /// The connection.
+        handed: Handed,
+    },
 }
 
 /// The listeners of one worker.
 #[derive(Default)]
-pub struct WorkerListeners(RefCell<HashMap<Arc<str>, Rc<Active>>>);
+pub struct WorkerListeners {
+    by_name: RefCell<HashMap<Arc<str>, Rc<Active>>>,
+    by_address: RefCell<ByAddress<Rc<Active>>>,
+}
 
 /// One listener on one worker.
 pub(super) struct Active {
@@ -59,24 +66,19 @@ impl WorkerListeners {
     /// The listener that takes over connections to this address: its own, or that of its port on all addresses. Never
     /// the one called `not`.
     pub(super) fn by_destination(&self, to: &Address, not: &str) -> Option<Rc<Active>> {
-        let all = self.0.borrow();
-        let having = |matches: &dyn Fn(&Address) -> bool| {
-            let mut others = all.values().filter(|active| *active.config().name != *not);
-            others
-                .find(|active| active.config().addresses.iter().any(|(a, _)| matches(a)))
-                .cloned()
-        };
-        let unspecified = |a: &Address| a.port() == to.port() && a.ip().is_some_and(|ip| ip.is_unspecified());
-        having(&|a| a == to).or_else(|| having(&unspecified))
+        self.by_address.borrow().find(to, not).cloned()
     }
 
     /// Carries out what the manager tells.
     pub fn handle(&self, message: ListenerMsg, worker: &Rc<Worker>) {
         match message {
             ListenerMsg::Set { config, sockets: None } => {
-                if let Some(active) = self.0.borrow().get(&config.name) {
-                    active.config.replace(config);
+                if let Some(active) = self.by_name.borrow().get(&config.name) {
+                    let old = active.config.replace(config.clone());
                     active.changed.notify_waiters();
+                    let mut by_address = self.by_address.borrow_mut();
+                    by_address.remove(&old.name, &old.addresses);
+                    by_address.insert(&config.name, &config.addresses, active);
                     worker.server.listeners.stats.local().listener_create_success.inc();
                 }
             }
@@ -95,115 +97,34 @@ impl WorkerListeners {
                     _extensions: scope.block(),
                 });
                 if active.config().internal {
-                    listen_internal(&active, worker);
+                    accept::listen_internal(&active, worker);
                 }
-                for socket in sockets {
-                    spawn_accept(socket, active.clone(), worker.clone());
+                for (at, socket) in sockets {
+                    accept::spawn(socket, at, active.clone(), worker.clone());
                 }
                 worker.server.listeners.stats.local().listener_create_success.inc();
-                if let Some(old) = self.0.borrow_mut().insert(name, active) {
+                let old = self.by_name.borrow_mut().insert(name.clone(), active.clone());
+                let mut by_address = self.by_address.borrow_mut();
+                if let Some(old) = old {
+                    by_address.remove(&name, &old.config().addresses);
                     old.stop.start();
                 }
+                by_address.insert(&name, &active.config().addresses, &active);
             }
             ListenerMsg::Remove(name) => {
                 worker.internal.remove(&name);
-                if let Some(active) = self.0.borrow_mut().remove(&name) {
+                if let Some(active) = self.by_name.borrow_mut().remove(&name) {
+                    self.by_address.borrow_mut().remove(&name, &active.config().addresses);
                     active.stop.start();
                 }
             }
-        }
-    }
-}
-
-/// Connections of this worker to the listener's name are its own from now on.
-fn listen_internal(active: &Rc<Active>, worker: &Rc<Worker>) {
-    let (listener, of) = (active.clone(), Rc::downgrade(worker));
-    let accept = move |connection| {
-        if let Some(worker) = of.upgrade() {
-            connection::spawn(Accepted::Internal(connection), &listener, &worker);
-        }
-    };
-    worker.internal.listen(active.config().name.clone(), Rc::new(accept));
-}
-
-fn spawn_accept(socket: ListenSocket, active: Rc<Active>, worker: Rc<Worker>) {
-    let shared = worker.server.hot_restart.share(SocketKind::of(&socket), &socket);
-    let socket = match socket {
-        ListenSocket::Udp(socket) => return udp::spawn(socket, shared, active, worker),
-        other => other,
-    };
-    let stop = active.stop.listen();
-    tokio::task::spawn_local(async move {
-        // The next process may have the socket for as long as this one accepts on it.
-        let _shared = shared;
-        let name = active.config().name.clone();
-        let result = match socket {
-            ListenSocket::Tcp(s) => match TcpListener::from_std(s) {
-                Ok(listener) => {
-                    accept_loop(
-                        stop,
-                        || async { listener.accept().await.map(|(s, peer)| Accepted::Tcp(s, peer)) },
-                        &active,
-                        &worker,
-                    )
-                    .await;
-                    Ok(())
+            ListenerMsg::Take { listener, handed } => {
+                // Gone meanwhile: its connections are closed, as those in its queue are.
+                let active = self.by_name.borrow().get(&listener).cloned();
+                if let Some(active) = active {
+                    accept::take(handed, &active, worker);
                 }
-                Err(e) => Err(e),
-            },
-            ListenSocket::Unix(s) => match UnixListener::from_std(s) {
-                Ok(listener) => {
-                    let address = active
-                        .config()
-                        .addresses
-                        .iter()
-                        .map(|(a, _)| a.clone())
-                        .find(|a| matches!(a, Address::Pipe(_)));
-                    let address = address.unwrap_or_else(|| Address::Pipe("".into()));
-                    accept_loop(
-                        stop,
-                        || async { listener.accept().await.map(|(s, _)| Accepted::Unix(s, address.clone())) },
-                        &active,
-                        &worker,
-                    )
-                    .await;
-                    Ok(())
-                }
-                Err(e) => Err(e),
-            },
-            ListenSocket::Udp(_) => Ok(()),
-        };
-        if let Err(error) = result {
-            tracing::error!(listener = %name, %error, "a listen socket could not be used");
-        }
-    });
-}
-
-/// Accepts until told to stop, then takes what the kernel has queued, so that no client that was
-/// answered by the kernel is left without an answer by us.
-async fn accept_loop<F: Future<Output = io::Result<Accepted>>>(
-    stop: Drain,
-    accept: impl Fn() -> F,
-    active: &Rc<Active>,
-    worker: &Rc<Worker>,
-) {
-    let mut accepting = Accepting::of(&worker.server, active.config().bypass_overload);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = accepting.run(&accept) => accepted,
-            () = stop.wait() => break,
-        };
-        match accepted {
-            Ok(accepted) => connection::spawn(accepted, active, worker),
-            Err(error) => {
-                // Out of descriptors or a connection that was reset while queued: neither ends the listener.
-                tracing::warn!(listener = %active.config().name, %error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
-    }
-    while let Some(Ok(accepted)) = accept().now_or_never() {
-        connection::spawn(accepted, active, worker);
     }
 }

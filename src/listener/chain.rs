@@ -45,9 +45,13 @@ impl FilterChain {
     /// Builds a chain and all its filters.
     pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         coverage!(cx, proto => Proto {
-            supported { filter_chain_match, filters, metadata, transport_socket, transport_socket_connect_timeout, name }
-            rejected { use_proxy_proto: "use the proxy_protocol listener filter" }
+            supported {
+                filter_chain_match, filters, metadata, transport_socket, transport_socket_connect_timeout, name,
+                use_proxy_proto
+            }
         });
+        // The listener has put the filter in.
+        let _ = use_proxy_proto;
         let transport = cx
             .opt("transport_socket", transport_socket, transport)?
             .unwrap_or(DownstreamTransport::RawBuffer);

@@ -1,26 +1,27 @@
 //! `envoy.config.listener.v3.Listener` -> [`ListenerConfig`].
 
 use std::{
+    net::IpAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use xds_protos::{
     envoy::config::{
-        core::v3::TrafficDirection,
+        core::v3::{SocketOptionsOverride, TrafficDirection},
         listener::v3::{
             AdditionalAddress, Listener as Proto,
-            listener::{ConnectionBalanceConfig, DrainType, ListenerSpecifier},
+            listener::{ConnectionBalanceConfig, DrainType, ListenerSpecifier, connection_balance_config::BalanceType},
         },
     },
-    google::protobuf::UInt32Value,
+    google::protobuf::{BoolValue, UInt32Value},
 };
 
-use super::{Kept, chain_match::ChainMatcher, filter::ConfiguredFilter, udp::UdpConfig};
+use super::{Kept, balance::ExactBalance, chain_match::ChainMatcher, filter::ConfiguredFilter, udp::UdpConfig};
 use crate::{
     access_log::AccessLogs,
-    config::{BuildCx, ConfigResult, DurationExt},
-    net::{Address, Keepalive, ListenOptions, address_from_proto},
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt},
+    net::{Address, Keepalive, ListenOptions, SocketOption, address_from_proto},
     runtime::Key,
 };
 
@@ -64,6 +65,10 @@ pub struct ListenerConfig {
     pub bypass_overload: bool,
     /// Runtime key `envoy.resource_limits.listener.<name>.connection_limit`.
     pub connection_limit: Key,
+    /// `connection_balance_config.exact_balance`; otherwise the kernel spreads connections over the workers' sockets.
+    pub balance: Option<Arc<ExactBalance>>,
+    /// `max_connections_to_accept_per_socket_event`; without a limit all that wait.
+    pub accepts_per_event: u32,
     /// Connections of this configuration, of all workers.
     pub open: Arc<AtomicU64>,
     /// What the resource looked like, to tell an update from a repetition.
@@ -74,6 +79,9 @@ impl ListenerConfig {
     /// Builds a listener. Route tables and secrets it waits for are left in `cx.init`.
     /// Filter chains that are there already are taken from `kept`.
     pub fn build(proto: Proto, fingerprint: u64, kept: &Kept<'_>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        if proto.fcds_config.is_some() && proto.filter_chain_matcher.is_none() {
+            return Err(cx.error("FCDS requires a filter chain matcher."));
+        }
         coverage!(cx, proto => Proto {
             supported {
                 name, address, additional_addresses, stat_prefix, filter_chains, default_filter_chain,
@@ -81,41 +89,64 @@ impl ListenerConfig {
                 continue_on_listener_filters_timeout, transparent, freebind, tcp_fast_open_queue_length,
                 traffic_direction, connection_balance_config, reuse_port, enable_reuse_port, access_log,
                 tcp_backlog_size, bind_to_port, ignore_global_conn_limit, tcp_keepalive, deprecated_v1,
-                use_original_dst, listener_specifier, filter_chain_matcher, udp_listener_config,
+                use_original_dst, listener_specifier, filter_chain_matcher, socket_options, enable_mptcp,
+                max_connections_to_accept_per_socket_event, udp_listener_config,
                 bypass_overload_manager
             }
             ignored {
-                max_connections_to_accept_per_socket_event: "accepting is fair among listeners without it",
                 per_connection_buffer_high_watermark_timeout: "a connection whose peer does not read is ended by its idle timers",
-                enable_mptcp: "plain TCP serves the same clients",
                 stats_matcher: "the server's matcher holds for all statistics",
             }
             rejected {
                 fcds_config: "filter chain discovery",
-                socket_options: "raw socket options",
-                api_listener: "API listeners",
+                api_listener: "missing the API listener extension",
             }
         });
+        let balance_type = match connection_balance_config {
+            Some(ConnectionBalanceConfig { balance_type: None }) => {
+                return Err(cx.error_at("connection_balance_config.balance_type", "value is required"));
+            }
+            config => config.and_then(|c| c.balance_type),
+        };
         let internal = matches!(listener_specifier, Some(ListenerSpecifier::InternalListener(_)));
         if internal {
-            let of_sockets = connection_balance_config.is_some()
+            let is_set = |v: Option<BoolValue>| v.is_some_and(|v| v.value);
+            let of_sockets = matches!(balance_type, Some(BalanceType::ExactBalance(_)))
                 || enable_mptcp
                 || enable_reuse_port.is_some()
-                || freebind.is_some()
+                || is_set(freebind)
                 || tcp_backlog_size.is_some()
                 || tcp_fast_open_queue_length.is_some()
-                || transparent.is_some();
-            check_internal(&name, address.is_some(), of_sockets, cx)?;
+                || is_set(transparent);
+            let given = Given {
+                address: address.is_some() || !additional_addresses.is_empty(),
+                of_sockets,
+                socket_options: !socket_options.is_empty(),
+            };
+            check_internal(&name, &given, cx)?;
         }
-        match connection_balance_config {
-            None | Some(ConnectionBalanceConfig { balance_type: None }) => {}
-            // One SO_REUSEPORT socket a worker spreads connections by hash; exact balance is a matter of degree.
-            Some(_) => cx.ignored(
-                "connection_balance_config",
-                "the kernel balances connections over the workers' sockets",
+        let balance = match balance_type {
+            None => None,
+            Some(BalanceType::ExactBalance(_)) => Some(
+                kept.balance()
+                    .unwrap_or_else(|| ExactBalance::new(cx.server.concurrency)),
             ),
-        }
-        let flag = |v: Option<xds_protos::google::protobuf::BoolValue>, default| v.map_or(default, |v| v.value);
+            Some(BalanceType::CpuLocalityBalance(_)) => {
+                cx.ignored(
+                    "connection_balance_config.cpu_locality_balance",
+                    "the kernel balances connections over the workers' sockets",
+                );
+                None
+            }
+            Some(BalanceType::ExtendBalance(extension)) => {
+                let any = extension.typed_config.unwrap_or_default();
+                return Err(cx.error(format!(
+                    "Didn't find a registered implementation for type: '{}'",
+                    any.type_name()
+                )));
+            }
+        };
+        let flag = |v: Option<BoolValue>, default| v.map_or(default, |v| v.value);
         let number = |v: Option<UInt32Value>| v.map(|v| v.value);
         let bind_to_port = flag(
             bind_to_port,
@@ -125,19 +156,24 @@ impl ListenerConfig {
         let datagram = is_udp(address.as_ref());
         let options = ListenOptions {
             datagram,
-            reuse_port: flag(enable_reuse_port, true) || reuse_port,
-            backlog: number(tcp_backlog_size).map_or(4096, |n| i32::try_from(n).unwrap_or(i32::MAX)),
+            reuse_port: flag(enable_reuse_port, true),
+            backlog: number(tcp_backlog_size),
             transparent: flag(transparent, false),
             freebind: flag(freebind, false),
             fast_open: number(tcp_fast_open_queue_length),
-            ipv4_compat: false,
             keepalive: cx.opt("tcp_keepalive", tcp_keepalive, Keepalive::build)?,
-            pipe_mode: 0,
+            mptcp: enable_mptcp,
+            socket_options: cx.each("socket_options", socket_options, SocketOption::build)?,
+            ..ListenOptions::default()
         };
+        // The same as the default.
+        let _ = reuse_port;
         let mut addresses = vec![match address {
             Some(address) => cx.field("address", |cx| bound(address, &options, cx))?,
             None if internal => (Address::internal(&name), options.clone()),
-            None => return Err(cx.error_at("address", "value is required")),
+            None => {
+                return Err(cx.error(format!("error adding listener named '{name}': address is necessary")));
+            }
         }];
         if !internal && matches!(addresses[0].0, Address::Internal { .. }) {
             return Err(cx.error(format!(
@@ -145,17 +181,27 @@ impl ListenerConfig {
             )));
         }
         addresses.extend(cx.each("additional_addresses", additional_addresses, |a, cx| {
-            coverage!(cx, a => AdditionalAddress {
-                supported { address }
-                rejected { socket_options: "raw socket options", tcp_keepalive: "a keepalive of its own" }
-            });
+            coverage!(cx, a => AdditionalAddress { supported { address, socket_options, tcp_keepalive } });
             if is_udp(address.as_ref()) != datagram {
                 return Err(cx.error(format!(
                     "listener {name}: has different socket type. The listener only support same socket type for all the addresses."
                 )));
             }
+            let mut options = options.clone();
+            if let Some(own) = socket_options {
+                coverage!(cx, own => SocketOptionsOverride { supported { socket_options } });
+                options.socket_options = cx.each("socket_options.socket_options", socket_options, SocketOption::build)?;
+            }
+            if let Some(own) = cx.opt("tcp_keepalive", tcp_keepalive, Keepalive::build)? {
+                options.keepalive = Some(own);
+            }
             cx.required("address", address, |a, cx| bound(a, &options, cx))
         })?);
+        if enable_mptcp && addresses.iter().any(|(a, _)| a.ip().is_none()) {
+            return Err(cx.error(format!(
+                "listener {name}: enable_mptcp can only be used with IP addresses"
+            )));
+        }
         if datagram {
             check_udp(&name, bind_to_port, options.reuse_port, cx)?;
         }
@@ -179,8 +225,14 @@ impl ListenerConfig {
             ),
         };
         let mut filters = cx.each("listener_filters", listener_filters, ConfiguredFilter::build)?;
+        // As in Envoy, the first chain decides for all.
+        let first = filter_chains.first().or(default_filter_chain.as_ref());
+        let use_proxy_proto = first.and_then(|c| c.use_proxy_proto).is_some_and(|v| v.value);
         if hand_off && !datagram {
             filters.push(ConfiguredFilter::original_dst(cx)?);
+        }
+        if use_proxy_proto && !datagram {
+            filters.push(ConfiguredFilter::proxy_protocol(cx)?);
         }
         let chains = cx.each("filter_chains", filter_chains, |chain, cx| kept.chain(chain, cx))?;
         let default_chain = cx.opt("default_filter_chain", default_filter_chain, |chain, cx| {
@@ -215,6 +267,8 @@ impl ListenerConfig {
                 .server
                 .runtime
                 .key(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
+            balance,
+            accepts_per_event: number(max_connections_to_accept_per_socket_event).unwrap_or(u32::MAX),
             open: kept.open(),
             stat_prefix,
             name: name.into(),
@@ -227,17 +281,26 @@ impl ListenerConfig {
     }
 }
 
-/// What an internal listener must not have: an address, and what only sockets have.
-fn check_internal(name: &str, address: bool, of_sockets: bool, cx: &BuildCx<'_>) -> ConfigResult<()> {
+/// What a listener says of its address and its sockets, which internal listeners have not.
+struct Given {
+    address: bool,
+    of_sockets: bool,
+    socket_options: bool,
+}
+
+fn check_internal(name: &str, given: &Given, cx: &BuildCx<'_>) -> ConfigResult<()> {
     let refused = |why: &str| Err(cx.error(format!("error adding listener named '{name}': {why}")));
     if cx.server.internal_buffer.is_none() {
         return refused("InternalListener bootstrap extension is mandatory");
     }
-    if address {
+    if given.address {
         return refused("address should not be used when an internal listener config is provided");
     }
-    match of_sockets {
-        true => refused("has unsupported tcp listener feature"),
+    if given.of_sockets {
+        return refused("has unsupported tcp listener feature");
+    }
+    match given.socket_options {
+        true => refused("does not support socket option"),
         false => Ok(()),
     }
 }
@@ -268,16 +331,30 @@ fn is_udp(address: Option<&xds_protos::envoy::config::core::v3::Address>) -> boo
 }
 
 fn bound(
-    proto: xds_protos::envoy::config::core::v3::Address,
+    mut proto: xds_protos::envoy::config::core::v3::Address,
     options: &ListenOptions,
     cx: &mut BuildCx<'_>,
 ) -> ConfigResult<(Address, ListenOptions)> {
     use xds_protos::envoy::config::core::v3::address::Address as Kind;
     let mut options = options.clone();
-    match &proto.address {
-        Some(Kind::SocketAddress(a)) => options.ipv4_compat = a.ipv4_compat,
+    match &mut proto.address {
+        Some(Kind::SocketAddress(a)) => {
+            options.ipv4_compat = a.ipv4_compat;
+            let namespace = std::mem::take(&mut a.network_namespace_filepath);
+            options.namespace = (!namespace.is_empty()).then(|| namespace.into());
+        }
         Some(Kind::Pipe(p)) => options.pipe_mode = p.mode,
         _ => {}
     }
-    Ok((address_from_proto(proto, cx)?, options))
+    let address = address_from_proto(proto, cx)?;
+    let takes_ipv4 = match address.ip() {
+        Some(IpAddr::V6(ip)) => ip.is_unspecified() || ip.to_ipv4_mapped().is_some(),
+        _ => false,
+    };
+    match options.ipv4_compat && !takes_ipv4 {
+        true => Err(cx.error(format!(
+            "Only IPv6 address '::' or valid IPv4-mapped IPv6 address can set ipv4_compat: {address}"
+        ))),
+        false => Ok((address, options)),
+    }
 }

@@ -9,18 +9,24 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use futures_util::future::{select, select_all};
+use futures_util::future::{pending, select, select_all};
+use http::Version;
 use tokio::time::timeout;
 
 use super::{
-    Accepted, DownstreamTransport, FilterChain, Inspected, ListenerConfig, ListenerFilterCx, Refused,
+    Accepted, DownstreamTransport, FilterChain, ListenerConfig, ListenerFilterCx, Refused,
+    accept::Arrival,
     active::Active,
+    balance::Balanced,
     overload::{self, Claimed, TurnedAway},
     stats::{HandlerStats, ListenerStats},
 };
 use crate::{
     access_log::LogCx,
-    http::{ConnectionInfo, Flag, StreamInfo, stream_info::TlsInfo},
+    http::{
+        ConnectionInfo, Flag, StreamInfo,
+        stream_info::{Inspected, NETWORK_NAMESPACE, Sharing, StringObject, TlsInfo},
+    },
     net::{Address, Stream},
     network_filter::{Connection, Gated, NetworkFilter},
     server::{
@@ -69,6 +75,7 @@ impl Drop for Counted<'_> {
 struct Open {
     listener: Arc<ListenerConfig>,
     _claimed: Option<Claimed>,
+    _balanced: Option<Balanced>,
 }
 
 impl Drop for Open {
@@ -78,10 +85,9 @@ impl Drop for Open {
 }
 
 /// Serves an accepted socket in a task of its own, unless a limit of the runtime is reached.
-pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>) {
+pub(super) fn spawn(accepted: Accepted, arrival: Arrival, active: &Rc<Active>, worker: &Rc<Worker>) {
     let config = active.config();
     let stats = active.stats.local();
-    stats.connections_accepted_per_socket_event.record(1);
     let claimed = match &accepted {
         // What stays within the process is no connection to it.
         Accepted::Internal(_) => None,
@@ -96,18 +102,21 @@ pub(super) fn spawn(accepted: Accepted, active: &Rc<Active>, worker: &Rc<Worker>
         return;
     }
     config.open.fetch_add(1, Ordering::Relaxed);
+    let Arrival { address, balanced } = arrival;
     let open = Open {
         listener: config.clone(),
         _claimed: claimed,
+        _balanced: balanced,
     };
     let (active, worker) = (active.clone(), worker.clone());
     tokio::task::spawn_local(async move {
         let _open = open;
-        run(accepted, config, &active, worker.clone()).await;
+        run(accepted, address, config, &active, worker.clone()).await;
     });
 }
 
-async fn run(accepted: Accepted, config: Arc<ListenerConfig>, active: &Active, worker: Rc<Worker>) {
+/// `address` is the number of the listener's address it came to.
+async fn run(accepted: Accepted, address: usize, config: Arc<ListenerConfig>, active: &Active, worker: Rc<Worker>) {
     let (stats, handler) = (active.stats.local(), active.handler.local());
     let mut accepted = accepted;
     let mut passthrough = Passthrough::default();
@@ -140,6 +149,9 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, active: &Active, w
         start_time: SystemTime::now(),
         server_name: None,
         tls: None,
+        ja3: None,
+        ja4: None,
+        original_source: None,
         listener: config.name.clone(),
         listener_metadata: config.metadata.clone(),
         filter_chain_metadata: None,
@@ -157,8 +169,13 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, active: &Active, w
         outcome: RefCell::new((!config.access_log.is_empty()).then(Default::default)),
         termination_details: Default::default(),
     };
+    if let Some(namespace) = config.addresses.get(address).and_then(|(_, o)| o.namespace.clone()) {
+        let mut state = info.filter_state.borrow_mut();
+        let object = Rc::new(StringObject(namespace));
+        state.set(NETWORK_NAMESPACE.into(), object, Sharing::None, true);
+    }
     let Some(mut inspected) = listener_filters(&mut accepted, &config, stats, &mut info).await else {
-        return;
+        return log_closed(&config, info, None, None);
     };
     let taken_over = match config.hand_off && info.local_address_restored {
         true => worker.listeners.by_destination(&info.local_address, &config.name),
@@ -174,7 +191,7 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, active: &Active, w
             info.direction = config.direction;
             // What the other listener's filters look at was not looked at yet.
             let Some(seen) = listener_filters(&mut accepted, &config, other.stats.local(), &mut info).await else {
-                return;
+                return log_closed(&config, info, None, None);
             };
             inspected = seen;
             (config, Some(other))
@@ -183,6 +200,8 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, active: &Active, w
     let stats = other_stats.as_ref().map_or(stats, |other| other.stats.local());
     let Some(chain) = config.chains.find(&info, &inspected).cloned() else {
         stats.no_filter_chain_match.inc();
+        let (client, local) = (&info.remote_address, &info.local_address);
+        tracing::debug!(listener = %config.name, %client, %local, "closing connection: no matching filter chain found");
         log_closed(&config, info, Some(Flag::NoRouteFound), Some("filter_chain_not_found"));
         return;
     };
@@ -212,7 +231,7 @@ async fn run(accepted: Accepted, config: Arc<ListenerConfig>, active: &Active, w
     serve(connection, &chain, &worker).await;
     if !config.access_log.is_empty() {
         let protocol = info.protocol.get();
-        let mut stream = StreamInfo::new(info, protocol);
+        let mut stream = of_connection(info, protocol);
         stream.take_outcome();
         config.access_log.log(&LogCx {
             request: None,
@@ -301,7 +320,15 @@ async fn listener_filters(
             inspected: &mut inspected,
         };
         for filter in &config.filters {
-            filter.run(&mut cx).await?;
+            match filter.run(&mut cx).await {
+                // As in Envoy, a reset is noticed when the time is over; without a limit there is no such moment.
+                Err(Refused::Io(e))
+                    if e.kind() == io::ErrorKind::ConnectionReset && config.filters_timeout.is_some() =>
+                {
+                    pending::<()>().await;
+                }
+                done => done?,
+            }
         }
         Ok(())
     };
@@ -316,11 +343,16 @@ async fn listener_filters(
             if e.kind() != io::ErrorKind::ConnectionReset {
                 stats.downstream_listener_filter_remote_close.inc();
             }
+            tracing::debug!(listener = %config.name, client = %info.remote_address, error = %e, "went before listener filters were done");
             None
         }
-        Some(Err(Refused::Filter)) => None,
+        Some(Err(Refused::Filter)) => {
+            tracing::debug!(listener = %config.name, client = %info.remote_address, "refused by a listener filter");
+            None
+        }
         None => {
             stats.downstream_pre_cx_timeout.inc();
+            tracing::debug!(listener = %config.name, client = %info.remote_address, "listener filters timed out");
             // What was found until then counts.
             config.continue_on_filters_timeout.then_some(inspected)
         }
@@ -371,16 +403,25 @@ fn log_closed(config: &ListenerConfig, info: ConnectionInfo, flag: Option<Flag>,
     if config.access_log.is_empty() {
         return;
     }
-    let mut stream = StreamInfo::new(Rc::new(info), None);
+    let mut stream = of_connection(Rc::new(info), None);
     if let Some(flag) = flag {
         stream.flags.set(flag);
     }
-    stream.response_code_details = details.map(Into::into);
+    if let Some(details) = details {
+        stream.response_code_details = Some(details.into());
+    }
     config.access_log.log(&LogCx {
         request: None,
         response: None,
         info: &stream,
     });
+}
+
+/// What a listener's log says of a connection.
+fn of_connection(info: Rc<ConnectionInfo>, protocol: Option<Version>) -> StreamInfo {
+    let mut stream = StreamInfo::new(info, protocol);
+    stream.take_findings();
+    stream
 }
 
 /// An IPv4 client of an IPv6 socket is shown as IPv4.

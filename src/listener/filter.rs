@@ -9,7 +9,7 @@ use futures_util::future::LocalBoxFuture;
 use xds_protos::{
     envoy::{
         config::listener::v3::{ListenerFilter as Proto, listener_filter::ConfigType},
-        extensions::filters::listener::original_dst::v3::OriginalDst,
+        extensions::filters::listener::{original_dst::v3::OriginalDst, proxy_protocol::v3::ProxyProtocol},
     },
     google::protobuf::Any,
     prost::{Message, Name},
@@ -19,7 +19,7 @@ use xds_protos::{
 use super::{Accepted, predicate::Predicate};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, plain},
-    http::ConnectionInfo,
+    http::{ConnectionInfo, stream_info::Inspected},
 };
 
 /// What a listener filter extension is, typed for its author.
@@ -46,24 +46,6 @@ pub struct ListenerFilterCx<'a> {
     pub info: &'a mut ConnectionInfo,
     /// What was found out so far.
     pub inspected: &'a mut Inspected,
-}
-
-/// What listener filters found out about a client, for the choice of a filter chain.
-#[derive(Debug, Default, Clone)]
-pub struct Inspected {
-    /// Whether a ClientHello was seen.
-    pub tls: bool,
-    /// SNI, lower-case.
-    pub server_name: Option<Arc<str>>,
-    /// Protocols: ALPN of a ClientHello, or `http/1.1`, `http/1.0`, `h2c` of plain text.
-    pub protocols: Vec<String>,
-}
-
-impl Inspected {
-    /// `tls` or `raw_buffer`
-    pub fn transport_protocol(&self) -> &'static str {
-        if self.tls { "tls" } else { "raw_buffer" }
-    }
 }
 
 /// Why a listener filter closes a connection.
@@ -111,12 +93,21 @@ impl ConfiguredFilter {
 
     /// The `original_dst` filter that `use_original_dst` stands for.
     pub fn original_dst(cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        Self::by_default::<OriginalDst>("envoy.filters.listener.original_dst", cx)
+    }
+
+    /// The `proxy_protocol` filter that `use_proxy_proto` of a filter chain stands for.
+    pub fn proxy_protocol(cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        Self::by_default::<ProxyProtocol>("envoy.filters.listener.proxy_protocol", cx)
+    }
+
+    fn by_default<M: Message + Name>(name: &str, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let any = Any {
-            type_url: type_url::<OriginalDst>(),
+            type_url: type_url::<M>(),
             ..Any::default()
         };
         let proto = Proto {
-            name: "envoy.filters.listener.original_dst".to_owned(),
+            name: name.to_owned(),
             config_type: Some(ConfigType::TypedConfig(any)),
             ..Proto::default()
         };

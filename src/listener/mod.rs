@@ -1,8 +1,11 @@
 //! Listeners: the manager on the control side, the active listener on each worker, and the way of
 //! a connection from accept to its network filters.
 
+mod accept;
 mod accepted;
 mod active;
+mod balance;
+mod by_address;
 mod chain;
 mod chain_match;
 mod config;
@@ -14,11 +17,13 @@ mod predicate;
 mod stats;
 mod udp;
 
+pub use accept::Handed;
 pub use accepted::Accepted;
 pub use active::{ListenerMsg, WorkerListeners};
+pub use balance::ExactBalance;
 pub use chain::{DownstreamTransport, FilterChain};
 pub use config::ListenerConfig;
-pub use filter::{Inspected, ListenerFilter, ListenerFilterCx, ListenerFilterFactory, Refused};
+pub use filter::{ListenerFilter, ListenerFilterCx, ListenerFilterFactory, Refused};
 pub use manager::{Kept, ListenerManager, ListenerSnapshot, ListenersDump, RefusedListener};
 pub use stats::{HandlerStats, ListenerStats};
 pub use udp::{

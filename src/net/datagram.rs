@@ -16,6 +16,8 @@ use nix::{
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use xds_protos::envoy::config::core::v3::socket_option::SocketState;
+
 use super::ListenOptions;
 
 /// How many datagrams one system call takes at most.
@@ -52,6 +54,9 @@ pub(super) fn bind(address: SocketAddr, options: &ListenOptions) -> io::Result<U
         }
     }
     setsockopt(&socket, RxqOvfl, &1)?;
+    for option in &options.socket_options {
+        option.apply_to_datagrams(&socket, SocketState::StatePrebind, address.is_ipv4())?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     Ok(socket.into())

@@ -8,6 +8,9 @@ mod datagram;
 mod deadline;
 mod internal;
 mod listen;
+mod listen_options;
+mod network_namespace;
+mod original_source;
 pub mod proxy_protocol;
 mod socket_option;
 mod stream;
@@ -19,7 +22,9 @@ pub use copy::{CopyEnd, CopyProgress, Copying, FirstToEnd, Rest, Until, copy_bot
 pub use datagram::{DatagramBatch, DatagramReader, ReceivedDatagram, prefer_gro, send_datagram};
 pub use deadline::{Deadline, wake_deadlines};
 pub use internal::{InternalStream, internal_pair};
-pub use listen::{Keepalive, ListenOptions, ListenSocket, bind};
+pub use listen::{ListenError, ListenSocket, bind};
+pub use listen_options::{Keepalive, ListenOptions};
+pub use original_source::OriginalSource;
 pub use socket_option::SocketOption;
 pub use stream::{ByteStream, Stream};
 

@@ -14,6 +14,9 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Most bytes of a version 1 line, as Envoy reads it.
 const V1_LINE: usize = 108;
 
+/// How far the end of such a line is looked for.
+const V1_SEARCHED: usize = 232;
+
 /// Signature, command, family and length of version 2.
 const V2_HEADER: usize = 16;
 
@@ -46,35 +49,46 @@ pub enum ProxyStart {
     Incomplete(Option<ProxyVersion>),
     /// Not of this protocol.
     Absent,
+    /// A line that does not end where one of version 1 must.
+    Endless,
     /// A signature, and nothing right behind it.
     Malformed(ProxyVersion),
     /// A header.
     Header(ProxyHeader),
 }
 
-/// Looks at the first bytes of a connection for a header of one of `versions`.
-pub fn parse(bytes: &[u8], versions: &[ProxyVersion]) -> ProxyStart {
-    for (version, signature) in [(ProxyVersion::V1, V1_SIGNATURE), (ProxyVersion::V2, V2_SIGNATURE)] {
+/// Looks at the first bytes of a connection for a header of one of `versions`. Where one is required, bytes that are
+/// none are only told apart once a header of version 2 could have begun, or a line has ended.
+pub fn parse(bytes: &[u8], versions: &[ProxyVersion], required: bool) -> ProxyStart {
+    let may_be = |version, signature: &[u8]| {
         let seen = bytes.len().min(signature.len());
-        if versions.contains(&version) && bytes.get(..seen) == signature.get(..seen) {
-            return match (seen == signature.len(), version) {
-                (false, _) => ProxyStart::Incomplete(None),
-                (true, ProxyVersion::V1) => v1(bytes),
-                (true, ProxyVersion::V2) => v2(bytes),
-            };
-        }
+        versions.contains(&version) && bytes.get(..seen) == signature.get(..seen)
+    };
+    if may_be(ProxyVersion::V2, V2_SIGNATURE) {
+        return match bytes.len() < V2_SIGNATURE.len() {
+            true => ProxyStart::Incomplete(None),
+            false => v2(bytes),
+        };
     }
-    ProxyStart::Absent
+    match may_be(ProxyVersion::V1, V1_SIGNATURE) {
+        true if bytes.len() < V1_SIGNATURE.len() => ProxyStart::Incomplete(None),
+        true => v1(bytes),
+        false if !required || bytes.len() >= V2_HEADER => ProxyStart::Absent,
+        false => v1(bytes),
+    }
 }
 
 fn v1(bytes: &[u8]) -> ProxyStart {
-    let line = bytes.get(..V1_LINE).unwrap_or(bytes);
+    let line = bytes.get(..V1_SEARCHED).unwrap_or(bytes);
     let Some(end) = line.windows(2).position(|w| w == b"\r\n") else {
-        return match bytes.len() < V1_LINE {
+        return match bytes.len() <= V1_LINE {
             true => ProxyStart::Incomplete(Some(ProxyVersion::V1)),
-            false => ProxyStart::Malformed(ProxyVersion::V1),
+            false => ProxyStart::Endless,
         };
     };
+    if end + 2 > V1_LINE {
+        return ProxyStart::Malformed(ProxyVersion::V1);
+    }
     let header = |addresses| {
         ProxyStart::Header(ProxyHeader {
             version: ProxyVersion::V1,
@@ -111,14 +125,20 @@ fn v2(bytes: &[u8]) -> ProxyStart {
         return ProxyStart::Incomplete(Some(ProxyVersion::V2));
     };
     let rest_length = usize::from(u16::from_be_bytes([high, low]));
-    let address_length = match (command, family) {
-        // LOCAL: whatever stands there is not meant for us.
-        (0x20, _) => 0,
-        (0x21, 0x11 | 0x12) => 12,
-        (0x21, 0x21 | 0x22) => 36,
+    // LOCAL: whatever stands there is not meant for us.
+    let local = command == 0x20;
+    let address_length = match family >> 4 {
+        _ if local => 0,
+        1 => 12,
+        2 => 36,
         _ => return malformed,
     };
-    if rest_length < address_length {
+    if command >> 4 != 2 || rest_length < address_length {
+        return malformed;
+    }
+    // Envoy looks at these once it has the addresses.
+    let known = local || (command == 0x21 && matches!(family & 0x0f, 1 | 2));
+    if bytes.len() >= V2_HEADER + address_length && !known {
         return malformed;
     }
     let Some(rest) = bytes.get(V2_HEADER..V2_HEADER + rest_length) else {

@@ -66,6 +66,7 @@ pub(super) async fn run(
             downstream: cx.info.protocol,
             transport: request.transport.clone(),
             connection: Some(cx.info.connection.id),
+            source: cx.info.original_source.or(cx.info.connection.original_source),
             shared: SharedObjects::of(&cx.info.filter_state, &cx.info.connection.filter_state.borrow()),
         };
         (options, cx.info.progress.clone(), cx.informational.clone())

@@ -108,6 +108,13 @@ impl Mailboxes {
         }
     }
 
+    /// Sends a message to one worker.
+    pub fn to_worker(&self, id: usize, message: WorkerMsg) {
+        if let Some(worker) = self.senders().get(id) {
+            let _ = worker.send(message);
+        }
+    }
+
     /// Runs `f` on the control thread, with its worker.
     pub fn run_on_control(&self, f: impl FnOnce(&Rc<Worker>) + Send + 'static) {
         if let Some(control) = self.senders().last() {

@@ -297,6 +297,7 @@ impl WorkerCluster {
             priority: options.priority,
             protocol,
             transport: options.transport.clone(),
+            source: options.source,
             downstream: options.connection.filter(|_| self.info.pool_per_downstream),
             // Of an internal connection all of them count, since they go along; else only those that keep apart.
             shared: options.shared.clone().filter(|s| s.has_identity() || is_internal(host)),

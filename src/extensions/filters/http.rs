@@ -24,6 +24,7 @@ pub mod jwt_authn;
 pub mod local_ratelimit;
 pub mod lua;
 pub mod on_demand;
+pub mod original_src;
 pub mod ratelimit;
 pub mod rbac;
 pub mod set_filter_state;

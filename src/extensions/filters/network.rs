@@ -20,13 +20,14 @@ use crate::{
 };
 
 /// `runtime_enabled`: on by default, and as the runtime says.
-struct RuntimeFlag {
+pub struct RuntimeFlag {
     default: bool,
     key: Option<Key>,
 }
 
 impl RuntimeFlag {
-    fn build(proto: Option<RuntimeFeatureFlag>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+    /// Reads the flag; without one it is on.
+    pub fn build(proto: Option<RuntimeFeatureFlag>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         let Some(proto) = proto else {
             return Ok(Self {
                 default: true,
@@ -40,7 +41,8 @@ impl RuntimeFlag {
         })
     }
 
-    fn get(&self) -> bool {
+    /// Whether it is on now.
+    pub fn get(&self) -> bool {
         self.key.as_ref().map_or(self.default, |key| key.boolean(self.default))
     }
 }

@@ -14,7 +14,10 @@ use rustls_pki_types::CertificateDer;
 use xds_protos::envoy::config::core::v3::{Metadata as ProtoMetadata, TrafficDirection};
 
 use super::{FilterState, Flag, Metadata, Outcome, ResponseFlags};
-use crate::net::Address;
+use crate::net::{Address, OriginalSource};
+
+/// Filter state that says in which network namespace a connection was accepted.
+pub const NETWORK_NAMESPACE: &str = "envoy.network.network_namespace";
 
 /// A downstream connection's facts, shared by all its streams.
 #[derive(Debug)]
@@ -37,6 +40,12 @@ pub struct ConnectionInfo {
     pub tls: Option<Arc<TlsInfo>>,
     /// Name of the listener.
     pub listener: Arc<str>,
+    /// JA3 fingerprint of the ClientHello, where the inspector was asked for it: `%TLS_JA3_FINGERPRINT%`.
+    pub ja3: Option<Arc<str>>,
+    /// JA4 fingerprint, likewise.
+    pub ja4: Option<Arc<str>>,
+    /// Where upstream connections are to come from, by the `original_src` listener filter.
+    pub original_source: Option<OriginalSource>,
     /// What the client speaks, once that is known: `%PROTOCOL%` of the connection's own log.
     pub protocol: Cell<Option<Version>>,
     /// `Listener.metadata`
@@ -83,6 +92,9 @@ impl ConnectionInfo {
             server_name: None,
             tls: None,
             listener: "".into(),
+            ja3: None,
+            ja4: None,
+            original_source: None,
             listener_metadata: None,
             filter_chain_metadata: None,
             protocol: Default::default(),

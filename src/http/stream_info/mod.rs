@@ -5,6 +5,7 @@ mod close;
 mod connection;
 mod filter_state;
 mod flags;
+mod inspected;
 mod interrupt;
 mod meter;
 mod proxy;
@@ -22,14 +23,18 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::protobuf::Struct};
 
 pub use close::{DetectedClose, SideClose};
-pub use connection::{Cert, CertInfo, ConnectionInfo, TlsInfo};
+pub use connection::{Cert, CertInfo, ConnectionInfo, NETWORK_NAMESPACE, TlsInfo};
 pub use filter_state::{FilterState, FilterStateObject, SharedObjects, Sharing, StringObject};
 pub use flags::{Flag, ResponseFlags};
+pub use inspected::Inspected;
 pub use interrupt::Interrupt;
 pub use meter::{Meter, is_chunked};
 pub use proxy::{ProxyData, ProxyTlvs};
 
-use crate::{net::Address, upstream::Host};
+use crate::{
+    net::{Address, OriginalSource},
+    upstream::Host,
+};
 
 /// Dynamic metadata: a struct per filter name, as `%DYNAMIC_METADATA(..)%` reads it.
 pub type Metadata = BTreeMap<String, Struct>;
@@ -199,6 +204,8 @@ pub struct StreamInfo {
     pub request_id: Option<HeaderValue>,
     /// The client's address as the connection manager trusts it (`x-forwarded-for`); none: the connection's.
     pub remote_address: Option<Address>,
+    /// Where its upstream connections are to come from, by the `original_src` filter; none: as the connection says.
+    pub original_source: Option<OriginalSource>,
     /// The upstream side.
     pub upstream: UpstreamInfo,
     /// Counts and moments written while bodies stream.
@@ -255,6 +262,7 @@ impl StreamInfo {
             virtual_cluster: None,
             request_id: None,
             remote_address: None,
+            original_source: None,
             upstream: UpstreamInfo::default(),
             progress: Rc::default(),
             metadata: Metadata::new(),

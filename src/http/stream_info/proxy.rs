@@ -58,8 +58,9 @@ impl ProxyTlvs {
 }
 
 impl FilterStateObject for ProxyTlvs {
+    /// JSON, as Envoy has it.
     fn as_text(&self) -> Option<Cow<'_, str>> {
-        None
+        serde_json::to_string(&self.0).ok().map(Cow::Owned)
     }
 
     fn field(&self, name: &str) -> Option<Cow<'_, str>> {

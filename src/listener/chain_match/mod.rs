@@ -13,11 +13,11 @@ use xds_protos::{
 };
 
 use self::{criteria::Criteria, target::ChainNames, tree::CriteriaTree};
-use super::{chain::FilterChain, filter::Inspected};
+use super::chain::FilterChain;
 use crate::{
     config::{BuildCx, ConfigError, ConfigResult},
-    http::ConnectionInfo,
-    matching::tree::{Inspected as Seen, MatchCx, Matcher},
+    http::{ConnectionInfo, stream_info::Inspected},
+    matching::tree::{MatchCx, Matcher},
     net::Address,
 };
 
@@ -75,10 +75,7 @@ impl ChainMatcher {
             By::Criteria(tree) => tree.find(info, inspected),
             By::Matcher(matcher, names) => {
                 let cx = MatchCx {
-                    inspected: Some(Seen {
-                        transport_protocol: inspected.transport_protocol(),
-                        application_protocols: &inspected.protocols,
-                    }),
+                    inspected: Some(inspected),
                     ..MatchCx::connection(info)
                 };
                 match matcher.find(&cx) {

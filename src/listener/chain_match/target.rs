@@ -19,7 +19,8 @@ impl MatchTarget for ChainNames {
         let network = ["network.v3.", "ssl.v3.", "environment_variable.v3."]
             .iter()
             .any(|kind| input.starts_with(&format!("envoy.extensions.matching.common_inputs.{kind}")));
-        match network {
+        // Of the network's inputs this is one of streams alone.
+        match network && !input.ends_with(".DynamicMetadataInput") {
             true => Ok(()),
             false => Err(format!(
                 "Didn't find a registered implementation for type URL: '{input}'"

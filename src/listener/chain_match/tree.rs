@@ -8,7 +8,7 @@ use super::{
     criteria::Criteria,
     levels::{Level, Prefixes},
 };
-use crate::{http::ConnectionInfo, listener::Inspected};
+use crate::http::{ConnectionInfo, stream_info::Inspected};
 
 type BySourcePort = Level<u16, Option<usize>>;
 type BySource = Prefixes<BySourcePort>;
@@ -78,7 +78,8 @@ fn insert_sources(tree: &mut ByDirectSource, criteria: &Criteria, chain: usize) 
 
 /// The name, then wildcards from the longest one on, then no name.
 fn find_name<'a>(level: &'a ByServerName, name: &str) -> Option<&'a ByTransportProtocol> {
-    if let Some(found) = level.exact(name).filter(|_| !name.starts_with('.')) {
+    // As in Envoy, a name that starts with a dot is a wildcard's.
+    if let Some(found) = level.exact(name) {
         return Some(found);
     }
     // A wildcard stands for at least one character, and does not match what ends in a dot.

@@ -8,7 +8,7 @@ use xds_protos::envoy::config::listener::v3::{FilterChain as Proto, Listener};
 use super::compare::{Known, same_chain};
 use crate::{
     config::{BuildCx, ConfigResult},
-    listener::{FilterChain, ListenerConfig},
+    listener::{ExactBalance, FilterChain, ListenerConfig},
 };
 
 /// The chains of a listener that is updated in place; none of a new one.
@@ -53,6 +53,11 @@ impl<'a> Kept<'a> {
             Some(chain) => Ok(chain.clone()),
             None => FilterChain::build(proto, cx).map(Arc::new),
         }
+    }
+
+    /// How its connections are spread over the workers.
+    pub fn balance(&self) -> Option<Arc<ExactBalance>> {
+        self.0.as_ref()?.config.balance.clone()
     }
 
     /// The count of the listener's connections.

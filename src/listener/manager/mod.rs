@@ -33,7 +33,7 @@ pub use self::{
 };
 use super::{ListenerConfig, active::ListenerMsg, stats::ListenerManagerStats};
 use crate::{
-    net::{Address, ListenSocket},
+    net::Address,
     server::{ServerContext, WorkerMsg},
     stats::{Stats, Store},
 };
@@ -147,6 +147,9 @@ impl ListenerManager {
         let config = new.config.clone();
         let (tag, sockets) = (new.tag, new.sockets.clone());
         tracing::info!(listener = %config.name, addresses = ?new.bound.iter().map(ToString::to_string).collect::<Vec<_>>(), "listener ready");
+        if state.open && !self.listens(&sockets, &config) {
+            return self.count(state);
+        }
         let old = state.active.insert(config.name.to_string(), new);
         if state.open {
             match old {
@@ -168,6 +171,17 @@ impl ListenerManager {
             }
         }
         self.count(state);
+    }
+
+    /// Lets the sockets of a listener take connections; one whose sockets cannot does not serve.
+    fn listens(&self, sockets: &Sockets, config: &ListenerConfig) -> bool {
+        let listening = sockets::listen(sockets, config);
+        if let Err(error) = &listening {
+            let name = &config.name;
+            tracing::error!("final pre-worker listener init for listener '{name}' failed: {error}");
+            self.stats.local().listener_create_failure.inc();
+        }
+        listening.is_ok()
     }
 
     /// Removes a listener: it stops accepting, and its connections drain. Static ones stay.
@@ -210,6 +224,10 @@ impl ListenerManager {
     pub fn start(&self, server: &Arc<ServerContext>) {
         let mut state = self.state();
         state.open = true;
+        state
+            .active
+            .retain(|_, listener| self.listens(&listener.sockets, &listener.config));
+        self.count(&state);
         for listener in state.active.values() {
             let handles = sockets::for_workers(&listener.sockets, &listener.config, server.concurrency);
             send(&listener.config, Some(handles), server);
@@ -223,7 +241,7 @@ impl ListenerManager {
     }
 }
 
-fn send(config: &Arc<ListenerConfig>, sockets: Option<Vec<Vec<ListenSocket>>>, server: &Arc<ServerContext>) {
+fn send(config: &Arc<ListenerConfig>, sockets: Option<sockets::ByWorker>, server: &Arc<ServerContext>) {
     let mut sockets = sockets.map(Vec::into_iter);
     server.mailboxes.to_traffic(|_| {
         WorkerMsg::Listener(ListenerMsg::Set {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     config::{ConfigError, ConfigResult},
     listener::ListenerConfig,
-    net::{Address, ListenOptions, ListenSocket},
+    net::{Address, ListenError, ListenOptions, ListenSocket},
     server::ServerContext,
 };
 
@@ -29,14 +29,11 @@ impl Held {
         options: &ListenOptions,
         server: &ServerContext,
     ) -> ConfigResult<Self> {
-        let opened = server.hot_restart.listen(address, options, server.concurrency);
-        let by_worker = opened.map_err(|e| {
-            let error = errno_text(&e);
-            tracing::error!(
-                "listener '{}' failed to bind: cannot bind '{address}': {error}",
-                config.name
-            );
-            ConfigError::new("", format!("cannot bind '{address}': {error}"))
+        let name = &config.name;
+        let opened = server.hot_restart.listen(address, options, server.concurrency, name);
+        let by_worker = opened.map_err(|error| {
+            tracing::error!("listener '{name}' failed to bind or apply socket options: {error}");
+            ConfigError::new("", error.to_string())
         })?;
         Ok(Self {
             asked: address.clone(),
@@ -101,13 +98,29 @@ pub(super) fn take_over_or_open(
     Ok(sockets)
 }
 
-/// A handle of each socket for each worker; the outer list is by worker.
-pub(super) fn for_workers(sockets: &[Arc<Held>], config: &ListenerConfig, workers: usize) -> Vec<Vec<ListenSocket>> {
+/// Lets all of them take connections: the listener serves from now on.
+pub(super) fn listen(sockets: &[Arc<Held>], config: &ListenerConfig) -> Result<(), ListenError> {
+    for (held, (address, options)) in sockets.iter().zip(&config.addresses) {
+        for socket in held.by_worker.iter().flatten() {
+            socket.listen(address, options)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sockets of a listener by worker, each with the number of its address.
+pub(super) type ByWorker = Vec<Vec<(usize, ListenSocket)>>;
+
+/// A handle of each socket for each worker.
+pub(super) fn for_workers(sockets: &[Arc<Held>], config: &ListenerConfig, workers: usize) -> ByWorker {
+    let of = |worker: usize| {
+        let by_address = sockets.iter().enumerate();
+        by_address.flat_map(move |(at, held)| held.by_worker.get(worker).into_iter().flatten().map(move |s| (at, s)))
+    };
     (0..workers.max(1))
         .map(|worker| {
-            let mine = sockets.iter().filter_map(|held| held.by_worker.get(worker)).flatten();
-            mine.filter_map(|socket| match socket.try_clone() {
-                Ok(socket) => Some(socket),
+            of(worker).filter_map(|(at, socket)| match socket.try_clone() {
+                Ok(socket) => Some((at, socket)),
                 Err(error) => {
                     tracing::error!(listener = %config.name, %error, "a listen socket could not be handed to a worker");
                     None
@@ -116,10 +129,4 @@ pub(super) fn for_workers(sockets: &[Arc<Held>], config: &ListenerConfig, worker
             .collect()
         })
         .collect()
-}
-
-/// The system's words without Rust's `(os error N)`.
-fn errno_text(e: &std::io::Error) -> String {
-    let text = e.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

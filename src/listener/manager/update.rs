@@ -186,8 +186,10 @@ fn check_addresses(config: &ListenerConfig, reuse_port: bool, state: &State) -> 
     let known = state.active.values().chain(state.warming.values().map(|w| &w.snapshot));
     for other in known.filter(|o| !(reuse_port && o.config.name == config.name)) {
         let taken = |(address, options): &(Address, ListenOptions)| {
-            // The ports of TCP and of UDP are apart.
-            let same = |(a, o): &(Address, ListenOptions)| a == address && o.datagram == options.datagram;
+            // The ports of TCP and of UDP are apart, and so are network namespaces.
+            let same = |(a, o): &(Address, ListenOptions)| {
+                a == address && o.datagram == options.datagram && o.namespace == options.namespace
+            };
             let counts = address.port() != Some(0) || !config.bind_to_port;
             counts && other.config.addresses.iter().any(same)
         };

@@ -22,7 +22,7 @@ use xds_protos::{
 use super::{MatchCx, MatchTarget, extension, unknown};
 use crate::{
     config::{AnyExt, BuildCx, ConfigResult, unpack},
-    http::stream_info::{CertInfo, Metadata},
+    http::stream_info::{CertInfo, Metadata, NETWORK_NAMESPACE},
     matching::{HeaderLookup, query_parameter, struct_path},
     net::Address,
 };
@@ -89,7 +89,7 @@ pub enum DataInput {
     TransportProtocol,
     /// `ApplicationProtocolInput`: `'h2','http/1.1'`.
     ApplicationProtocol,
-    /// `NetworkNamespaceInput`: addresses here have none.
+    /// `NetworkNamespaceInput`: that of the listener's address.
     NetworkNamespace,
     /// `FilterStateInput`: an object's text, or a field of it.
     FilterState(String, String),
@@ -213,15 +213,15 @@ impl DataInput {
                 false => Data::Missing,
             },
             Self::ServerName => text(connection.server_name.as_deref().filter(|n| !n.is_empty())),
-            Self::TransportProtocol => text(cx.inspected.map(|i| i.transport_protocol)),
+            Self::TransportProtocol => text(cx.inspected.map(|i| i.transport_protocol())),
             Self::ApplicationProtocol => match cx.inspected {
-                Some(i) if !i.application_protocols.is_empty() => {
-                    let quoted: Vec<String> = i.application_protocols.iter().map(|p| format!("'{p}'")).collect();
+                Some(i) if !i.protocols.is_empty() => {
+                    let quoted: Vec<String> = i.protocols.iter().map(|p| format!("'{p}'")).collect();
                     Data::Text(Cow::Owned(quoted.join(",").into_bytes()))
                 }
                 _ => Data::Missing,
             },
-            Self::NetworkNamespace => Data::Missing,
+            Self::NetworkNamespace => filter_state(cx, NETWORK_NAMESPACE, ""),
             Self::FilterState(key, field) => filter_state(cx, key, field),
             Self::DynamicMetadata(filter, path) => {
                 if let Some(stream) = cx.stream {

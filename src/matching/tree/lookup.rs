@@ -97,8 +97,15 @@ impl<A> Lookup<A> {
         let thens = cx.each("domain_matchers", domain_matchers, |m, cx| {
             coverage!(cx, m => DomainMatcher { supported { domains, on_match } });
             for domain in domains {
-                if domain != "*" && domain.trim_start_matches("*.").contains('*') {
-                    return Err(cx.error_at("domains", format!("invalid domain wildcard: {domain}")));
+                if domain.is_empty() {
+                    return Err(cx.error_at("domains", "Empty domain in ServerNameMatcher"));
+                }
+                let rest = domain.strip_prefix("*.").unwrap_or(&domain);
+                if domain != "*" && rest.contains('*') {
+                    return Err(cx.error_at(
+                        "domains",
+                        format!("Invalid wildcard domain format: {domain}. Multiple wildcards are not supported"),
+                    ));
                 }
                 if names.insert(domain.to_ascii_lowercase().into(), next).is_some() {
                     return Err(cx.error_at("domains", format!("duplicate domain: {domain}")));
@@ -133,13 +140,12 @@ impl<A> Lookup<A> {
 }
 
 fn by_ip<'a, A>(ranges: &[(IpNet, Range)], thens: &'a [OnMatch<A>], ip: IpAddr, cx: &MatchCx<'_>) -> Option<&'a A> {
-    for (_, range) in ranges.iter().filter(|(net, _)| net.contains(&ip)) {
-        let found = thens.get(range.then).and_then(|t| t.find(cx));
-        if found.is_some() || range.exclusive {
-            return found;
-        }
-    }
-    None
+    let having = ranges.iter().filter(|(net, _)| net.contains(&ip));
+    // An exclusive range is not for addresses that a more precise one has, whatever that leads to.
+    let considered = having.enumerate().filter(|(i, (_, range))| *i == 0 || !range.exclusive);
+    considered
+        .map(|(_, (_, range))| range)
+        .find_map(|range| thens.get(range.then)?.find(cx))
 }
 
 /// What follows each value of an input.

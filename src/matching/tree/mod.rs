@@ -29,7 +29,10 @@ pub use input::{Data, DataInput};
 use self::{lookup::Lookup, predicate::Predicate};
 use crate::{
     config::{BuildCx, ConfigResult, plain},
-    http::{ConnectionInfo, RequestHead, ResponseHead, StreamInfo, stream_info::Metadata},
+    http::{
+        ConnectionInfo, RequestHead, ResponseHead, StreamInfo,
+        stream_info::{Inspected, Metadata},
+    },
 };
 
 /// What may be asked about. What is not there yet (a stream, while a filter chain is chosen) is missing, and matches
@@ -45,7 +48,7 @@ pub struct MatchCx<'a> {
     /// The response's head.
     pub response: Option<&'a ResponseHead>,
     /// What listener filters found out; only while a filter chain is chosen.
-    pub inspected: Option<Inspected<'a>>,
+    pub inspected: Option<&'a Inspected>,
     /// The endpoint; only while its transport socket is chosen.
     pub endpoint: Option<Endpoint<'a>>,
 }
@@ -57,15 +60,6 @@ pub struct Endpoint<'a> {
     pub metadata: &'a Metadata,
     /// `LocalityLbEndpoints.metadata`
     pub locality: &'a Metadata,
-}
-
-/// What the client said before a filter chain was chosen.
-#[derive(Clone, Copy)]
-pub struct Inspected<'a> {
-    /// `tls` or `raw_buffer`.
-    pub transport_protocol: &'a str,
-    /// ALPN, or what was found out about plain text.
-    pub application_protocols: &'a [String],
 }
 
 impl<'a> MatchCx<'a> {

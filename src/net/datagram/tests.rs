@@ -6,13 +6,7 @@ fn options() -> ListenOptions {
     ListenOptions {
         datagram: true,
         reuse_port: true,
-        backlog: 0,
-        transparent: false,
-        freebind: false,
-        fast_open: None,
-        ipv4_compat: false,
-        keepalive: None,
-        pipe_mode: 0,
+        ..ListenOptions::default()
     }
 }
 

@@ -41,14 +41,14 @@ fn lines_of_version_1() {
         ("PROX", ProxyStart::Incomplete(None)),
         ("GET / HTTP/1.1", ProxyStart::Absent),
     ] {
-        assert_eq!(parse(line.as_bytes(), BOTH), expected, "{line}");
+        assert_eq!(parse(line.as_bytes(), BOTH, false), expected, "{line}");
     }
     assert_eq!(
-        parse(format!("PROXY TCP4 {}", "x".repeat(200)).as_bytes(), BOTH),
-        malformed
+        parse(format!("PROXY TCP4 {}", "x".repeat(200)).as_bytes(), BOTH, false),
+        ProxyStart::Endless
     );
     assert_eq!(
-        parse(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", &[ProxyVersion::V2]),
+        parse(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", &[ProxyVersion::V2], false),
         ProxyStart::Absent
     );
 }
@@ -67,7 +67,7 @@ fn headers_of_version_2() {
         .concat(),
     );
     // Two TLVs of 6 and 3 bytes do not fill 8: the second one is cut short.
-    assert_eq!(parse(&header, BOTH), malformed);
+    assert_eq!(parse(&header, BOTH, false), malformed);
     let header = v2_bytes(
         &[
             b"\x21\x11\x00\x15",
@@ -78,7 +78,7 @@ fn headers_of_version_2() {
         .concat(),
     );
     assert_eq!(
-        parse(&header, BOTH),
+        parse(&header, BOTH, false),
         ProxyStart::Header(ProxyHeader {
             version: ProxyVersion::V2,
             length: 37,
@@ -87,7 +87,7 @@ fn headers_of_version_2() {
         })
     );
     for end in 0..37 {
-        let start = parse(header.get(..end).unwrap(), BOTH);
+        let start = parse(header.get(..end).unwrap(), BOTH, false);
         assert!(matches!(start, ProxyStart::Incomplete(_)), "{end} bytes: {start:?}");
     }
     for tail in [
@@ -96,10 +96,14 @@ fn headers_of_version_2() {
         b"\x22\x11\x00\x0c",
         b"\x21\x11\x00\x04",
     ] {
-        assert_eq!(parse(&v2_bytes(&[tail, v4].concat()), BOTH), malformed, "{tail:?}");
+        assert_eq!(
+            parse(&v2_bytes(&[tail, v4].concat()), BOTH, false),
+            malformed,
+            "{tail:?}"
+        );
     }
     let local = v2_bytes(&[b"\x20\x11\x00\x0c", v4.as_slice()].concat());
-    assert!(matches!(parse(&local, BOTH), ProxyStart::Header(h) if h.addresses.is_none() && h.length == 28));
+    assert!(matches!(parse(&local, BOTH, false), ProxyStart::Header(h) if h.addresses.is_none() && h.length == 28));
 }
 
 #[test]
@@ -110,11 +114,13 @@ fn what_is_written_is_read_again() {
         None,
     ] {
         let one = write_v1(pair);
-        assert!(matches!(parse(&one, BOTH), ProxyStart::Header(h) if h.addresses == pair && h.length == one.len()));
+        assert!(
+            matches!(parse(&one, BOTH, false), ProxyStart::Header(h) if h.addresses == pair && h.length == one.len())
+        );
         let big = vec![0; 70_000];
         let tlvs: [(u8, &[u8]); 3] = [(1, b"a"), (2, &big), (3, b"")];
         let two = write_v2(pair, tlvs.into_iter());
-        let ProxyStart::Header(header) = parse(&two, BOTH) else {
+        let ProxyStart::Header(header) = parse(&two, BOTH, false) else {
             panic!("{two:?}");
         };
         assert_eq!((header.addresses, header.length), (pair, two.len()));
@@ -125,4 +131,15 @@ fn what_is_written_is_read_again() {
         write_v1(addresses("1.2.3.4:1", "[::1]:2")),
         b"PROXY TCP6 ::ffff:1.2.3.4 ::1 1 2\r\n"
     );
+}
+
+#[test]
+fn where_a_header_is_required_few_bytes_are_waited_for() {
+    let required = |bytes: &[u8]| parse(bytes, BOTH, true);
+    assert!(matches!(required(b"GET / HTTP/1.1"), ProxyStart::Incomplete(_)));
+    assert_eq!(required(b"GET / HTTP/1.1\r\n"), ProxyStart::Absent);
+    assert_eq!(required(b"PROXY\r\n"), ProxyStart::Malformed(ProxyVersion::V1));
+    let line = |padding: usize| required(format!("PROXY UNKNOWN {}\r\n", "x".repeat(padding)).as_bytes());
+    assert!(matches!(line(92), ProxyStart::Header(h) if h.length == 108));
+    assert_eq!(line(93), ProxyStart::Malformed(ProxyVersion::V1));
 }

@@ -42,7 +42,7 @@ pub use sockets::{SharedSocket, SharedSockets, SocketKind};
 use super::ServerContext;
 use crate::{
     cli::Cli,
-    net::{Address, ListenOptions, ListenSocket},
+    net::{Address, ListenError, ListenOptions, ListenSocket},
 };
 
 /// Why a process cannot take part, and ends.
@@ -233,13 +233,14 @@ impl HotRestart {
         address: &Address,
         options: &ListenOptions,
         workers: usize,
-    ) -> io::Result<Vec<Vec<ListenSocket>>> {
+        listener: &Arc<str>,
+    ) -> Result<Vec<Vec<ListenSocket>>, ListenError> {
         let kind = match options.datagram {
             true => SocketKind::Datagram,
             false => SocketKind::Stream,
         };
         let inherited = self.take(kind, address);
-        sockets::adopt(inherited, address, options, workers)
+        sockets::adopt(inherited, address, options, workers, listener)
     }
 
     /// The parent's sockets of an address, each once, in no particular order; none without a parent.

@@ -16,7 +16,7 @@ use std::{
 
 use socket2::SockRef;
 
-use crate::net::{Address, ListenOptions, ListenSocket, bind};
+use crate::net::{Address, ListenError, ListenOptions, ListenSocket, bind};
 
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,21 +141,29 @@ pub fn adopt(
     address: &Address,
     options: &ListenOptions,
     workers: usize,
-) -> io::Result<Vec<Vec<ListenSocket>>> {
+    listener: &Arc<str>,
+) -> Result<Vec<Vec<ListenSocket>>, ListenError> {
     let workers = workers.max(1);
     if inherited.is_empty() {
-        return Ok(bind(address, options, workers)?.into_iter().map(|s| vec![s]).collect());
+        return Ok(bind(address, options, workers, listener)?
+            .into_iter()
+            .map(|s| vec![s])
+            .collect());
     }
     let inherited: Vec<_> = inherited
         .into_iter()
-        .map(|fd| listen_again(fd, address, options))
+        .map(|fd| as_socket(fd, address, options))
         .collect();
     let mut by_worker: Vec<Vec<ListenSocket>> = (0..workers).map(|_| Vec::new()).collect();
     let one_each = options.reuse_port && matches!(address, Address::Ip(_)) && inherited.iter().all(of_many);
     if !one_each {
         for sockets in &mut by_worker {
             for socket in &inherited {
-                sockets.push(socket.try_clone()?);
+                let own = socket.try_clone().map_err(|error| ListenError::Bind {
+                    address: address.clone(),
+                    error,
+                })?;
+                sockets.push(own);
             }
         }
         return Ok(by_worker);
@@ -163,7 +171,7 @@ pub fn adopt(
     let missing = workers.saturating_sub(inherited.len());
     let new = match missing {
         0 => Vec::new(),
-        missing => bind(address, options, missing)?,
+        missing => bind(address, options, missing, listener)?,
     };
     for (index, socket) in inherited.into_iter().chain(new).enumerate() {
         if let Some(sockets) = by_worker.get_mut(index % workers) {
@@ -173,13 +181,10 @@ pub fn adopt(
     Ok(by_worker)
 }
 
-/// The socket with the backlog of the configuration: everything else it has from its first bind.
-fn listen_again(fd: OwnedFd, address: &Address, options: &ListenOptions) -> ListenSocket {
+/// A socket as it was bound first; it gets the backlog of the configuration once the listener serves.
+fn as_socket(fd: OwnedFd, address: &Address, options: &ListenOptions) -> ListenSocket {
     if options.datagram {
         return ListenSocket::Udp(fd.into());
-    }
-    if let Err(error) = SockRef::from(&fd).listen(options.backlog) {
-        tracing::warn!(%address, %error, "the backlog of a socket of the parent could not be set");
     }
     match address {
         Address::Pipe(_) => ListenSocket::Unix(fd.into()),

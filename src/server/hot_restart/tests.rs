@@ -1,7 +1,10 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
 };
 
 use super::{
@@ -12,16 +15,26 @@ use crate::net::{Address, ListenOptions, ListenSocket, bind};
 
 fn options(reuse_port: bool) -> ListenOptions {
     ListenOptions {
-        datagram: false,
         reuse_port,
-        backlog: 16,
-        transparent: false,
-        freebind: false,
-        fast_open: None,
-        ipv4_compat: false,
-        keepalive: None,
-        pipe_mode: 0,
+        backlog: Some(16),
+        ..ListenOptions::default()
     }
+}
+
+fn listening(at: &Address, options: &ListenOptions, workers: usize) -> Vec<ListenSocket> {
+    let sockets = bind(at, options, workers, &"l".into()).unwrap();
+    for socket in &sockets {
+        socket.listen(at, options).unwrap();
+    }
+    sockets
+}
+
+fn adopted(passed: Vec<OwnedFd>, at: &Address, options: &ListenOptions, workers: usize) -> Vec<Vec<ListenSocket>> {
+    let sockets = adopt(passed, at, options, workers, &"l".into()).unwrap();
+    for socket in sockets.iter().flatten() {
+        socket.listen(at, options).unwrap();
+    }
+    sockets
 }
 
 fn any_port() -> Address {
@@ -92,7 +105,7 @@ fn what_is_no_message_is_refused() {
 
 #[test]
 fn a_socket_is_shared_for_as_long_as_it_is_used() {
-    let sockets = bind(&any_port(), &options(true), 3).unwrap();
+    let sockets = listening(&any_port(), &options(true), 3);
     let at = address(&sockets);
     let shared = SharedSockets::default();
     let mut guards: Vec<_> = sockets
@@ -113,10 +126,10 @@ fn a_socket_is_shared_for_as_long_as_it_is_used() {
 #[test]
 fn every_socket_of_the_parent_finds_a_worker() {
     for (parents, workers, sockets_of_each) in [(2, 2, vec![1, 1]), (4, 2, vec![2, 2]), (1, 3, vec![1, 1, 1])] {
-        let before = bind(&any_port(), &options(true), parents).unwrap();
+        let before = listening(&any_port(), &options(true), parents);
         let at = address(&before);
         let passed = before.iter().map(|s| s.as_fd().try_clone_to_owned().unwrap()).collect();
-        let adopted = adopt(passed, &at, &options(true), workers).unwrap();
+        let adopted = adopted(passed, &at, &options(true), workers);
         assert_eq!(adopted.iter().map(Vec::len).collect::<Vec<_>>(), sockets_of_each);
         drop(before);
         let all: Vec<_> = adopted.iter().flatten().collect();
@@ -128,12 +141,12 @@ fn every_socket_of_the_parent_finds_a_worker() {
 
 #[test]
 fn the_only_socket_of_an_address_serves_all_workers() {
-    let before = bind(&any_port(), &options(false), 2).unwrap();
+    let before = listening(&any_port(), &options(false), 2);
     let at = address(&before);
     let passed = vec![before[0].as_fd().try_clone_to_owned().unwrap()];
     drop(before);
     // The configuration wants one each now, which the kernel would refuse beside this one.
-    let adopted = adopt(passed, &at, &options(true), 3).unwrap();
+    let adopted = adopted(passed, &at, &options(true), 3);
     assert_eq!(adopted.len(), 3);
     for worker in &adopted {
         one_of_them_accepts(&at, &worker.iter().collect::<Vec<_>>());
@@ -145,12 +158,12 @@ fn a_unix_socket_keeps_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("listener");
     let at = Address::Pipe(path.to_str().unwrap().into());
-    let before = bind(&at, &options(true), 1).unwrap();
+    let before = listening(&at, &options(true), 1);
     let shared = SharedSockets::default();
     let _guard = shared.share(SocketKind::Stream, before[0].as_fd());
     let passed = shared.of(SocketKind::Stream, &at.to_string());
     assert_eq!(passed.len(), 1);
-    let adopted = adopt(passed, &at, &options(true), 2).unwrap();
+    let adopted = adopted(passed, &at, &options(true), 2);
     drop(before);
     let _client = UnixStream::connect(&path).unwrap();
     let ListenSocket::Unix(s) = &adopted[1][0] else {
@@ -165,7 +178,7 @@ fn datagrams_wait_in_the_same_queue() {
         datagram: true,
         ..options(true)
     };
-    let before = bind(&any_port(), &udp, 2).unwrap();
+    let before = listening(&any_port(), &udp, 2);
     let at = address(&before);
     let shared = SharedSockets::default();
     let guards: Vec<_> = before
@@ -177,7 +190,7 @@ fn datagrams_wait_in_the_same_queue() {
     let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     client.send_to(b"early", at.to_string()).unwrap();
     drop((before, guards));
-    let adopted = adopt(passed, &at, &udp, 2).unwrap();
+    let adopted = adopted(passed, &at, &udp, 2);
     let got = adopted.iter().flatten().any(|socket| match socket {
         ListenSocket::Udp(s) => s.recv(&mut [0; 8]).is_ok_and(|n| n == 5),
         _ => false,

@@ -61,6 +61,7 @@ impl Target {
             alpn,
             // Checks run where no listener is, as in Envoy.
             internal: &InternalListeners::default(),
+            source: None,
             shared: None,
         })
         .await?;

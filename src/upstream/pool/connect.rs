@@ -4,11 +4,12 @@ use std::{io, net::SocketAddr, sync::Arc, time::Instant};
 
 use http::Version;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use xds_protos::envoy::config::core::v3::socket_option::SocketState;
 
 use super::{TransportOptions, UpstreamConnInfo, happy_eyeballs};
 use crate::{
     http::stream_info::{ConnectTimes, SharedObjects, TlsInfo},
-    net::{Address, Stream},
+    net::{Address, OriginalSource, Stream},
     server::InternalListeners,
     upstream::{ClusterInfo, ConnectFailure, Host, transport_socket::TransportCx},
 };
@@ -33,6 +34,8 @@ pub struct Dial<'a> {
     pub alpn: &'static [&'static str],
     /// Listeners within this process.
     pub internal: &'a InternalListeners,
+    /// The client's address, where the connection is to come from there.
+    pub source: Option<OriginalSource>,
     /// Filter state that goes along to them.
     pub shared: Option<&'a SharedObjects>,
 }
@@ -124,7 +127,7 @@ impl Dial<'_> {
     async fn to(&self, address: &Address) -> Result<(Stream, Address, Address), ConnectFailure> {
         match address {
             Address::Ip(ip) => {
-                let stream = tcp(self.cluster, *ip).await?;
+                let stream = tcp(self.cluster, self.source, *ip).await?;
                 let local = stream.local_addr().map_or_else(|_| address.clone(), Address::Ip);
                 Ok((Stream::Tcp(stream), local, address.clone()))
             }
@@ -165,7 +168,11 @@ async fn unix(path: &str) -> io::Result<UnixStream> {
     }
 }
 
-async fn tcp(cluster: &ClusterInfo, to: SocketAddr) -> Result<TcpStream, ConnectFailure> {
+async fn tcp(
+    cluster: &ClusterInfo,
+    original: Option<OriginalSource>,
+    to: SocketAddr,
+) -> Result<TcpStream, ConnectFailure> {
     let options = &cluster.connect;
     let address = Address::Ip(to);
     let socket = if to.is_ipv4() {
@@ -184,18 +191,24 @@ async fn tcp(cluster: &ClusterInfo, to: SocketAddr) -> Result<TcpStream, Connect
     if let Some(keepalive) = options.keepalive {
         let _ = keepalive.apply(&raw);
     }
+    let option_failed = |error: io::Error| {
+        tracing::debug!(cluster = %cluster.name, %error, "Setting option on socket failed");
+        ConnectFailure::Local { reason: "".into() }
+    };
     let source = options.source(to);
     for option in source.map_or(&options.socket_options, |s| &s.socket_options) {
-        option.apply(&socket, to.is_ipv4()).map_err(|error| {
-            tracing::debug!(cluster = %cluster.name, %error, "Setting option on socket failed");
-            ConnectFailure::Local { reason: "".into() }
-        })?;
+        option
+            .apply(&socket, SocketState::StatePrebind, Some(to.is_ipv4()))
+            .map_err(option_failed)?;
     }
-    if let Some(source) = source {
-        socket.bind(source.address).map_err(|e| {
+    if let Some(original) = original {
+        original.prepare(&raw).map_err(option_failed)?;
+    }
+    if let Some(source) = original.map(|o| o.to_bind()).or(source.map(|s| s.address)) {
+        socket.bind(source).map_err(|e| {
             cluster.stats.local().bind_errors.inc();
             ConnectFailure::Local {
-                reason: format!("failed to bind to {}: {}", source.address, text(&e)).into(),
+                reason: format!("failed to bind to {source}: {}", text(&e)).into(),
             }
         })?;
     }

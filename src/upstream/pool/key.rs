@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use super::TransportOptions;
 use crate::{
     http::stream_info::SharedObjects,
+    net::OriginalSource,
     upstream::{ResourcePriority, config::HttpProtocol},
 };
 
@@ -19,6 +20,8 @@ pub struct PoolKey {
     pub transport: Option<Arc<TransportOptions>>,
     /// The downstream connection, with `connection_pool_per_downstream_connection`.
     pub downstream: Option<u64>,
+    /// Where its connections come from, if not from the proxy.
+    pub source: Option<OriginalSource>,
     /// Filter state that goes along: connections are not shared by those whose hashable objects differ.
     pub shared: Option<Rc<SharedObjects>>,
 }

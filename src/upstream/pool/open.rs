@@ -56,6 +56,7 @@ impl OpenGuard {
                 options: pool.key.transport.as_deref(),
                 alpn: pool.alpn(),
                 internal: &pool.internal,
+                source: pool.key.source,
                 shared: pool.key.shared.as_deref(),
             },
             id,

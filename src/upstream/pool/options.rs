@@ -9,6 +9,7 @@ use crate::{
         StreamInfo,
         stream_info::{ProxyData, SharedObjects},
     },
+    net::OriginalSource,
     upstream::ResourcePriority,
 };
 
@@ -76,6 +77,8 @@ pub struct PoolOptions {
     pub transport: Option<Arc<TransportOptions>>,
     /// The client's connection, for clusters with `connection_pool_per_downstream_connection`.
     pub connection: Option<u64>,
+    /// Where its connections come from, if not from the proxy.
+    pub source: Option<OriginalSource>,
     /// Objects of filter state that go along to the connection; none in the usual case.
     pub shared: Option<Rc<SharedObjects>>,
 }

@@ -314,6 +314,7 @@ pub async fn connect(
         options: options.transport.as_deref(),
         alpn: &[],
         internal,
+        source: options.source,
         shared: options.shared.as_deref(),
     };
     match connect::connect(dial, id).await {

@@ -107,6 +107,9 @@ impl ListenerFilterFactory for Factory {
         });
         // Read by their accessors.
         let _ = (disallowed_versions, tlv_location);
+        if [Version::V1, Version::V2].iter().all(|v| versions.contains(v)) {
+            return Err(cx.error("Proxy Protocol filter is misconfigured: all proxy protocol versions are disallowed."));
+        }
         let all = [(Version::V1, ProxyVersion::V1), (Version::V2, ProxyVersion::V2)];
         let prefix = match stat_prefix.as_str() {
             "" => "proxy_proto.".to_owned(),
@@ -162,7 +165,7 @@ impl ProxyProtocol {
                 return Err(Refused::Io(io::ErrorKind::UnexpectedEof.into()));
             }
             seen = bytes.len();
-            match parse(&bytes, looked_for) {
+            match parse(&bytes, looked_for, !self.optional) {
                 ProxyStart::Header(header) => {
                     match header.version {
                         ProxyVersion::V1 => stats.v1_found.inc(),
@@ -173,6 +176,7 @@ impl ProxyProtocol {
                     return Ok(Some(header));
                 }
                 ProxyStart::Malformed(version) => {
+                    tracing::debug!(?version, "a broken PROXY protocol header");
                     self.check(version)?;
                     match version {
                         ProxyVersion::V1 => stats.v1_error.inc(),
@@ -184,7 +188,8 @@ impl ProxyProtocol {
                     stats.not_found_allowed.inc();
                     return Ok(None);
                 }
-                ProxyStart::Absent => {
+                ProxyStart::Absent | ProxyStart::Endless => {
+                    tracing::debug!("no PROXY protocol header");
                     stats.not_found_disallowed.inc();
                     return Err(error());
                 }
@@ -227,12 +232,10 @@ impl ProxyProtocol {
                 }
                 let mut metadata = info.metadata.borrow_mut();
                 let fields = &mut metadata.entry(rule.namespace.clone()).or_default().fields;
-                fields.insert(
-                    rule.key.clone(),
-                    Value {
-                        kind: Some(Kind::StringValue(text)),
-                    },
-                );
+                // Of several of one kind the first one counts; in filter state the last. Both as in Envoy.
+                fields.entry(rule.key.clone()).or_insert(Value {
+                    kind: Some(Kind::StringValue(text)),
+                });
             }
         }
         let passed = |kind: u8| match &self.pass {

@@ -31,6 +31,7 @@ struct DirectResponse(Bytes);
 
 impl TerminalFilter for DirectResponse {
     fn serve(self: Arc<Self>, _: Rc<Worker>, mut connection: Connection) -> LocalBoxFuture<'static, ()> {
+        connection.info.code_details.set(Some("direct_response"));
         Box::pin(async move {
             connection.info.code_details.set(Some("direct_response"));
             // A client that is gone has no use for the rest.

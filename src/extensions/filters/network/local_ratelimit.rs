@@ -41,18 +41,7 @@ impl NetworkFilterFactory for Factory {
             supported { stat_prefix, token_bucket, runtime_enabled }
             rejected { share_key: "a bucket shared with other filters" }
         });
-        let bucket = cx.required("token_bucket", token_bucket, |proto, cx| {
-            coverage!(cx, proto => TokenBucket { supported { max_tokens, tokens_per_fill, fill_interval } });
-            let interval = fill_interval.or_duration(Duration::ZERO);
-            if interval < Duration::from_millis(50) {
-                return Err(cx.error_at(
-                    "fill_interval",
-                    "local rate limit token bucket fill timer must be >= 50ms",
-                ));
-            }
-            let per_fill = tokens_per_fill.map_or(1, |v| v.value).max(1);
-            Ok(Bucket::new(max_tokens, per_fill, interval))
-        })?;
+        let bucket = cx.required("token_bucket", token_bucket, connection_bucket)?;
         Ok(NetworkFilter::Gate(Arc::new(LocalRateLimit {
             bucket,
             enabled: RuntimeFlag::build(runtime_enabled, cx)?,
@@ -63,6 +52,20 @@ impl NetworkFilterFactory for Factory {
                 .block(),
         })))
     }
+}
+
+/// A bucket of which each connection takes a token.
+pub fn connection_bucket(proto: TokenBucket, cx: &mut BuildCx<'_>) -> ConfigResult<Bucket> {
+    coverage!(cx, proto => TokenBucket { supported { max_tokens, tokens_per_fill, fill_interval } });
+    let interval = fill_interval.or_duration(Duration::ZERO);
+    if interval < Duration::from_millis(50) {
+        return Err(cx.error_at(
+            "fill_interval",
+            "local rate limit token bucket fill timer must be >= 50ms",
+        ));
+    }
+    let per_fill = tokens_per_fill.map_or(1, |v| v.value).max(1);
+    Ok(Bucket::new(max_tokens, per_fill, interval))
 }
 
 struct LocalRateLimit {

@@ -217,6 +217,7 @@ impl Connecting<'_> {
         PoolOptions {
             transport,
             connection: Some(info.connection.id),
+            source: info.original_source.or(info.connection.original_source),
             shared: SharedObjects::of(&info.filter_state, &info.connection.filter_state.borrow()),
             ..PoolOptions::default()
         }
