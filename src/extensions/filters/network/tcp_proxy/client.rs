@@ -65,7 +65,7 @@ impl Client {
             return Poll::Ready(Did::Leave);
         }
         // What is there already counts as one.
-        while !self.ended && !self.limit.is_none_or(|limit| self.early.len() >= limit) {
+        while !self.ended && self.limit.is_some_and(|limit| self.early.len() < limit) {
             match self.read(cx) {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => return Poll::Ready(Did::Leave),
