@@ -163,7 +163,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Reads the command line. Envoy ignores what stands after `--`, and takes a flag's last value.
+    /// Reads the command line. Envoy ignores what stands after `--`; a flag given twice is an error there, too.
     pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let before = args.into_iter().take_while(|a| a != "--");
         Self::try_parse_from(before)

@@ -1,5 +1,5 @@
 //! Hot restart, as a restarter drives it: processes of one base id, each of one epoch more than the one before.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::{
     fs,
