@@ -4,6 +4,7 @@
 mod accept;
 mod accepted;
 mod active;
+mod arrive;
 mod balance;
 mod by_address;
 mod chain;

@@ -28,7 +28,7 @@ pub fn free() -> Result<u16> {
             })
             .unwrap_or(FIRST);
         // Ports are replaced by names in what is compared: a number that means something else there must be none.
-        if port % 100 == 0 || port.is_power_of_two() {
+        if port.is_multiple_of(100) || port.is_power_of_two() {
             continue;
         }
         let local = ("127.0.0.1", port);
