@@ -62,16 +62,14 @@ impl ListenerManager {
         for ignored in &cx.ignored {
             tracing::warn!(listener = %name, field = %ignored.path, "field has no effect: {}", ignored.why);
         }
+        let in_place = origin.is_some();
         let snapshot = match origin.map(|(active, _)| active.clone()) {
-            Some(active) => {
-                self.stats.local().listener_in_place_updated.inc();
-                ListenerSnapshot {
-                    config,
-                    resource,
-                    last_updated: SystemTime::now(),
-                    ..active
-                }
-            }
+            Some(active) => ListenerSnapshot {
+                config,
+                resource,
+                last_updated: SystemTime::now(),
+                ..active
+            },
             None => {
                 let sockets = self.sockets(&config, before.newest(), server)?;
                 ListenerSnapshot {
@@ -87,11 +85,16 @@ impl ListenerManager {
                 }
             }
         };
-        match before.newest() {
-            Some(_) => self.stats.local().listener_modified.inc(),
-            None => self.stats.local().listener_added.inc(),
-        }
         self.warm(snapshot, cx.init, server);
+        // Last: who sees the count may rely on what it counts.
+        let stats = self.stats.local();
+        if in_place {
+            stats.listener_in_place_updated.inc();
+        }
+        match before.newest() {
+            Some(_) => stats.listener_modified.inc(),
+            None => stats.listener_added.inc(),
+        }
         Ok(true)
     }
 
