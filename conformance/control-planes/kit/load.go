@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -61,6 +62,7 @@ func (t *T) Load(o LoadOptions) *Load {
 			return nil
 		}
 	}
+	t.awaitListener(o)
 	l := &Load{stop: make(chan struct{}), seen: map[string]int{}}
 	for range o.Clients {
 		l.wg.Add(1)
@@ -69,6 +71,20 @@ func (t *T) Load(o LoadOptions) *Load {
 	var once sync.Once
 	t.Cleanup(func() { once.Do(l.end) })
 	return l
+}
+
+// awaitListener returns once somebody listens: until its listener serves, the proxy refuses connections.
+func (t *T) awaitListener(o LoadOptions) {
+	target, err := url.Parse(o.URL)
+	if err != nil || o.Dial != nil {
+		return
+	}
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if probe, err := net.DialTimeout("tcp", target.Host, time.Second); err == nil {
+			probe.Close()
+			return
+		}
+	}
 }
 
 func (l *Load) client(o LoadOptions) {
