@@ -2,7 +2,7 @@
 //! their listener serves: until then clients are refused, as Envoy does it.
 
 use std::{
-    fmt, io,
+    io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::fs::PermissionsExt,
@@ -13,7 +13,7 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use xds_protos::envoy::config::core::v3::socket_option::SocketState;
 
-use super::{Address, ListenOptions, SocketOption, datagram, network_namespace};
+use super::{Address, ListenOptions, SocketOption, datagram, errno_text, network_namespace};
 
 /// A bound socket, not yet given to a worker's reactor.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl AsFd for ListenSocket {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The system refuses the address: it is in use, or not of this machine.
-    #[error("cannot bind '{address}': {}", Words(error))]
+    #[error("cannot bind '{address}': {}", errno_text(error))]
     Bind {
         /// What was to be bound.
         address: Address,
@@ -54,7 +54,7 @@ pub enum ListenError {
     #[error("{0}: Setting socket options failed")]
     BoundOption(Arc<str>),
     /// `network_namespace_filepath` cannot be opened.
-    #[error("failed to open netns file {path}: {}", Words(error))]
+    #[error("failed to open netns file {path}: {}", errno_text(error))]
     NamespaceFile {
         /// The path.
         path: Arc<str>,
@@ -62,7 +62,7 @@ pub enum ListenError {
         error: io::Error,
     },
     /// The file is no network namespace, or may not be entered.
-    #[error("failed to set netns to {path} (fd={fd}): {}", Words(error))]
+    #[error("failed to set netns to {path} (fd={fd}): {}", errno_text(error))]
     Namespace {
         /// The path.
         path: Arc<str>,
@@ -77,16 +77,6 @@ pub enum ListenError {
     /// An option that is set once the socket listens.
     #[error("cannot set post-listen socket option on socket: {0}")]
     ListeningOption(Address),
-}
-
-/// The system's words without Rust's `(os error N)`.
-struct Words<'a>(&'a io::Error);
-
-impl fmt::Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string();
-        f.write_str(text.split(" (os error").next().unwrap_or(&text))
-    }
 }
 
 impl ListenSocket {
@@ -267,7 +257,7 @@ fn apply(options: &[SocketOption], socket: &impl AsRawFd, at: SocketState, addre
     let is_ipv4 = address.ip().map(|ip| ip.is_ipv4());
     for option in options {
         option.apply(socket, at, is_ipv4).inspect_err(|error| {
-            let error = Words(error);
+            let error = errno_text(error);
             tracing::warn!(%address, "Setting {option} option on socket failed: {error}");
         })?;
     }

@@ -10,6 +10,7 @@ use super::{
     stats::SslCounters,
     validation::{VerifyFailure, describe_error},
 };
+use crate::net::errno_text;
 
 /// Why a handshake failed, as `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%` and its upstream twin print it. Empty when the
 /// peer just went away.
@@ -37,7 +38,7 @@ impl HandshakeError {
             Some(error) => Self::tls(error, side, counters),
             // Errors of the socket are counted where sockets are.
             None if error.kind() == io::ErrorKind::UnexpectedEof => Self(String::new()),
-            None => Self(format!("TLS_error:|{}:TLS_error_end", text(error))),
+            None => Self(format!("TLS_error:|{}:TLS_error_end", errno_text(error))),
         }
     }
 
@@ -142,13 +143,4 @@ fn alert_of(alert: AlertDescription) -> (u32, &'static str) {
         _ => return (252, "UNKNOWN_ALERT_TYPE"),
     };
     (ALERTS + u32::from(u8::from(alert)), name)
-}
-
-/// The system's text without the number that std adds.
-fn text(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
-    }
 }

@@ -397,7 +397,6 @@ fn unknown(kind: SecretKind, name: &str) -> String {
     }
 }
 
-/// Reads a secret and checks all that can be checked without its users.
 /// Which kind of secret it is; none when it says nothing.
 fn kind_of(proto: &Secret) -> Option<SecretKind> {
     Some(match proto.r#type.as_ref()? {
@@ -408,6 +407,7 @@ fn kind_of(proto: &Secret) -> Option<SecretKind> {
     })
 }
 
+/// Reads a secret and checks all that can be checked without its users.
 fn read(proto: &Secret, cx: &mut BuildCx<'_>) -> ConfigResult<(SecretKind, SecretValue)> {
     let proto = proto.clone();
     coverage!(cx, proto => Secret { supported { name, r#type } });

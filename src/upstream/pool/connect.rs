@@ -9,7 +9,7 @@ use xds_protos::envoy::config::core::v3::socket_option::SocketState;
 use super::{TransportOptions, UpstreamConnInfo, happy_eyeballs};
 use crate::{
     http::stream_info::{ConnectTimes, SharedObjects, TlsInfo},
-    net::{Address, OriginalSource, Stream},
+    net::{Address, OriginalSource, Stream, errno_text},
     server::InternalListeners,
     upstream::{ClusterInfo, ConnectFailure, Host, transport_socket::TransportCx},
 };
@@ -208,7 +208,7 @@ async fn tcp(
         socket.bind(source).map_err(|e| {
             cluster.stats.local().bind_errors.inc();
             ConnectFailure::Local {
-                reason: format!("failed to bind to {source}: {}", text(&e)).into(),
+                reason: format!("failed to bind to {source}: {}", errno_text(&e)).into(),
             }
         })?;
     }
@@ -219,22 +219,17 @@ async fn tcp(
             immediate(&e, &address)
         }
         _ => ConnectFailure::Remote {
-            reason: format!("delayed connect error: {}", text(&e)).into(),
+            reason: format!("delayed connect error: {}", errno_text(&e)).into(),
         },
     })
 }
 
 fn immediate(error: &io::Error, address: &Address) -> ConnectFailure {
     ConnectFailure::Remote {
-        reason: format!("immediate connect error: {}|remote address:{address}", text(error)).into(),
-    }
-}
-
-/// The system's text without the number that std adds.
-fn text(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
+        reason: format!(
+            "immediate connect error: {}|remote address:{address}",
+            errno_text(error)
+        )
+        .into(),
     }
 }
