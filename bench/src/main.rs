@@ -24,6 +24,7 @@ mod report;
 mod rows;
 mod run;
 mod sample;
+mod waypoint;
 
 use std::path::PathBuf;
 
@@ -61,6 +62,9 @@ enum Command {
     /// One TLS handshake, one request, close; again and again.
     #[command(hide = true)]
     LoadHandshake(load::handshake::Options),
+    /// Requests through the tunnels of a mesh.
+    #[command(hide = true)]
+    LoadHbone(load::hbone::Options),
 }
 
 fn main() -> Result<()> {
@@ -77,5 +81,6 @@ fn main() -> Result<()> {
         Command::LoadConnect(options) => load::on_one_thread(load::connect::run(options)),
         Command::LoadTcp(options) => load::on_one_thread(load::tcp::run(options)),
         Command::LoadHandshake(options) => load::on_one_thread(load::handshake::run(options)),
+        Command::LoadHbone(options) => load::on_one_thread(load::hbone::run(options)),
     }
 }

@@ -37,6 +37,9 @@ pub enum Work {
     /// A new cleartext connection for every request. With `chains`, the listener has that many filter chains, told apart
     /// by the destination address, and connections go to all of them: Envoy and nuncio only.
     Connect { connections: usize, chains: usize },
+    /// HTTP/1.1 with a token through `tunnels` CONNECT streams in each of `connections` HTTP/2 connections with mutual
+    /// TLS, as a waypoint gets it: Envoy and nuncio only.
+    Waypoint { connections: usize, tunnels: usize },
     /// Memory of a process that has just become ready.
     MemoryAtStart,
     /// Memory that each idle connection adds.
@@ -159,6 +162,15 @@ pub const ROWS: &[Row] = &[
         Work::Churn {
             connections: 64,
             per_second: 100,
+        },
+    ),
+    row(
+        "waypoint",
+        "One HBONE hop with RBAC and JWT, 8 connections x 8 tunnels",
+        false,
+        Work::Waypoint {
+            connections: 8,
+            tunnels: 8,
         },
     ),
     row("h1-log", "HTTP/1.1 with a file access log", true, H1),

@@ -15,7 +15,7 @@ use crate::process::{self, Cpu};
 use crate::proxies::{self, Kind, Proxy, Running, Setup};
 use crate::rows::{Idle, MANY_IDLE, ROWS, Row, Work};
 use crate::sample::{Metric, Raw, Sample};
-use crate::{certs, churn, clusters, memory, report};
+use crate::{certs, churn, clusters, memory, report, waypoint};
 
 #[derive(Args)]
 pub struct Options {
@@ -170,6 +170,11 @@ impl Bench<'_> {
                 return Ok(BTreeMap::from([(Metric::PerConnectionKb, kb)]));
             }
             Work::Clusters { count } => return clusters::measure(proxy, &self.setup, count),
+            Work::Waypoint { connections, tunnels } => {
+                let target = |port| self.target(port);
+                let (seen, cpu) = waypoint::measure(proxy, &self.setup, target, connections, tunnels)?;
+                return figures(&seen, cpu);
+            }
             Work::Churn {
                 connections,
                 per_second,
@@ -265,7 +270,11 @@ fn drive(work: Work, running: &Running, core: usize, seconds: u64, setup: &Setup
             "load-connect",
             &[format!("--connections={connections}"), format!("--addresses={chains}")],
         ),
-        Work::Churn { .. } | Work::MemoryAtStart | Work::MemoryPerConnection { .. } | Work::Clusters { .. } => {
+        Work::Churn { .. }
+        | Work::Waypoint { .. }
+        | Work::MemoryAtStart
+        | Work::MemoryPerConnection { .. }
+        | Work::Clusters { .. } => {
             bail!("not a load of a running proxy")
         }
     }
@@ -287,7 +296,7 @@ impl Row {
 
     fn is_for(&self, kind: Kind) -> bool {
         match self.work {
-            Work::Clusters { .. } | Work::Churn { .. } => kind.reads_bootstrap(),
+            Work::Clusters { .. } | Work::Churn { .. } | Work::Waypoint { .. } => kind.reads_bootstrap(),
             Work::Connect { chains, .. } if chains > 1 => kind.reads_bootstrap(),
             // The others would have to be told to take so many.
             Work::MemoryPerConnection { connections, .. } if connections >= MANY_IDLE => kind.reads_bootstrap(),

@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Seen;
+use super::{Latencies, print_all};
 
 #[derive(Args)]
 pub struct Options {
@@ -40,19 +40,10 @@ pub async fn run(options: Options) -> Result<()> {
     let tasks: Vec<_> = (0..options.connections)
         .map(|n| tokio::task::spawn_local(again_and_again(options.port, n, options.addresses.max(1), end)))
         .collect();
-    let mut latencies = Vec::new();
-    let mut errors = 0;
-    for task in tasks {
-        let (mut some, failed) = task.await?;
-        latencies.append(&mut some);
-        errors += failed;
-    }
-    let seen = Seen::new(latencies, start.elapsed().as_secs_f64(), errors);
-    println!("{}", serde_json::to_string(&seen)?);
-    Ok(())
+    print_all(start, tasks).await
 }
 
-async fn again_and_again(port: u16, first: usize, addresses: usize, end: Instant) -> (Vec<u32>, u64) {
+async fn again_and_again(port: u16, first: usize, addresses: usize, end: Instant) -> Latencies {
     let mut latencies = Vec::new();
     let mut errors = 0;
     // A step that is prime to most numbers: neighbours in time are not neighbours in the configuration.

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, HandshakeKind, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Seen;
+use super::{Latencies, print_all};
 
 #[derive(Args)]
 pub struct Options {
@@ -50,20 +50,11 @@ pub async fn run(options: Options) -> Result<()> {
             )))
         })
         .collect::<Result<_>>()?;
-    let mut latencies = Vec::new();
-    let mut errors = 0;
-    for task in tasks {
-        let (mut some, failed) = task.await?;
-        latencies.append(&mut some);
-        errors += failed;
-    }
-    let seen = Seen::new(latencies, start.elapsed().as_secs_f64(), errors);
-    println!("{}", serde_json::to_string(&seen)?);
-    Ok(())
+    print_all(start, tasks).await
 }
 
-/// A client that trusts any certificate: what is measured is the server.
-pub fn client_config(resume: bool) -> Result<Arc<ClientConfig>> {
+/// A client that trusts any certificate, because what is measured is the server. Its own is still to be said.
+pub fn trusting_client() -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let provider = Arc::new(CryptoProvider {
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -72,11 +63,15 @@ pub fn client_config(resume: bool) -> Result<Arc<ClientConfig>> {
         kx_groups: vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1],
         ..aws_lc_rs::default_provider()
     });
-    let mut config = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(TrustAnyone))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(TrustAnyone)))
+}
+
+/// The client of HTTP/1.1 over TLS, without a certificate.
+pub fn client_config(resume: bool) -> Result<Arc<ClientConfig>> {
+    let mut config = trusting_client()?.with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = if resume {
         Resumption::in_memory_sessions(8)
@@ -86,7 +81,7 @@ pub fn client_config(resume: bool) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-async fn again_and_again(config: Arc<ClientConfig>, port: u16, end: Instant, resume: bool) -> (Vec<u32>, u64) {
+async fn again_and_again(config: Arc<ClientConfig>, port: u16, end: Instant, resume: bool) -> Latencies {
     let connector = TlsConnector::from(config);
     let mut latencies = Vec::new();
     let mut errors = 0;

@@ -3,14 +3,17 @@
 pub mod connect;
 pub mod h2load;
 pub mod handshake;
+pub mod hbone;
 pub mod tcp;
 pub mod wrk;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use crate::process;
 
@@ -45,6 +48,23 @@ impl Seen {
             p999: at(0.999),
         }
     }
+}
+
+/// What one connection of a load saw: latencies in microseconds, and how many answers were bad.
+pub type Latencies = (Vec<u32>, u64);
+
+/// Waits for the connections of a load and prints what they saw together, as JSON.
+pub async fn print_all(start: Instant, connections: Vec<JoinHandle<Latencies>>) -> Result<()> {
+    let mut latencies = Vec::new();
+    let mut errors = 0;
+    for connection in connections {
+        let (mut some, failed) = connection.await?;
+        latencies.append(&mut some);
+        errors += failed;
+    }
+    let seen = Seen::new(latencies, start.elapsed().as_secs_f64(), errors);
+    println!("{}", serde_json::to_string(&seen)?);
+    Ok(())
 }
 
 /// Where and how long a load runs.

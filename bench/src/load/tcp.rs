@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Seen;
+use super::{Latencies, print_all};
 
 #[derive(Args)]
 pub struct Options {
@@ -30,25 +30,20 @@ pub async fn run(options: Options) -> Result<()> {
     let tasks: Vec<_> = (0..options.connections)
         .map(|_| tokio::task::spawn_local(ping_pong(options.port, options.size, end)))
         .collect();
-    let mut latencies = Vec::new();
-    let mut errors = 0;
-    for task in tasks {
-        match task.await? {
-            Ok(mut some) => latencies.append(&mut some),
-            Err(_) => errors += 1,
-        }
-    }
-    let seen = Seen::new(latencies, start.elapsed().as_secs_f64(), errors);
-    println!("{}", serde_json::to_string(&seen)?);
-    Ok(())
+    print_all(start, tasks).await
 }
 
-async fn ping_pong(port: u16, size: usize, end: Instant) -> std::io::Result<Vec<u32>> {
+async fn ping_pong(port: u16, size: usize, end: Instant) -> Latencies {
+    let mut latencies = Vec::new();
+    let broken = exchange(port, size, end, &mut latencies).await.is_err();
+    (latencies, u64::from(broken))
+}
+
+async fn exchange(port: u16, size: usize, end: Instant, latencies: &mut Vec<u32>) -> std::io::Result<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     stream.set_nodelay(true)?;
     let message = vec![b'm'; size];
     let mut back = vec![0; size];
-    let mut latencies = Vec::new();
     let mut now = Instant::now();
     while now < end {
         // A message that is larger than the sockets' buffers comes back while it is still being sent.
@@ -57,5 +52,5 @@ async fn ping_pong(port: u16, size: usize, end: Instant) -> std::io::Result<Vec<
         let then = std::mem::replace(&mut now, Instant::now());
         latencies.push((now - then).as_micros() as u32);
     }
-    Ok(latencies)
+    Ok(())
 }

@@ -149,7 +149,7 @@ fn manager(setup: &Setup, stem: &str) -> String {
     )
 }
 
-fn admin(port: u16) -> String {
+pub(super) fn admin(port: u16) -> String {
     format!("admin:\n  address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}\n")
 }
 
@@ -181,7 +181,7 @@ fn by_address(port: u16, filters: &str, chains: usize) -> String {
     text
 }
 
-fn cluster(name: &str, port: u16) -> String {
+pub(super) fn cluster(name: &str, port: u16) -> String {
     format!(
         "  - name: {name}
     type: STATIC

@@ -4,6 +4,7 @@ mod bootstrap;
 mod find;
 mod haproxy;
 mod nginx;
+mod waypoint;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::{http, machine};
 pub use bootstrap::{many_clusters, with_routes_from};
 pub use find::find;
 pub use nginx::has_stream as nginx_has_stream;
+pub use waypoint::{Identity, bootstrap as waypoint_bootstrap};
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
