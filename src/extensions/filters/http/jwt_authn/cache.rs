@@ -1,4 +1,5 @@
-//! `JwtCacheConfig`: tokens whose signature was good once, of one provider on one thread.
+//! Tokens whose signature was good once, of one provider on one thread: a signature costs more than all the rest of a
+//! request. What depends on time, audience or issuer is checked for every request, and other keys look at a token anew.
 //!
 //! Half of the places are for those that were asked for of late; when they are taken, they become the other half, and
 //! what was there is forgotten.
@@ -22,14 +23,29 @@ use crate::config::{BuildCx, ConfigResult};
 const PLACES: usize = 100;
 const LONGEST: usize = 4096;
 
-/// A provider's cache, as configured.
+/// A provider's cache.
 #[derive(Debug)]
 pub(super) struct Cache {
     id: u64,
+    /// Whether it is the one that `jwt_cache_config` asks for: Envoy counts the hits of no other.
+    pub configured: bool,
     places: usize,
     longest: usize,
     /// Each thread's places are given up when this is gone.
     alive: Arc<()>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            configured: false,
+            places: PLACES,
+            longest: LONGEST,
+            alive: Arc::default(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -51,14 +67,13 @@ thread_local! {
 
 impl Cache {
     pub fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         coverage!(cx, proto => Proto { supported { jwt_cache_size, jwt_max_token_size } });
         let or = |n: u32, default| if n == 0 { default } else { n as usize };
         Ok(Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            configured: true,
             places: or(jwt_cache_size, PLACES),
             longest: or(jwt_max_token_size, LONGEST),
-            alive: Arc::default(),
+            ..Self::default()
         })
     }
 

@@ -39,8 +39,8 @@ pub(super) struct Provider {
     pub audiences: Audiences,
     pub locations: Vec<Location>,
     pub keys: Keys,
-    /// `jwt_cache_config`
-    pub cache: Option<Cache>,
+    /// `jwt_cache_config`, or one of the usual size.
+    pub cache: Cache,
     /// `failed_status_in_metadata`; empty for none.
     pub failure_key: String,
     subjects: Option<StringMatcher>,
@@ -128,7 +128,7 @@ impl Provider {
             audiences: Audiences::new(audiences),
             locations,
             keys,
-            cache: cx.opt("jwt_cache_config", jwt_cache_config, Cache::build)?,
+            cache: cx.opt("jwt_cache_config", jwt_cache_config, Cache::build)?.unwrap_or_default(),
             failure_key: failed_status_in_metadata,
             subjects: cx.opt("subjects", subjects, StringMatcher::build)?,
             require_expiration,

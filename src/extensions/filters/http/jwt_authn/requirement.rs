@@ -259,9 +259,12 @@ impl Leaf {
 
     fn verify_one(&self, found: &Found<'_>, exam: &mut Exam<'_>) -> Result<(), Unmet> {
         let named = self.providers.first().filter(|_| self.by_name);
-        let cached = named.and_then(|p| p.cache.as_ref()?.find(&found.text));
-        exam.cache.hits += u64::from(cached.is_some());
-        exam.cache.misses += u64::from(named.is_some() && cached.is_none());
+        let cached = named.and_then(|p| p.cache.find(&found.text));
+        if let Some(provider) = named {
+            let hit = provider.cache.configured && cached.is_some();
+            exam.cache.hits += u64::from(hit);
+            exam.cache.misses += u64::from(!hit);
+        }
         let (token, good_for) = match cached {
             Some((token, keys)) => (Ok(token), Some(keys)),
             None => (Token::parse(&found.text).map(Rc::new), None),
@@ -277,9 +280,7 @@ impl Leaf {
             let keys = keys_of(provider, exam.keys)?;
             if good_for != Some(keys.id) {
                 keys.verify(&token)?;
-                if let Some(cache) = &provider.cache {
-                    cache.keep(&found.text, &token, keys);
-                }
+                provider.cache.keep(&found.text, &token, keys);
             }
             Ok(token)
         });
