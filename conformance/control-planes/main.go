@@ -10,11 +10,13 @@ package main
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +32,11 @@ var tools = map[string]string{
 	"ratelimit":             "github.com/envoyproxy/ratelimit/src/service_cmd",
 }
 
+// istioTools are built only for scenarios of Istio: a first build of them takes minutes.
+var istioTools = map[string]string{
+	"istiod": "./istiod",
+}
+
 func main() {
 	target := flag.String("target", "../../target", "folder for built programs and logs")
 	binary := flag.String("binary", "", "the proxy under test (default TARGET/debug/nuncio)")
@@ -37,6 +44,7 @@ func main() {
 	long := flag.Bool("long", false, "keep each load up for a minute")
 	jobs := flag.Int("jobs", 2, "scenarios at a time")
 	list := flag.Bool("list", false, "print the scenarios' names and end")
+	build := flag.Bool("build", false, "only build the programs the scenarios need")
 	flag.Parse()
 
 	wanted := regexp.MustCompile(*pattern)
@@ -52,7 +60,17 @@ func main() {
 		}
 		return
 	}
-	settings, err := prepare(*target, *binary, *long)
+	if slices.ContainsFunc(chosen, func(s scenarios.Scenario) bool { return strings.HasPrefix(s.Name, "istio/") }) {
+		maps.Copy(tools, istioTools)
+	}
+	err := buildTools(*target)
+	if err == nil && *build {
+		return
+	}
+	var settings kit.Settings
+	if err == nil {
+		settings, err = prepare(*target, *binary, *long)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		fmt.Println("0 passed, 1 failed")
@@ -99,6 +117,16 @@ func (t *tally) close() int {
 	return 0
 }
 
+func buildTools(target string) error {
+	for name, pkg := range tools {
+		build := exec.Command("go", "build", "-o", filepath.Join(target, "conformance", "bin", name), pkg)
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+		}
+	}
+	return nil
+}
+
 func prepare(target, binary string, long bool) (kit.Settings, error) {
 	target, err := filepath.Abs(target)
 	if err != nil {
@@ -114,12 +142,6 @@ func prepare(target, binary string, long bool) (kit.Settings, error) {
 		return kit.Settings{}, err
 	}
 	folder := filepath.Join(target, "conformance")
-	for name, pkg := range tools {
-		build := exec.Command("go", "build", "-o", filepath.Join(folder, "bin", name), pkg)
-		if out, err := build.CombinedOutput(); err != nil {
-			return kit.Settings{}, fmt.Errorf("building %s: %w\n%s", pkg, err, out)
-		}
-	}
 	return kit.Settings{
 		Binary: binary,
 		Tools:  filepath.Join(folder, "bin"),

@@ -21,7 +21,11 @@ type Proxy struct {
 // Proxy starts the binary under test with a bootstrap whose admin listens on the given port. It does
 // not wait for readiness.
 func (t *T) Proxy(name string, admin int, bootstrap string, args ...string) *Proxy {
-	config := t.Write(name+".yaml", bootstrap)
+	ending := ".yaml"
+	if strings.HasPrefix(bootstrap, "{") {
+		ending = ".json"
+	}
+	config := t.Write(name+ending, bootstrap)
 	// Hot restart's shared memory would let only one proxy run on a machine.
 	all := append([]string{"-c", config, "--disable-hot-restart", "--concurrency", "2"}, args...)
 	if !slices.Contains(args, "--drain-time-s") {
