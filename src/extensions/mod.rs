@@ -1,6 +1,7 @@
 //! The extensions: one folder each, at the paths of Envoy's `source/extensions`.
 
 pub mod access_loggers;
+pub mod common;
 pub mod compression;
 pub mod filters;
 pub mod formatter;

@@ -109,8 +109,10 @@ const WITH_ARGUMENTS: &[(&str, Syntax, Constructor)] = &[
     ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Syntax::Optional, |a| {
         without_port(|cx| cx.info.upstream.remote_address.as_ref(), a)
     }),
-    ("FILTER_STATE", Syntax::OptionalWithLength, |a| filter_state(a)),
-    ("UPSTREAM_FILTER_STATE", Syntax::OptionalWithLength, |a| filter_state(a)),
+    ("FILTER_STATE", Syntax::OptionalWithLength, |a| filter_state(a, false)),
+    ("UPSTREAM_FILTER_STATE", Syntax::OptionalWithLength, |a| {
+        filter_state(a, true)
+    }),
     ("GRPC_STATUS", Syntax::Optional, |a| {
         GrpcStyle::parse(a).map(Operation::GrpcStatus)
     }),
@@ -243,7 +245,7 @@ fn without_port(address: AddressOf, arguments: &str) -> Result<Operation, String
     })
 }
 
-fn filter_state(arguments: &str) -> Result<Operation, String> {
+fn filter_state(arguments: &str, upstream: bool) -> Result<Operation, String> {
     let mut parts = arguments.splitn(3, ':');
     let key = parts.next().unwrap_or_default();
     if key.is_empty() {
@@ -261,6 +263,7 @@ fn filter_state(arguments: &str) -> Result<Operation, String> {
     Ok(Operation::FilterState {
         key: key.to_owned(),
         form,
+        upstream,
     })
 }
 

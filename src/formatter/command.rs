@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::ConfigResult,
-    http::RequestHead,
+    http::{RequestHead, stream_info::FilterStateObject},
     matching::{HeaderLookup, cel::CelExpression, tree::MatchCx},
     net::Address,
 };
@@ -81,6 +81,8 @@ pub(super) enum Operation {
     FilterState {
         key: String,
         form: FilterStateForm,
+        /// The upstream connection's first.
+        upstream: bool,
     },
     GrpcStatus(GrpcStyle),
     QueryParameter(String),
@@ -287,7 +289,15 @@ impl Operation {
                 namespace,
                 path,
             } => metadata::write(*source, namespace, path, out, cx),
-            Self::FilterState { key, form } => form.write(key, out, cx),
+            Self::FilterState { key, form, upstream } => {
+                let of_upstream = cx.info.upstream.found.as_ref().filter(|_| *upstream);
+                if let Some(object) = of_upstream.map(|f| f.filter_state()).as_ref().and_then(|s| s.get(key)) {
+                    return form.write(object, out);
+                }
+                let connection = cx.info.connection.filter_state.borrow();
+                let object = cx.info.filter_state.get(key).or_else(|| connection.get(key))?;
+                form.write(object, out)
+            }
             Self::GrpcStatus(style) => grpc_status::write(*style, out, cx),
             Self::QueryParameter(name) => {
                 let value = parameter(cx.request?.query()?, name)?;
@@ -368,9 +378,7 @@ impl Head {
 }
 
 impl FilterStateForm {
-    fn write(&self, key: &str, out: &mut Vec<u8>, cx: &FormatCx<'_>) -> Option<Kind> {
-        let connection = cx.info.connection.filter_state.borrow();
-        let object = cx.info.filter_state.get(key).or_else(|| connection.get(key))?;
+    fn write(&self, object: &dyn FilterStateObject, out: &mut Vec<u8>) -> Option<Kind> {
         match self {
             Self::Plain => put(out, object.as_text()?.as_bytes()),
             Self::Field(name) => put(out, object.field(name)?.as_bytes()),

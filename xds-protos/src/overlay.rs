@@ -81,7 +81,7 @@ pub mod istio {
 
     /// `istio.workload`
     pub mod workload {
-        pub use crate::overlay::istio_types::{BootstrapExtension, Workload, WorkloadType};
+        pub use crate::overlay::istio_types::{BootstrapExtension, Locality, Workload, WorkloadType};
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{any::Any, borrow::Cow, fmt, net::IpAddr, rc::Rc, sync::Arc};
 
+use xds_protos::google::protobuf::Struct;
+
 /// Whether an object goes along to the upstream connection, and how far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sharing {
@@ -24,6 +26,14 @@ pub trait FilterStateObject: fmt::Debug {
     }
     /// As `%FILTER_STATE(name:TYPED)%` prints it, where that is more than its quoted text.
     fn as_json(&self) -> Option<String> {
+        None
+    }
+    /// As a message of fields, for expressions that name a part of it.
+    fn as_struct(&self) -> Option<Struct> {
+        None
+    }
+    /// As expressions see the whole of it, where that is not its text.
+    fn as_bytes(&self) -> Option<Vec<u8>> {
         None
     }
     /// The hash that makes it part of an upstream pool's key; none for objects that are not hashable.

@@ -4,6 +4,7 @@
 mod close;
 mod connection;
 mod filter_state;
+mod findings;
 mod flags;
 mod inspected;
 mod interrupt;
@@ -25,6 +26,7 @@ use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::pro
 pub use close::{DetectedClose, SideClose};
 pub use connection::{Cert, CertInfo, ConnectionInfo, NETWORK_NAMESPACE, TlsInfo};
 pub use filter_state::{FilterState, FilterStateObject, SharedObjects, Sharing, StringObject};
+pub use findings::{Finding, FindingSlot, Findings};
 pub use flags::{Flag, ResponseFlags};
 pub use inspected::Inspected;
 pub use interrupt::Interrupt;
@@ -138,6 +140,9 @@ pub struct UpstreamInfo {
     /// Hosts that a TCP proxy tried before `host`, in order: `%UPSTREAM_HOSTS_ATTEMPTED%`. An HTTP request's attempts are
     /// each by itself, as in Envoy.
     pub earlier_hosts: Vec<Arc<Host>>,
+    /// What network filters of the cluster find out about the connection: `%UPSTREAM_FILTER_STATE(..)%`. None where
+    /// the cluster has no such filters.
+    pub found: Option<Arc<Findings>>,
     /// Its connections before `connection_id`, in order: `%UPSTREAM_CONNECTION_IDS_ATTEMPTED%`.
     pub earlier_connections: Vec<u64>,
 }

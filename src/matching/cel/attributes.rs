@@ -18,7 +18,7 @@ use xds_protos::google::protobuf::{Struct, Value as ProtoValue, value::Kind};
 use crate::{
     http::{
         StreamInfo,
-        stream_info::{CertInfo, Metadata, TlsInfo},
+        stream_info::{CertInfo, FilterStateObject, Metadata, TlsInfo},
     },
     matching::{HeaderLookup, tree::MatchCx},
     net::Address,
@@ -35,6 +35,8 @@ pub(super) enum Attribute {
     Header(Headers, HeaderLookup),
     /// An object of `filter_state`.
     FilterState(String),
+    /// The same as a message, for a part of it that is named.
+    FilterStateFields(String),
     /// Whether there is such an object.
     HasFilterState(String),
 }
@@ -61,8 +63,12 @@ impl Attribute {
                     bytes(trailers.get(name.as_str())?.as_bytes().into())
                 }
             },
-            Self::FilterState(key) => filter_state(cx, key).map(|v| Value::Bytes(Arc::new(v.into_bytes()))),
-            Self::HasFilterState(key) => Some(Value::Bool(filter_state(cx, key).is_some())),
+            Self::FilterState(key) => {
+                let bytes = |o: &dyn FilterStateObject| o.as_bytes().or_else(|| Some(o.as_text()?.into_owned().into()));
+                filter_state(cx, key, bytes).map(|v| Value::Bytes(Arc::new(v)))
+            }
+            Self::FilterStateFields(key) => filter_state(cx, key, |o| o.as_struct()).map(|s| structure(&s)),
+            Self::HasFilterState(key) => Some(Value::Bool(filter_state(cx, key, |_| Some(())).is_some())),
         }
     }
 }
@@ -77,7 +83,10 @@ pub(super) fn bind(expr: &mut IdedExpr, found: &mut Vec<(String, Attribute)>) {
         return;
     }
     match &mut expr.expr {
-        Expr::Select(select) => bind(&mut select.operand, found),
+        Expr::Select(select) => bind_whole(&mut select.operand, found),
+        Expr::Call(call) if call.func_name == operators::INDEX && call.args.len() == 2 => {
+            call.args.iter_mut().for_each(|e| bind_whole(e, found));
+        }
         Expr::Call(call) => {
             let parts = call.target.iter_mut().map(|t| &mut **t).chain(&mut call.args);
             parts.for_each(|e| bind(e, found));
@@ -95,6 +104,18 @@ pub(super) fn bind(expr: &mut IdedExpr, found: &mut Vec<(String, Attribute)>) {
     }
 }
 
+/// The same for something of which a part is named: an object of filter state is a message then.
+fn bind_whole(expr: &mut IdedExpr, found: &mut Vec<(String, Attribute)>) {
+    let Some((_, Attribute::FilterState(key))) = attribute(&expr.expr) else {
+        return bind(expr, found);
+    };
+    let name = format!("fields of filter_state {key}");
+    if !found.iter().any(|(known, _)| *known == name) {
+        found.push((name.clone(), Attribute::FilterStateFields(key)));
+    }
+    expr.expr = Expr::Ident(name);
+}
+
 /// The attribute that a part of a tree names, with the name of its variable. The names are none that a text can have.
 fn attribute(expr: &Expr) -> Option<(String, Attribute)> {
     match expr {
@@ -103,12 +124,19 @@ fn attribute(expr: &Expr) -> Option<(String, Attribute)> {
             field,
             test: true,
         }) => {
+            if is_filter_state(operand) {
+                let name = format!("in filter_state {field}");
+                return Some((name, Attribute::HasFilterState(field.clone())));
+            }
             let path = format!("{}.{field}", root(&operand.expr)?);
             let read = find(&path);
             Some((format!("has {path}"), Attribute::Has(read)))
         }
+        Expr::Select(SelectExpr { operand, field, .. }) if is_filter_state(operand) => {
+            Some((format!("filter_state {field}"), Attribute::FilterState(field.clone())))
+        }
         Expr::Call(call) if call.func_name == operators::IN => match call.args.as_slice() {
-            [key, map] if matches!(&map.expr, Expr::Ident(name) if name == "filter_state") => {
+            [key, map] if is_filter_state(map) => {
                 let key = text(&key.expr)?;
                 Some((format!("in filter_state {key}"), Attribute::HasFilterState(key)))
             }
@@ -119,7 +147,7 @@ fn attribute(expr: &Expr) -> Option<(String, Attribute)> {
                 return None;
             };
             let key = text(&key.expr)?;
-            if matches!(&map.expr, Expr::Ident(name) if name == "filter_state") {
+            if is_filter_state(map) {
                 return Some((format!("filter_state {key}"), Attribute::FilterState(key)));
             }
             let from = match path(&map.expr).as_deref() {
@@ -133,6 +161,10 @@ fn attribute(expr: &Expr) -> Option<(String, Attribute)> {
         }
         _ => named(expr),
     }
+}
+
+fn is_filter_state(expr: &IdedExpr) -> bool {
+    matches!(&expr.expr, Expr::Ident(name) if name == "filter_state")
 }
 
 fn named(expr: &Expr) -> Option<(String, Attribute)> {
@@ -410,12 +442,12 @@ fn first(cert: &CertInfo, names: impl Fn(&CertInfo) -> &[String]) -> Option<Valu
     Some(string(names(cert).first().map_or("", String::as_str)))
 }
 
-fn filter_state(cx: &MatchCx<'_>, key: &str) -> Option<String> {
+fn filter_state<T>(cx: &MatchCx<'_>, key: &str, read: impl Fn(&dyn FilterStateObject) -> Option<T>) -> Option<T> {
     if let Some(object) = cx.stream.and_then(|s| s.filter_state.get(key)) {
-        return object.as_text().map(Cow::into_owned);
+        return read(object);
     }
     let of_connection = cx.connection.filter_state.borrow();
-    of_connection.get(key)?.as_text().map(Cow::into_owned)
+    read(of_connection.get(key)?)
 }
 
 fn string(text: &str) -> Value {

@@ -309,6 +309,23 @@ pub struct Workload {
     /// Its name among all workloads.
     #[prost(string, tag = "20")]
     pub uid: String,
+    /// Where it runs.
+    #[prost(message, optional, tag = "24")]
+    pub locality: Option<Locality>,
+}
+
+/// `istio.workload.Locality`: where a workload runs.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Locality {
+    /// The region.
+    #[prost(string, tag = "1")]
+    pub region: String,
+    /// The zone within it.
+    #[prost(string, tag = "2")]
+    pub zone: String,
+    /// The part of the zone.
+    #[prost(string, tag = "3")]
+    pub subzone: String,
 }
 
 /// `istio.workload.BootstrapExtension`: turns on workload discovery.
@@ -327,7 +344,12 @@ super::named!(
 super::named!("envoy.tcp.metadataexchange.config": MetadataExchange = "MetadataExchange");
 super::named!("io.istio.http.peer_metadata": PeerMetadataConfig = "Config");
 super::named!("istio.envoy.config.filter.http.alpn.v2alpha1": AlpnFilterConfig = "FilterConfig");
-super::named!("istio.workload": Workload = "Workload", BootstrapExtension = "BootstrapExtension");
+super::named!(
+    "istio.workload":
+    Workload = "Workload",
+    Locality = "Locality",
+    BootstrapExtension = "BootstrapExtension",
+);
 super::named!(
     "stats":
     MetricConfig = "MetricConfig",
