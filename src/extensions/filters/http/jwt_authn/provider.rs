@@ -128,7 +128,9 @@ impl Provider {
             audiences: Audiences::new(audiences),
             locations,
             keys,
-            cache: cx.opt("jwt_cache_config", jwt_cache_config, Cache::build)?.unwrap_or_default(),
+            cache: cx
+                .opt("jwt_cache_config", jwt_cache_config, Cache::build)?
+                .unwrap_or_default(),
             failure_key: failed_status_in_metadata,
             subjects: cx.opt("subjects", subjects, StringMatcher::build)?,
             require_expiration,
