@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"time"
 )
 
@@ -47,15 +48,25 @@ func (a *Authority) Pool() *x509.CertPool {
 // Issue gives the PEM texts of a certificate with this serial number, and of its key, for 127.0.0.1
 // and the DNS name.
 func (a *Authority) Issue(serial int64, dns string) (cert, key string) {
+	return a.issue(&x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: dns},
+		DNSNames: []string{dns}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	})
+}
+
+// Identity is Issue for a workload: one URI is all that names it.
+func (a *Authority) Identity(serial int64, spiffe string) (cert, key string) {
+	uri, err := url.Parse(spiffe)
+	a.t.OK(err, "identity")
+	return a.issue(&x509.Certificate{SerialNumber: big.NewInt(serial), URIs: []*url.URL{uri}})
+}
+
+func (a *Authority) issue(template *x509.Certificate) (cert, key string) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	a.t.OK(err, "key")
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: dns},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{dns}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &private.PublicKey, a.key)
 	a.t.OK(err, "certificate")
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)

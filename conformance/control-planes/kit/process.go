@@ -13,9 +13,10 @@ import (
 
 // Process is a program the scenario started; its output goes to NAME.log in the scenario's folder.
 type Process struct {
-	Log  string
-	cmd  *exec.Cmd
-	done chan struct{}
+	Log   string
+	cmd   *exec.Cmd
+	done  chan struct{}
+	group bool
 }
 
 var (
@@ -28,21 +29,31 @@ func KillAll() {
 	liveMu.Lock()
 	defer liveMu.Unlock()
 	for p := range live {
-		_ = p.cmd.Process.Kill()
+		p.kill()
 	}
 }
 
 // Start runs a program until the scenario is over.
 func (t *T) Start(name string, env []string, program string, args ...string) *Process {
-	p := &Process{Log: filepath.Join(t.Dir, name+".log"), done: make(chan struct{})}
+	return t.start(&Process{}, name, t.Dir, env, program, args)
+}
+
+// StartLauncher is Start for a program that starts programs of its own: it runs in a folder of its own,
+// and what it has started ends with the scenario too.
+func (t *T) StartLauncher(name, dir string, env []string, program string, args ...string) *Process {
+	return t.start(&Process{group: true}, name, dir, env, program, args)
+}
+
+func (t *T) start(p *Process, name, dir string, env []string, program string, args []string) *Process {
+	p.Log, p.done = filepath.Join(t.Dir, name+".log"), make(chan struct{})
 	log, err := os.Create(p.Log)
 	t.OK(err, "log file")
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.Dir = t.Dir
+	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	// Nothing we start outlives us, even if we are killed.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: p.group}
 	t.OK(startOnLastingThread(p.cmd), "start "+program)
 	liveMu.Lock()
 	live[p] = true
@@ -93,10 +104,19 @@ func (p *Process) Running() bool {
 
 // Kill ends the process at once and waits for it.
 func (p *Process) Kill() {
-	if p.Running() {
-		_ = p.cmd.Process.Kill()
+	if p.group || p.Running() {
+		p.kill()
 	}
 	<-p.done
+}
+
+func (p *Process) kill() {
+	if p.group {
+		// Its children may have outlived it.
+		_ = syscall.Kill(-p.Pid(), syscall.SIGKILL)
+	} else {
+		_ = p.cmd.Process.Kill()
+	}
 }
 
 // Wait is the exit code, once the process has ended by itself.

@@ -34,6 +34,11 @@ func (t *T) Proxy(name string, admin int, bootstrap string, args ...string) *Pro
 	return &Proxy{Process: t.Start(name, nil, t.Binary, all...), t: t, admin: admin}
 }
 
+// ProxyOf is the proxy that a launcher starts, by its admin port.
+func (t *T) ProxyOf(launcher *Process, admin int) *Proxy {
+	return &Proxy{Process: launcher, t: t, admin: admin}
+}
+
 // A proxy that applies ten thousand clusters answers late.
 var adminClient = &http.Client{Timeout: 30 * time.Second}
 

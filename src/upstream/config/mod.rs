@@ -28,7 +28,7 @@ use super::{
     circuit::{CircuitBreakers, Limits},
 };
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult, DurationExt, Recent, Shared},
+    config::{self, AnyExt, BuildCx, ConfigResult, DurationExt, Recent, Shared},
     http::stream_info::Metadata,
     server::overload::Point,
 };
@@ -108,10 +108,11 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         return Err(cx.error_at("name", "value length must be at least 1 characters"));
     }
     check_upstream_config(upstream_config, cx)?;
-    for (i, filter) in filters.iter().enumerate() {
-        let type_name = filter.typed_config.as_ref().map_or("", |any| any.type_name());
+    for (i, filter) in filters.into_iter().enumerate() {
+        let config = filter.typed_config.map(|any| config::plain(any, cx)).transpose()?;
+        let type_name = config.as_ref().map_or("", |any| any.type_name());
         // Istio puts it on every cluster of a mesh; it only exchanges peer metadata for telemetry.
-        if !type_name.contains("metadata_exchange") && !type_name.contains("MetadataExchange") {
+        if !type_name.ends_with(".MetadataExchange") {
             return Err(cx.error_at(&format!("filters[{i}]"), "not supported: upstream network filters"));
         }
         cx.ignored("filters", "peer metadata is not exchanged");
