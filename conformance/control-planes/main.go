@@ -34,7 +34,9 @@ var tools = map[string]string{
 
 // istioTools are built only for scenarios of Istio: a first build of them takes minutes.
 var istioTools = map[string]string{
-	"istiod": "./istiod",
+	"istioctl":    "istio.io/istio/istioctl/cmd/istioctl",
+	"istiod":      "./istiod",
+	"pilot-agent": "istio.io/istio/pilot/cmd/pilot-agent",
 }
 
 func main() {
@@ -43,6 +45,7 @@ func main() {
 	pattern := flag.String("run", "", "only scenarios whose name matches this regular expression")
 	long := flag.Bool("long", false, "keep each load up for a minute")
 	jobs := flag.Int("jobs", 2, "scenarios at a time")
+	public := flag.Bool("public", false, "the proxy knows no type of Istio's own: istiod sends none")
 	list := flag.Bool("list", false, "print the scenarios' names and end")
 	build := flag.Bool("build", false, "only build the programs the scenarios need")
 	flag.Parse()
@@ -69,7 +72,7 @@ func main() {
 	}
 	var settings kit.Settings
 	if err == nil {
-		settings, err = prepare(*target, *binary, *long)
+		settings, err = prepare(*target, *binary, *long, *public)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -127,7 +130,7 @@ func buildTools(target string) error {
 	return nil
 }
 
-func prepare(target, binary string, long bool) (kit.Settings, error) {
+func prepare(target, binary string, long, public bool) (kit.Settings, error) {
 	target, err := filepath.Abs(target)
 	if err != nil {
 		return kit.Settings{}, err
@@ -147,6 +150,7 @@ func prepare(target, binary string, long bool) (kit.Settings, error) {
 		Tools:  filepath.Join(folder, "bin"),
 		Logs:   filepath.Join(folder, "logs"),
 		Long:   long,
+		Public: public,
 	}, nil
 }
 

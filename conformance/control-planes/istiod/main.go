@@ -22,11 +22,15 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
+
+	"google.golang.org/grpc/metadata"
 
 	"istio.io/istio/pilot/test/xds"
 	"istio.io/istio/pkg/config/mesh"
 	"istio.io/istio/pkg/monitoring"
+	"istio.io/istio/pkg/security"
 	"istio.io/istio/pkg/test"
 )
 
@@ -69,6 +73,7 @@ func serve(t test.Failer, xdsAddress, socket, address, meshFile string, debounce
 		DisableSecretAuthorization: true,
 		ListenerBuilder:            func() (net.Listener, error) { return listen(xdsAddress, socket) },
 	})
+	server.Discovery.Authenticators = []security.Authenticator{tokens{}}
 	store := &store{server: server}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", metrics)
@@ -84,6 +89,22 @@ func serve(t test.Failer, xdsAddress, socket, address, meshFile string, debounce
 		_, _ = w.Write(rendered)
 	})
 	return http.ListenAndServe(address, mux)
+}
+
+// tokens believes what a bearer token says: the agents here hold their SPIFFE identity in place of a
+// service account's token. Istiod asks only with XDS_AUTH_PLAINTEXT=true.
+type tokens struct{}
+
+func (tokens) AuthenticatorType() string { return "tokens" }
+
+func (tokens) Authenticate(ctx security.AuthContext) (*security.Caller, error) {
+	md, _ := metadata.FromIncomingContext(ctx.GrpcContext)
+	for _, value := range md.Get("authorization") {
+		if identity, ok := strings.CutPrefix(value, "Bearer "); ok {
+			return &security.Caller{Identities: []string{identity}}, nil
+		}
+	}
+	return nil, errors.New("no bearer token")
 }
 
 func textHandler(f func(string) error) http.HandlerFunc {

@@ -129,6 +129,9 @@ func (p *Process) Wait(limit time.Duration) (int, error) {
 	}
 }
 
+// Signal sends a signal and does not wait.
+func (p *Process) Signal(signal os.Signal) error { return p.cmd.Process.Signal(signal) }
+
 // Terminate sends SIGTERM and gives the exit code.
 func (p *Process) Terminate(limit time.Duration) (int, error) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -53,7 +53,15 @@ func (t *T) Generation(base, epoch, admin int, bootstrap string, args ...string)
 
 // Get asks the admin endpoint: status, body.
 func (p *Proxy) Get(path string) (int, string, error) {
-	resp, err := adminClient.Get(fmt.Sprintf("http://127.0.0.1:%d%s", p.admin, path))
+	return read(adminClient.Get(fmt.Sprintf("http://127.0.0.1:%d%s", p.admin, path)))
+}
+
+// Post is Get for what changes something.
+func (p *Proxy) Post(path string) (int, string, error) {
+	return read(adminClient.Post(fmt.Sprintf("http://127.0.0.1:%d%s", p.admin, path), "", nil))
+}
+
+func read(resp *http.Response, err error) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}

@@ -18,6 +18,7 @@ type Settings struct {
 	Tools  string // folder with the control planes' built programs
 	Logs   string // one folder per scenario is made here
 	Long   bool   // a minute per load scenario instead of a few seconds
+	Public bool   // the binary is Envoy as published: it knows no type of Istio's own
 }
 
 // T is one running scenario. A check that does not hold ends the scenario.

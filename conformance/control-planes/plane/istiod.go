@@ -127,7 +127,7 @@ type syncStatus struct {
 	Resources map[string]struct {
 		Sent      string `json:"sent"`
 		Acked     string `json:"acked"`
-		LastError string `json:"last_error"`
+		LastError string `json:"lastError"`
 	} `json:"resources"`
 }
 

@@ -24,5 +24,7 @@ func All() []Scenario {
 	all = append(all, files()...)
 	all = append(all, rateLimits()...)
 	all = append(all, goControlPlane()...)
+	all = append(all, istioBootstraps()...)
+	all = append(all, istioAgents()...)
 	return all
 }

@@ -52,6 +52,11 @@ func (s *site) ask(path string) (answer, error) {
 	return answer{resp.StatusCode, string(body), resp.Header}, err
 }
 
+func readBody(resp *http.Response) (string, error) {
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
 // status waits until a path answers with this status.
 func (s *site) status(path string, want int) {
 	s.Eventually(10*time.Second, fmt.Sprintf("%s answers %d", path, want), func() error {
