@@ -32,6 +32,7 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::header_mutation::Factory);
     registry.http_filter(filters::http::header_to_metadata::Factory);
     registry.http_filter(filters::http::health_check::Factory);
+    registry.http_filter(filters::http::istio_stats::Factory);
     registry.http_filter(filters::http::json_to_metadata::Factory);
     registry.http_filter(filters::http::jwt_authn::Factory);
     registry.http_filter(filters::http::local_ratelimit::Factory);
@@ -58,6 +59,7 @@ pub fn register_all() -> Registry {
     registry.network_filter(filters::network::direct_response::Factory);
     registry.network_filter(filters::network::echo::Factory);
     registry.network_filter(filters::network::ext_authz::Factory);
+    registry.network_filter(filters::network::istio_stats::Factory);
     registry.network_filter(filters::network::local_ratelimit::Factory);
     registry.network_filter(filters::network::ratelimit::Factory);
     registry.network_filter(filters::network::rbac::Factory);

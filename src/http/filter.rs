@@ -273,4 +273,7 @@ pub trait HttpFilter {
 
     /// The stream is over, well or not, also when it was cancelled: the last chance to count and to log.
     fn on_complete(&mut self, cx: &mut FilterCx) {}
+
+    /// After every filter's [`Self::on_complete`]: the moment of access logs, with both heads as they were left.
+    fn log(&mut self, cx: &mut FilterCx, request: &RequestHead, response: Option<&ResponseHead>) {}
 }

@@ -8,6 +8,7 @@ use tokio::{
     sync::mpsc,
 };
 use xds_protos::{
+    envoy::config::bootstrap::v3::bootstrap::StatsEviction,
     google::protobuf::Any,
     prost::{Message, Name},
 };
@@ -205,15 +206,27 @@ fn flush_interval(server: &ServerContext) -> Duration {
         .max(Duration::from_millis(1))
 }
 
-/// Moves interval values on every `stats_flush_interval`.
+/// Moves interval values on every `stats_flush_interval`, and evicts statistics every so many of them.
 fn flush_stats(server: &Arc<ServerContext>) {
+    use crate::config::DurationExt;
     let interval = flush_interval(server);
+    let eviction = match &server.bootstrap.stats_eviction {
+        Some(StatsEviction::StatsEvictionInterval(every)) => Some(every.clone()).or_duration(Duration::ZERO),
+        None => Duration::ZERO,
+    };
+    let eviction = eviction.as_nanos() / interval.as_nanos();
     let server = server.clone();
     tokio::task::spawn_local(async move {
+        let mut flushes = 0;
         loop {
             tokio::time::sleep(interval).await;
             server.refresh_stats();
             server.stats.flush();
+            flushes += 1;
+            if flushes == eviction {
+                server.stats.evict_unused();
+                flushes = 0;
+            }
         }
     });
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::block::Kind;
 use super::cell::{CounterCell, GaugeCell, GaugeValue};
+use super::evict::Seen;
 use super::histogram::{Bins, HistogramCell, History, Unit};
 use super::lock;
 use super::scope::ScopeInner;
@@ -28,6 +29,8 @@ pub(super) enum Value {
 pub(super) struct Dynamic {
     pub(super) value: Value,
     pub(super) tags: Option<ExplicitTags>,
+    /// What it was when somebody looked for use; none for those that stay for as long as their scope.
+    pub(super) seen: Option<Seen>,
 }
 
 /// Tags that are given instead of extracted.
@@ -48,7 +51,17 @@ impl Dynamic {
             },
             Kind::TextReadout => Value::TextReadout(Mutex::default()),
         };
-        Self { value, tags }
+        Self {
+            value,
+            tags,
+            seen: None,
+        }
+    }
+
+    /// The same, gone when it was not used for an interval.
+    pub(super) fn evictable(mut self) -> Self {
+        self.seen = Some(Seen::default());
+        self
     }
 
     pub(super) fn kind(&self) -> Kind {

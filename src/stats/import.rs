@@ -9,6 +9,7 @@ use super::{
     block::{AnyBlock, Kind},
     codes::CodeBlock,
     dynamic::{Dynamic, ExplicitTags},
+    evict::Stay,
     lock,
     scope::ScopeInner,
     store::Store,
@@ -204,7 +205,7 @@ fn import_dynamic(scope: &std::sync::Arc<ScopeInner>, shard: usize, number: &Num
         true => Kind::Gauge,
         false => Kind::Counter,
     };
-    scope.dynamic(&number.name, kind, tags).put(shard, number.value);
+    scope.dynamic(&number.name, kind, tags, Stay::Always).put(shard, number.value);
 }
 
 #[cfg(test)]

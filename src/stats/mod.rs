@@ -12,6 +12,7 @@ mod cell;
 mod codes;
 mod config;
 mod dynamic;
+mod evict;
 pub mod histogram;
 mod import;
 mod matcher;

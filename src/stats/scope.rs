@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::block::{AnyBlock, Block, Kind, Stats, StatsBlock};
 use super::codes::{CodeBlock, CodeStats};
 use super::dynamic::{Counter, Dynamic, ExplicitTags, Gauge, Histogram, TextReadout};
+use super::evict::Stay;
 use super::histogram::Unit;
 use super::lock;
 use super::store::Store;
@@ -100,51 +101,49 @@ impl Scope {
 
     /// The counter `name` below the prefix, created at the first call. Keep the handle where it is used often.
     pub fn counter(&self, name: &str) -> Counter {
-        Counter::new(self.dynamic(name, Kind::Counter, None), self.0.clone())
+        Counter::new(self.0.dynamic(name, Kind::Counter, None, Stay::Always), self.0.clone())
     }
 
     /// A counter with tags of its own: listed as `name.tag.value...`, with the tags as given and nothing extracted.
     pub fn counter_tagged(&self, name: &str, tags: &[(&str, &str)]) -> Counter {
-        Counter::new(self.tagged(name, Kind::Counter, tags), self.0.clone())
+        Counter::new(self.tagged(name, Kind::Counter, tags, Stay::Always), self.0.clone())
     }
 
     /// The gauge `name` below the prefix.
     pub fn gauge(&self, name: &str) -> Gauge {
-        Gauge::new(self.dynamic(name, Kind::Gauge, None), self.0.clone())
+        Gauge::new(self.0.dynamic(name, Kind::Gauge, None, Stay::Always), self.0.clone())
     }
 
     /// A gauge with tags of its own; see [`Scope::counter_tagged`].
     pub fn gauge_tagged(&self, name: &str, tags: &[(&str, &str)]) -> Gauge {
-        Gauge::new(self.tagged(name, Kind::Gauge, tags), self.0.clone())
+        Gauge::new(self.tagged(name, Kind::Gauge, tags, Stay::Always), self.0.clone())
     }
 
     /// The histogram `name` below the prefix; the unit is that of the first call.
     pub fn histogram(&self, name: &str, unit: Unit) -> Histogram {
-        Histogram::new(self.dynamic(name, Kind::Histogram(unit), None), self.0.clone())
+        Histogram::new(self.0.dynamic(name, Kind::Histogram(unit), None, Stay::Always), self.0.clone())
     }
 
     /// A histogram with tags of its own; see [`Scope::counter_tagged`].
     pub fn histogram_tagged(&self, name: &str, unit: Unit, tags: &[(&str, &str)]) -> Histogram {
-        Histogram::new(self.tagged(name, Kind::Histogram(unit), tags), self.0.clone())
+        Histogram::new(self.tagged(name, Kind::Histogram(unit), tags, Stay::Always), self.0.clone())
     }
 
     /// The text readout `name` below the prefix.
     pub fn text_readout(&self, name: &str) -> TextReadout {
-        TextReadout::new(self.dynamic(name, Kind::TextReadout, None), self.0.clone())
+        TextReadout::new(self.0.dynamic(name, Kind::TextReadout, None, Stay::Always), self.0.clone())
     }
 
-    fn tagged(&self, name: &str, kind: Kind, tags: &[(&str, &str)]) -> Arc<Dynamic> {
+    pub(super) fn tagged(&self, name: &str, kind: Kind, tags: &[(&str, &str)], stay: Stay) -> Arc<Dynamic> {
         let mut full = name.to_owned();
-        for (tag, value) in tags {
-            full.extend([".", tag, ".", value]);
+        // An empty value leaves no token behind.
+        for token in tags.iter().flat_map(|(tag, value)| [tag, value]).filter(|t| !t.is_empty()) {
+            full.extend([".", token]);
         }
         let tags = tags.iter().map(|(name, value)| Tag::new(name, value)).collect();
         let extracted_name = format!("{}{name}", self.0.prefix).into();
-        self.dynamic(&full, kind, Some(ExplicitTags { extracted_name, tags }))
-    }
-
-    fn dynamic(&self, name: &str, kind: Kind, tags: Option<ExplicitTags>) -> Arc<Dynamic> {
-        self.0.dynamic(name, kind, tags)
+        self.0
+            .dynamic(&full, kind, Some(ExplicitTags { extracted_name, tags }), stay)
     }
 }
 
@@ -174,7 +173,13 @@ impl ScopeInner {
 
     // A name that is taken by a statistic of another kind gets an entry of its own, apart by a NUL that is never
     // shown: handles always work, and a reader sees both, as Envoy lists both.
-    pub(super) fn dynamic(&self, name: &str, kind: Kind, tags: Option<ExplicitTags>) -> Arc<Dynamic> {
+    pub(super) fn dynamic(
+        &self,
+        name: &str,
+        kind: Kind,
+        tags: Option<ExplicitTags>,
+        stay: Stay,
+    ) -> Arc<Dynamic> {
         let store = &self.store;
         let mut contents = lock(&self.contents);
         let same_kind = |stat: &Dynamic| std::mem::discriminant(&stat.kind()) == std::mem::discriminant(&kind);
@@ -189,6 +194,10 @@ impl ScopeInner {
             match contents.dynamic.entry(key.clone()) {
                 Entry::Vacant(slot) => {
                     let stat = Dynamic::new(kind, store.shards(), tags);
+                    let stat = match stay {
+                        Stay::Always => stat,
+                        Stay::WhileUsed => stat.evictable(),
+                    };
                     store.imports().fill_dynamic(&self.prefix, name, &stat);
                     return slot.insert(Arc::new(stat)).clone();
                 }

@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak, atomic::AtomicU64};
 
 use super::block::{AnyBlock, Block, Kind, StatsBlock};
 use super::config::StatsConfig;
@@ -25,6 +25,8 @@ pub struct Store {
     discarded: Mutex<HashMap<TypeId, Arc<dyn AnyBlock>>>,
     /// Prefixes of names that are shown to Prometheus without `envoy_` (Envoy's custom stat namespaces).
     namespaces: Mutex<Vec<Box<str>>>,
+    /// How often statistics were evicted.
+    pub(super) evictions: AtomicU64,
 }
 
 impl Store {
@@ -43,6 +45,7 @@ impl Store {
             scopes: Mutex::default(),
             discarded: Mutex::default(),
             namespaces: Mutex::default(),
+            evictions: AtomicU64::new(0),
         })
     }
 
@@ -127,7 +130,11 @@ impl Store {
 
     /// Names that start with `namespace` and a dot are shown to Prometheus without it and without `envoy_`.
     pub fn register_namespace(&self, namespace: &str) {
-        lock(&self.namespaces).push(format!("{namespace}.").into());
+        let namespace = format!("{namespace}.");
+        let mut known = lock(&self.namespaces);
+        if !known.iter().any(|known| **known == *namespace) {
+            known.push(namespace.into());
+        }
     }
 
     pub(super) fn namespaces(&self) -> Vec<Box<str>> {

@@ -2,6 +2,7 @@
 
 pub mod authorization;
 pub mod generic_secret;
+pub mod istio_stats;
 pub mod mutation_rules;
 pub mod paced;
 pub mod rate_limit_service;

@@ -19,6 +19,7 @@ pub mod grpc_web;
 pub mod header_mutation;
 pub mod header_to_metadata;
 pub mod health_check;
+pub mod istio_stats;
 pub mod json_to_metadata;
 pub mod jwt_authn;
 pub mod local_ratelimit;

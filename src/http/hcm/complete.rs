@@ -200,6 +200,10 @@ impl Active {
             self.cx.filter_name = name.clone();
             filter.on_complete(&mut self.cx);
         }
+        for (name, filter) in &mut self.filters {
+            self.cx.filter_name = name.clone();
+            filter.log(&mut self.cx, &self.head, self.response.as_ref());
+        }
         // Only the formats of local replies see the body.
         self.cx.info.local_reply_body = None;
         let stats = self.hcm.stats();

@@ -34,7 +34,7 @@ pub use meter::{Meter, is_chunked};
 pub use proxy::{ProxyData, ProxyTlvs};
 
 use crate::{
-    net::{Address, OriginalSource},
+    net::{Address, CopyProgress, OriginalSource},
     upstream::Host,
 };
 
@@ -105,7 +105,7 @@ pub struct ConnectTimes {
 }
 
 /// The upstream side of a stream: the last attempt's.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct UpstreamInfo {
     /// Name of the chosen cluster: `%UPSTREAM_CLUSTER_RAW%`.
     pub cluster: Option<Arc<str>>,
@@ -147,7 +147,8 @@ pub struct UpstreamInfo {
     pub earlier_connections: Vec<u64>,
 }
 
-/// What is known of a proxied connection when it has ended, for those who are told later.
+/// What is known of a proxied connection, for those beside the filter that serves it: upstream and bytes as soon as
+/// there are some, the rest when it has ended.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// `%RESPONSE_FLAGS%`
@@ -156,6 +157,18 @@ pub struct Outcome {
     pub progress: Rc<Progress>,
     /// The upstream side.
     pub upstream: UpstreamInfo,
+    /// Bytes that were copied so far, while the connection runs.
+    pub copied: Option<Rc<CopyProgress>>,
+}
+
+impl Outcome {
+    /// Bytes from the client and to it, so far.
+    pub fn bytes(&self) -> (u64, u64) {
+        match &self.copied {
+            Some(copied) => (copied.forward.get(), copied.back.get()),
+            None => (self.progress.bytes_received.get(), self.progress.bytes_sent.get()),
+        }
+    }
 }
 
 /// The internal redirects of one request, over all the streams it has been.

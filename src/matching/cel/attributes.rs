@@ -13,7 +13,10 @@ use cel::{
     objects::{Key, Map},
 };
 use http::{HeaderMap, Version};
-use xds_protos::google::protobuf::{Struct, Value as ProtoValue, value::Kind};
+use xds_protos::{
+    envoy::config::core::v3::Node,
+    google::protobuf::{Struct, Value as ProtoValue, value::Kind},
+};
 
 use crate::{
     http::{
@@ -39,6 +42,8 @@ pub(super) enum Attribute {
     FilterStateFields(String),
     /// Whether there is such an object.
     HasFilterState(String),
+    /// The same everywhere.
+    Fixed(Value),
 }
 
 type Read = fn(&MatchCx<'_>) -> Option<Value>;
@@ -68,6 +73,7 @@ impl Attribute {
                 filter_state(cx, key, bytes).map(|v| Value::Bytes(Arc::new(v)))
             }
             Self::FilterStateFields(key) => filter_state(cx, key, |o| o.as_struct()).map(|s| structure(&s)),
+            Self::Fixed(value) => Some(value.clone()),
             Self::HasFilterState(key) => Some(Value::Bool(filter_state(cx, key, |_| Some(())).is_some())),
         }
     }
@@ -215,6 +221,34 @@ fn text(expr: &Expr) -> Option<String> {
 
 fn find(path: &str) -> Option<Read> {
     ATTRIBUTES.iter().find(|(name, _)| *name == path).map(|(_, read)| *read)
+}
+
+/// Gives `xds.node` its value.
+pub(super) fn set_node(attributes: &mut [(String, Attribute)], node: &Node) {
+    for (name, attribute) in attributes {
+        match name.as_str() {
+            "attribute xds.node" => *attribute = Attribute::Fixed(of_node(node)),
+            "has xds.node" => *attribute = Attribute::Fixed(Value::Bool(true)),
+            _ => {}
+        }
+    }
+}
+
+fn of_node(node: &Node) -> Value {
+    let locality = node.locality.clone().unwrap_or_default();
+    let locality = [
+        ("region", string(&locality.region)),
+        ("zone", string(&locality.zone)),
+        ("sub_zone", string(&locality.sub_zone)),
+    ];
+    let fields = [
+        ("id", string(&node.id)),
+        ("cluster", string(&node.cluster)),
+        ("user_agent_name", string(&node.user_agent_name)),
+        ("locality", map(locality.into_iter())),
+    ];
+    let metadata = node.metadata.as_ref().map(|m| ("metadata", structure(m)));
+    map(fields.into_iter().chain(metadata))
 }
 
 /// Every attribute. What is not known yet, or not there, is none.
@@ -394,6 +428,8 @@ const ATTRIBUTES: &[(&str, Read)] = &[
     ("upstream.sha256_peer_certificate_digest", |cx| {
         Some(string(&upstream(cx)?.peer.sha256))
     }),
+    // Given its value when an expression is configured.
+    ("xds.node", |_| None),
     ("xds.cluster_name", |cx| {
         Some(string(cx.stream?.upstream.cluster.as_deref()?))
     }),

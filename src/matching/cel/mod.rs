@@ -60,7 +60,13 @@ pub struct CelExpression {
 impl CelExpression {
     /// Compiles a text.
     pub fn parse(text: &str, options: CelOptions, cx: &BuildCx<'_>) -> ConfigResult<Self> {
-        Self::compile(text, options).map_err(|e| cx.error(e))
+        let compiled = Self::compile(text, options).map_err(|e| cx.error(e))?;
+        Ok(compiled.with_node(cx))
+    }
+
+    /// Whether it is an expression at all, whatever it names.
+    pub fn parses(text: &str) -> bool {
+        text.len() <= MAX_TEXT && check::nesting(text) <= usize::from(MAX_DEPTH) && parsed(text).is_ok()
     }
 
     /// Compiles a text; the error is Envoy's, as far as it is known here.
@@ -75,18 +81,21 @@ impl CelExpression {
                 "Not able to parse filter expression: Expression recursion limit exceeded. limit: {MAX_DEPTH}"
             ));
         }
-        let parser = PrattParser::new()
-            .max_recursion_depth(MAX_DEPTH)
-            .max_expression_node_count(MAX_NODES);
-        let parsed = parser.parse(text);
-        let expr = parsed.map_err(|e| format!("Not able to parse filter expression: {e}"))?;
+        let expr = parsed(text).map_err(|e| format!("Not able to parse filter expression: {e}"))?;
         Self::new(expr, options)
+    }
+
+    /// Expressions may name the proxy's node.
+    fn with_node(mut self, cx: &BuildCx<'_>) -> Self {
+        attributes::set_node(&mut self.attributes, &cx.server.node);
+        self
     }
 
     /// Compiles a syntax tree.
     pub fn build(proto: cel_proto::Expr, options: CelOptions, cx: &BuildCx<'_>) -> ConfigResult<Self> {
         let expr = proto::expression(proto, MAX_TREE);
-        expr.and_then(|e| Self::new(e, options)).map_err(|e| cx.error(e))
+        let compiled = expr.and_then(|e| Self::new(e, options)).map_err(|e| cx.error(e))?;
+        Ok(compiled.with_node(cx))
     }
 
     /// Compiles a syntax tree in the older package, which says the same.
@@ -131,6 +140,13 @@ impl CelExpression {
         }
         Value::resolve(&self.expr, &context).ok()
     }
+}
+
+fn parsed(text: &str) -> Result<IdedExpr, String> {
+    let parser = PrattParser::new()
+        .max_recursion_depth(MAX_DEPTH)
+        .max_expression_node_count(MAX_NODES);
+    parser.parse(text).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::{
         filter::{FilterCx, HttpFilter, HttpFilterConfig, Step, StreamCx},
         head::is_grpc_content_type,
         observe::{Observer, observe},
-        stream_info::{FilterStateObject, Progress, Sharing},
+        stream_info::{FilterState, FilterStateObject, Progress, Sharing},
     },
 };
 
@@ -62,6 +62,23 @@ impl Messages {
 /// What filter state holds; it is there only once a message passed.
 #[derive(Debug)]
 struct State(Rc<Messages>);
+
+/// The messages of a call so far, for filters beside this one.
+#[derive(Debug, Clone)]
+pub struct MessageCounts(Rc<Messages>);
+
+impl MessageCounts {
+    /// Those of a stream; none where nobody counts them.
+    pub fn of(state: &FilterState) -> Option<Self> {
+        let state = state.get(FILTER_STATE)?.as_any().downcast_ref::<State>()?;
+        Some(Self(state.0.clone()))
+    }
+
+    /// Of the request and of the response.
+    pub fn messages(&self) -> (u64, u64) {
+        (self.0.request.get(), self.0.response.get())
+    }
+}
 
 impl FilterStateObject for State {
     fn as_text(&self) -> Option<Cow<'_, str>> {

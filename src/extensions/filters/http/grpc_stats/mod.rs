@@ -14,6 +14,8 @@ use crate::{
     http::filter::{HttpFilterConfig, HttpFilterFactory},
 };
 
+pub use filter::MessageCounts;
+
 /// The extension.
 pub struct Factory;
 

@@ -57,6 +57,7 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
         return;
     };
     drop(worker);
+    session.tell_upstream();
     if config.log_moments.on_connected {
         session.log("TcpUpstreamConnected");
     }

@@ -67,11 +67,22 @@ impl Session {
         if !config.access_log.is_empty() {
             info.request_id = RequestIds::new_id();
         }
+        let progress = Rc::<CopyProgress>::default();
+        if let Some(outcome) = info.connection.outcome.borrow_mut().as_mut() {
+            outcome.copied = Some(progress.clone());
+        }
         Self {
             info,
-            progress: Rc::default(),
+            progress,
             config,
             upstream: None,
+        }
+    }
+
+    /// Tells those who want to know while the connection runs what its upstream is.
+    pub(super) fn tell_upstream(&self) {
+        if let Some(outcome) = self.info.connection.outcome.borrow_mut().as_mut() {
+            outcome.upstream = self.info.upstream.clone();
         }
     }
 
