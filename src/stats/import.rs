@@ -205,7 +205,9 @@ fn import_dynamic(scope: &std::sync::Arc<ScopeInner>, shard: usize, number: &Num
         true => Kind::Gauge,
         false => Kind::Counter,
     };
-    scope.dynamic(&number.name, kind, tags, Stay::Always).put(shard, number.value);
+    scope
+        .dynamic(&number.name, kind, tags, Stay::Always)
+        .put(shard, number.value);
 }
 
 #[cfg(test)]

@@ -121,23 +121,36 @@ impl Scope {
 
     /// The histogram `name` below the prefix; the unit is that of the first call.
     pub fn histogram(&self, name: &str, unit: Unit) -> Histogram {
-        Histogram::new(self.0.dynamic(name, Kind::Histogram(unit), None, Stay::Always), self.0.clone())
+        Histogram::new(
+            self.0.dynamic(name, Kind::Histogram(unit), None, Stay::Always),
+            self.0.clone(),
+        )
     }
 
     /// A histogram with tags of its own; see [`Scope::counter_tagged`].
     pub fn histogram_tagged(&self, name: &str, unit: Unit, tags: &[(&str, &str)]) -> Histogram {
-        Histogram::new(self.tagged(name, Kind::Histogram(unit), tags, Stay::Always), self.0.clone())
+        Histogram::new(
+            self.tagged(name, Kind::Histogram(unit), tags, Stay::Always),
+            self.0.clone(),
+        )
     }
 
     /// The text readout `name` below the prefix.
     pub fn text_readout(&self, name: &str) -> TextReadout {
-        TextReadout::new(self.0.dynamic(name, Kind::TextReadout, None, Stay::Always), self.0.clone())
+        TextReadout::new(
+            self.0.dynamic(name, Kind::TextReadout, None, Stay::Always),
+            self.0.clone(),
+        )
     }
 
     pub(super) fn tagged(&self, name: &str, kind: Kind, tags: &[(&str, &str)], stay: Stay) -> Arc<Dynamic> {
         let mut full = name.to_owned();
         // An empty value leaves no token behind.
-        for token in tags.iter().flat_map(|(tag, value)| [tag, value]).filter(|t| !t.is_empty()) {
+        for token in tags
+            .iter()
+            .flat_map(|(tag, value)| [tag, value])
+            .filter(|t| !t.is_empty())
+        {
             full.extend([".", token]);
         }
         let tags = tags.iter().map(|(name, value)| Tag::new(name, value)).collect();
@@ -173,13 +186,7 @@ impl ScopeInner {
 
     // A name that is taken by a statistic of another kind gets an entry of its own, apart by a NUL that is never
     // shown: handles always work, and a reader sees both, as Envoy lists both.
-    pub(super) fn dynamic(
-        &self,
-        name: &str,
-        kind: Kind,
-        tags: Option<ExplicitTags>,
-        stay: Stay,
-    ) -> Arc<Dynamic> {
+    pub(super) fn dynamic(&self, name: &str, kind: Kind, tags: Option<ExplicitTags>, stay: Stay) -> Arc<Dynamic> {
         let store = &self.store;
         let mut contents = lock(&self.contents);
         let same_kind = |stat: &Dynamic| std::mem::discriminant(&stat.kind()) == std::mem::discriminant(&kind);

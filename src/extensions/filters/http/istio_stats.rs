@@ -13,7 +13,7 @@ use xds_protos::stats::PluginConfig as Proto;
 use super::grpc_stats::MessageCounts;
 use crate::{
     config::{BuildCx, ConfigResult},
-    extensions::filters::common::istio_stats::{IstioStats, Series},
+    extensions::filters::common::istio_stats::{IstioStats, Series, metadata_of_cluster},
     http::{
         RequestHead, ResponseHead,
         filter::{FilterCx, HttpFilter, HttpFilterConfig, HttpFilterFactory, Step, StreamCx},
@@ -90,15 +90,17 @@ impl HttpFilter for Filter {
     }
 
     fn log(&mut self, cx: &mut FilterCx, request: &RequestHead, response: Option<&ResponseHead>) {
+        let cluster = metadata_of_cluster(&cx.info, &cx.worker);
         if let Some(call) = &self.call {
             call.learn(&self.stats, cx, request);
             if call.series.borrow().is_none() {
-                *call.series.borrow_mut() = Some(self.stats.messages(&cx.info, request, &cx.worker));
+                *call.series.borrow_mut() = Some(self.stats.messages(&cx.info, request, cluster.as_deref()));
             }
             call.tell();
         }
+        let is_grpc = self.call.is_some();
         self.stats
-            .request_ended(&cx.info, request, response, self.call.is_some(), &cx.worker);
+            .request_ended(&cx.info, request, response, is_grpc, cluster.as_deref());
     }
 }
 
@@ -118,7 +120,8 @@ impl Call {
             *counts = MessageCounts::of(&cx.info.filter_state);
         }
         if counts.is_some() && !self.begun.get() && stats.is_settled(&cx.info) {
-            *self.series.borrow_mut() = Some(stats.messages(&cx.info, request, &cx.worker));
+            let cluster = metadata_of_cluster(&cx.info, &cx.worker);
+            *self.series.borrow_mut() = Some(stats.messages(&cx.info, request, cluster.as_deref()));
         }
     }
 

@@ -7,7 +7,7 @@ use xds_protos::stats::PluginConfig as Proto;
 
 use crate::{
     config::{BuildCx, ConfigResult},
-    extensions::filters::common::istio_stats::{CountedConnection, IstioStats},
+    extensions::filters::common::istio_stats::{CountedConnection, IstioStats, metadata_of_cluster},
     http::{ConnectionInfo, StreamInfo},
     network_filter::{Connection, GateFilter, Gated, NetworkFilter, NetworkFilterFactory},
     server::Worker,
@@ -21,14 +21,20 @@ impl NetworkFilterFactory for Factory {
     type Proto = Proto;
 
     fn build(&self, proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<NetworkFilter> {
-        Ok(NetworkFilter::Gate(Arc::new(StatsFilter(IstioStats::build(proto, cx)?))))
+        Ok(NetworkFilter::Gate(Arc::new(StatsFilter(IstioStats::build(
+            proto, cx,
+        )?))))
     }
 }
 
 struct StatsFilter(Arc<IstioStats>);
 
 impl GateFilter for StatsFilter {
-    fn on_connection(self: Arc<Self>, worker: Rc<Worker>, mut connection: Connection) -> LocalBoxFuture<'static, Gated> {
+    fn on_connection(
+        self: Arc<Self>,
+        worker: Rc<Worker>,
+        mut connection: Connection,
+    ) -> LocalBoxFuture<'static, Gated> {
         // Whoever serves the connection is to tell of it.
         connection.info.outcome.borrow_mut().get_or_insert_default();
         let mut told = Told {
@@ -64,13 +70,20 @@ impl Told {
             let info = self.stream();
             // Who is at the other end may be known only after the first bytes.
             if ended || self.stats.is_settled(&info) {
-                let counted = self.stats.connection(&info, &self.worker);
+                let cluster = metadata_of_cluster(&info, &self.worker);
+                let counted = self.stats.connection(&info, cluster.as_deref());
                 counted.opened();
                 self.counted = Some(counted);
             }
         }
         let Some(counted) = &mut self.counted else { return };
-        counted.moved(self.info.outcome.borrow().as_ref().map_or((0, 0), |outcome| outcome.bytes()));
+        counted.moved(
+            self.info
+                .outcome
+                .borrow()
+                .as_ref()
+                .map_or((0, 0), |outcome| outcome.bytes()),
+        );
         if ended {
             counted.closed();
         }

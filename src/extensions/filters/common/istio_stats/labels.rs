@@ -78,7 +78,10 @@ impl Own {
         let none = Struct::default();
         let metadata = node.metadata.as_ref().unwrap_or(&none);
         let labels = structure(metadata, "LABELS").unwrap_or(&none);
-        let (field, label) = (|name| text(metadata, name).to_owned(), |name| text(labels, name).to_owned());
+        let (field, label) = (
+            |name| text(metadata, name).to_owned(),
+            |name| text(labels, name).to_owned(),
+        );
         Self {
             workload: field("WORKLOAD_NAME"),
             namespace: field("NAMESPACE"),
@@ -107,8 +110,8 @@ pub(super) struct Sources<'a> {
 pub(super) fn is_settled(reporter: Reporter, info: &StreamInfo) -> bool {
     let settled = |state: &FilterState| reporter.peer().is_settled(state);
     settled(&info.filter_state) || settled(&info.connection.filter_state.borrow()) || {
-        let upstream = info.upstream.filter_state.as_ref();
-        reporter == Reporter::Source && upstream.is_some_and(|state| settled(&state.borrow()))
+        let found = info.upstream.found.as_ref();
+        reporter == Reporter::Source && found.is_some_and(|found| settled(&found.filter_state()))
     }
 }
 
@@ -129,7 +132,10 @@ impl Sources<'_> {
             ("", Some(found)) => &found.identity,
             (san, _) => san,
         };
-        let peer = found.clone().or_else(|| self.endpoint().map(Arc::new)).unwrap_or_default();
+        let peer = found
+            .clone()
+            .or_else(|| self.endpoint().map(Arc::new))
+            .unwrap_or_default();
         let namespace = namespace_of(principal, &peer);
         key.value("source");
         key.value(&own.workload);
@@ -149,7 +155,14 @@ impl Sources<'_> {
         key.value_or(&peer.canonical_name, UNKNOWN);
         key.value_or(&peer.canonical_revision, "latest");
         key.value_or(service.name, UNKNOWN);
-        key.value_or(if service.namespace.is_empty() { namespace } else { service.namespace }, UNKNOWN);
+        key.value_or(
+            if service.namespace.is_empty() {
+                namespace
+            } else {
+                service.namespace
+            },
+            UNKNOWN,
+        );
         key.value_or(&peer.cluster_name, UNKNOWN);
         UNKNOWN
     }
@@ -208,7 +221,7 @@ impl Sources<'_> {
         let of_stream = peer.get(&info.filter_state).cloned();
         let of_connection = || peer.get(&info.connection.filter_state.borrow()).cloned();
         // Network filters of a cluster leave it with the upstream connection.
-        let of_upstream = || peer.get(&info.upstream.filter_state.as_ref()?.borrow()).cloned();
+        let of_upstream = || peer.get(&info.upstream.found.as_ref()?.filter_state()).cloned();
         of_stream.or_else(of_connection).or_else(|| match peer {
             Peer::Upstream => of_upstream(),
             Peer::Downstream => None,
@@ -267,7 +280,9 @@ impl Sources<'_> {
             service.name = name;
             return;
         }
-        let Some(told) = self.cluster.and_then(first_service) else { return };
+        let Some(told) = self.cluster.and_then(first_service) else {
+            return;
+        };
         if told.fields.contains_key("host") {
             service.host = text(told, "host");
         }
@@ -300,7 +315,9 @@ fn first_service(metadata: &Metadata) -> Option<&Struct> {
 
 /// The namespace of a SPIFFE id, or what is known otherwise.
 fn namespace_of<'a>(principal: &'a str, peer: &'a WorkloadMetadata) -> &'a str {
-    let of_id = principal.split_once("/ns/").and_then(|(_, rest)| rest.split('/').next());
+    let of_id = principal
+        .split_once("/ns/")
+        .and_then(|(_, rest)| rest.split('/').next());
     of_id.filter(|n| !n.is_empty()).unwrap_or(&peer.namespace_name)
 }
 

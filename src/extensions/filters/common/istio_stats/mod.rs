@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::{
     config::{BuildCx, ConfigResult, DurationExt},
-    http::{RequestHead, ResponseHead, StreamInfo, grpc},
+    http::{RequestHead, ResponseHead, StreamInfo, grpc, stream_info::Metadata},
     matching::tree::MatchCx,
     server::Worker,
     stats::{Gauge, Scope},
@@ -105,17 +105,16 @@ impl IstioStats {
     fn find(
         &self,
         shape: Shape,
-        (info, request, worker): (&StreamInfo, Option<&RequestHead>, &Worker),
+        (info, request, cluster): (&StreamInfo, Option<&RequestHead>, Option<&Metadata>),
         values: Option<&Values>,
         rest: impl FnOnce(&mut series::Key, &'static str),
     ) -> Rc<Series> {
-        let cluster = info.upstream.cluster.as_ref().and_then(|name| worker.clusters.get(name));
         let sources = Sources {
             own: &self.own,
             reporter: self.reporter(info),
             info,
             request,
-            cluster: cluster.as_ref().map(|cluster| &*cluster.info.metadata),
+            cluster,
             host_fallback: self.host_fallback,
         };
         series::find(&self.scope, self.overrides.as_ref(), |key| {
@@ -135,23 +134,28 @@ impl IstioStats {
         request: &RequestHead,
         response: Option<&ResponseHead>,
         is_grpc: bool,
-        worker: &Worker,
+        cluster: Option<&Metadata>,
     ) {
         let values = self.evaluate(&MatchCx {
             request: Some(request),
             response,
             ..MatchCx::stream(info)
         });
-        let series = self.find(Shape::Http, (info, Some(request), worker), values.as_ref(), |key, security| {
-            key.value(if is_grpc { "grpc" } else { "http" });
-            key.value(info.response_code.as_ref().map_or("0", |code| code.as_str()));
-            match grpc_status(info, response).filter(|_| is_grpc) {
-                Some(status) => write_number(key, status),
-                None => key.value(""),
-            }
-            write_flags(key, info);
-            key.value(security);
-        });
+        let series = self.find(
+            Shape::Http,
+            (info, Some(request), cluster),
+            values.as_ref(),
+            |key, security| {
+                key.value(if is_grpc { "grpc" } else { "http" });
+                key.value(info.response_code.as_ref().map_or("0", |code| code.as_str()));
+                match grpc_status(info, response).filter(|_| is_grpc) {
+                    Some(status) => write_number(key, status),
+                    None => key.value(""),
+                }
+                write_flags(key, info);
+                key.value(security);
+            },
+        );
         series.add(Metric::RequestsTotal, 1);
         if let Some(end) = info.end {
             let took = end.saturating_duration_since(info.start).as_millis();
@@ -168,15 +172,20 @@ impl IstioStats {
     }
 
     /// Where the messages of a call are counted.
-    pub fn messages(&self, info: &StreamInfo, request: &RequestHead, worker: &Worker) -> Rc<Series> {
+    pub fn messages(&self, info: &StreamInfo, request: &RequestHead, cluster: Option<&Metadata>) -> Rc<Series> {
         let values = self.evaluate(&MatchCx::stream(info));
-        self.find(Shape::Messages, (info, Some(request), worker), values.as_ref(), |_, _| {})
+        self.find(
+            Shape::Messages,
+            (info, Some(request), cluster),
+            values.as_ref(),
+            |_, _| {},
+        )
     }
 
     /// Where a connection is counted.
-    pub fn connection(&self, info: &StreamInfo, worker: &Worker) -> CountedConnection {
+    pub fn connection(&self, info: &StreamInfo, cluster: Option<&Metadata>) -> CountedConnection {
         let values = self.evaluate(&MatchCx::stream(info));
-        let series = self.find(Shape::Tcp, (info, None, worker), values.as_ref(), |key, security| {
+        let series = self.find(Shape::Tcp, (info, None, cluster), values.as_ref(), |key, security| {
             key.value("tcp");
             write_flags(key, info);
             key.value(security);
@@ -187,6 +196,12 @@ impl IstioStats {
             bytes: (0, 0),
         }
     }
+}
+
+/// `Cluster.metadata` of a stream's cluster: the service that was asked for.
+pub fn metadata_of_cluster(info: &StreamInfo, worker: &Worker) -> Option<Arc<Metadata>> {
+    let cluster = worker.clusters.get(info.upstream.cluster.as_ref()?)?;
+    Some(cluster.info.metadata.clone())
 }
 
 /// A connection whose labels are known.
@@ -207,7 +222,8 @@ impl CountedConnection {
     pub fn moved(&mut self, bytes: (u64, u64)) {
         self.series = self.series.current();
         self.series.add(Metric::TcpSent, bytes.1.saturating_sub(self.bytes.1));
-        self.series.add(Metric::TcpReceived, bytes.0.saturating_sub(self.bytes.0));
+        self.series
+            .add(Metric::TcpReceived, bytes.0.saturating_sub(self.bytes.0));
         self.bytes = bytes;
     }
 

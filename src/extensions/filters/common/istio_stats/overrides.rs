@@ -125,7 +125,11 @@ impl Overrides {
             return Ok(());
         }
         let concerns = |(metric, _): &(Metric, &str)| name.is_empty() || wanted == Some(*metric);
-        let concerned: Vec<usize> = Metric::ALL.iter().filter(|m| concerns(m)).map(|(m, _)| *m as usize).collect();
+        let concerned: Vec<usize> = Metric::ALL
+            .iter()
+            .filter(|m| concerns(m))
+            .map(|(m, _)| *m as usize)
+            .collect();
         for tag in &tags_to_remove {
             let Some(label) = standard_label(tag) else {
                 tracing::info!(%tag, "not a standard label");
@@ -211,10 +215,12 @@ impl Overrides {
     ) -> Vec<(&'a str, &'a str)> {
         let changes = &self.standard[metric as usize];
         let text = |at: usize| texts.get(at).copied().unwrap_or_default();
-        let kept = labels.into_iter().filter_map(|(name, value)| match changes.replaced.get(name) {
-            None => Some((name, value)),
-            Some(expression) => expression.map(|at| (name, text(at))),
-        });
+        let kept = labels
+            .into_iter()
+            .filter_map(|(name, value)| match changes.replaced.get(name) {
+                None => Some((name, value)),
+                Some(expression) => expression.map(|at| (name, text(at))),
+            });
         let added = changes.added.iter().map(|(name, at)| (name.as_str(), text(*at)));
         kept.chain(added).collect()
     }

@@ -96,11 +96,7 @@ thread_local! {
 }
 
 /// The series of the labels that `fill` writes.
-pub(super) fn find(
-    scope: &Scope,
-    overrides: Option<&Arc<Overrides>>,
-    fill: impl FnOnce(&mut Key),
-) -> Rc<Series> {
+pub(super) fn find(scope: &Scope, overrides: Option<&Arc<Overrides>>, fill: impl FnOnce(&mut Key)) -> Rc<Series> {
     CACHE.with_borrow_mut(|cache| {
         let mut key = std::mem::take(&mut cache.key);
         fill(&mut key);
@@ -171,8 +167,14 @@ impl Series {
     /// The values of labels, and those of expressions.
     fn values(&self) -> (Vec<(&str, &str)>, Vec<&str>) {
         let values = self.key.get(HEAD..).unwrap_or_default();
-        let mut values = values.split(|byte| *byte == END).map(|v| std::str::from_utf8(v).unwrap_or_default());
-        let labels = self.shape().labels().iter().map(|name| (*name, values.next().unwrap_or_default()));
+        let mut values = values
+            .split(|byte| *byte == END)
+            .map(|v| std::str::from_utf8(v).unwrap_or_default());
+        let labels = self
+            .shape()
+            .labels()
+            .iter()
+            .map(|name| (*name, values.next().unwrap_or_default()));
         let labels = labels.collect();
         (labels, values.collect())
     }
@@ -200,9 +202,7 @@ impl Series {
             match metric.kind {
                 MetricType::Counter => Handle::Counter(self.scope.evictable_counter(&name, &labels)),
                 MetricType::Gauge => Handle::Gauge(self.scope.evictable_gauge(&name, &labels)),
-                MetricType::Histogram => {
-                    Handle::Histogram(self.scope.evictable_histogram(&name, Unit::Bytes, &labels))
-                }
+                MetricType::Histogram => Handle::Histogram(self.scope.evictable_histogram(&name, Unit::Bytes, &labels)),
             }
         };
         overrides.custom.iter().map(handle).collect()
