@@ -1,6 +1,7 @@
 //! The extensions: one folder each, at the paths of Envoy's `source/extensions`.
 
 pub mod access_loggers;
+pub mod bootstrap;
 pub mod common;
 pub mod compression;
 pub mod filters;
@@ -14,6 +15,7 @@ pub use registry::Registry;
 /// Everything that is built in. One line per extension.
 pub fn register_all() -> Registry {
     let mut registry = Registry::default();
+    registry.http_filter(filters::http::alpn::Factory);
     registry.http_filter(filters::http::api_key_auth::Factory);
     registry.http_filter(filters::http::bandwidth_limit::Factory);
     registry.http_filter(filters::http::basic_auth::Factory);
@@ -39,6 +41,7 @@ pub fn register_all() -> Registry {
     registry.http_filter(filters::http::lua::Factory);
     registry.http_filter(filters::http::on_demand::Factory);
     registry.http_filter(filters::http::original_src::Factory);
+    registry.http_filter(filters::http::peer_metadata::Factory);
     registry.http_filter(filters::http::ratelimit::Factory);
     registry.http_filter(filters::http::rbac::Factory);
     registry.http_filter(filters::http::set_filter_state::Factory);
@@ -61,12 +64,16 @@ pub fn register_all() -> Registry {
     registry.network_filter(filters::network::ext_authz::Factory);
     registry.network_filter(filters::network::istio_stats::Factory);
     registry.network_filter(filters::network::local_ratelimit::Factory);
+    registry.network_filter(filters::network::metadata_exchange::Factory);
+    registry.network_filter(filters::network::peer_metadata::Factory);
     registry.network_filter(filters::network::ratelimit::Factory);
     registry.network_filter(filters::network::rbac::Factory);
     registry.network_filter(filters::network::set_filter_state::Factory);
     registry.network_filter(filters::network::sni_cluster::Factory);
     registry.network_filter(filters::network::sni_dynamic_forward_proxy::Factory);
     registry.network_filter(filters::network::tcp_proxy::Factory);
+    registry.upstream_network_filter(filters::network::metadata_exchange::UpstreamFactory);
+    registry.upstream_network_filter(filters::network::peer_metadata::UpstreamFactory);
     registry.formatter(formatter::cel::Factory);
     registry.formatter(formatter::file_content::Factory);
     registry.formatter(formatter::generic_secret::Factory);

@@ -13,6 +13,7 @@ use crate::{
     listener::{ListenerFilter, ListenerFilterFactory, UdpListenerFilter, UdpListenerFilterFactory},
     network_filter::{NetworkFilter, NetworkFilterFactory},
     server::overload::{ErasedResourceMonitor, ResourceMonitorFactory},
+    upstream::{UpstreamNetworkFilter, UpstreamNetworkFilterFactory},
 };
 
 /// An [`HttpFilterFactory`] with its types erased; a blanket impl makes it from any factory.
@@ -57,6 +58,19 @@ impl<F: NetworkFilterFactory> ErasedNetworkFilter for F {
     fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<NetworkFilter> {
         let proto = unpack::<F::Proto>(any, cx)?;
         NetworkFilterFactory::build(self, proto, cx)
+    }
+}
+
+/// An [`UpstreamNetworkFilterFactory`] with its type erased.
+pub trait ErasedUpstreamNetworkFilter: Send + Sync {
+    /// Opens and builds the filter's configuration.
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn UpstreamNetworkFilter>>;
+}
+
+impl<F: UpstreamNetworkFilterFactory> ErasedUpstreamNetworkFilter for F {
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn UpstreamNetworkFilter>> {
+        let proto = unpack::<F::Proto>(any, cx)?;
+        UpstreamNetworkFilterFactory::build(self, proto, cx)
     }
 }
 
@@ -134,6 +148,7 @@ pub struct Registry {
     udp_filters: HashMap<String, Arc<dyn ErasedUdpFilter>>,
     udp_session_filters: HashMap<String, Arc<dyn ErasedUdpSessionFilter>>,
     network_filters: HashMap<String, Arc<dyn ErasedNetworkFilter>>,
+    upstream_network_filters: HashMap<String, Arc<dyn ErasedUpstreamNetworkFilter>>,
     access_loggers: HashMap<String, Arc<dyn ErasedAccessLogger>>,
     formatters: HashMap<String, Arc<dyn ErasedFormatter>>,
     resource_monitors: HashMap<String, Arc<dyn ErasedResourceMonitor>>,
@@ -166,6 +181,12 @@ impl Registry {
     /// Adds a network filter under its message type.
     pub fn network_filter<F: NetworkFilterFactory>(&mut self, factory: F) {
         self.network_filters.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// Adds a network filter of clusters under its message type.
+    pub fn upstream_network_filter<F: UpstreamNetworkFilterFactory>(&mut self, factory: F) {
+        self.upstream_network_filters
+            .insert(F::Proto::full_name(), Arc::new(factory));
     }
 
     /// Adds an access logger under its message type.
@@ -216,6 +237,11 @@ impl Registry {
     /// The network filter whose configuration `any` holds.
     pub fn find_network_filter(&self, any: &Any) -> Option<&Arc<dyn ErasedNetworkFilter>> {
         self.network_filters.get(any.type_name())
+    }
+
+    /// The network filter of clusters whose configuration `any` holds.
+    pub fn find_upstream_network_filter(&self, any: &Any) -> Option<&Arc<dyn ErasedUpstreamNetworkFilter>> {
+        self.upstream_network_filters.get(any.type_name())
     }
 
     /// The HTTP filter whose configuration `any` holds.

@@ -89,6 +89,8 @@ pub(super) async fn arrive(
         held: Default::default(),
         outcome: RefCell::new((!config.access_log.is_empty()).then(Default::default)),
         termination_details: Default::default(),
+        told: passthrough.told,
+        upstream_watchers: Default::default(),
     };
     if let Some(namespace) = config.addresses.get(address).and_then(|(_, o)| o.namespace.clone()) {
         let mut state = info.filter_state.borrow_mut();

@@ -78,6 +78,8 @@ pub(crate) fn stream() -> StreamInfo {
         held: Default::default(),
         outcome: Default::default(),
         termination_details: Default::default(),
+        told: None,
+        upstream_watchers: Default::default(),
     };
     StreamInfo::new(Rc::new(connection), Some(Version::HTTP_11))
 }

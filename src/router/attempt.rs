@@ -166,6 +166,7 @@ pub(super) fn note(cx: &mut FilterCx, conn: &UpstreamConnInfo) {
     upstream.tls.clone_from(&conn.tls);
     upstream.connection_id = Some(conn.id);
     upstream.connect = Some(conn.times);
+    upstream.found.clone_from(&conn.found);
 }
 
 /// Counts the head of a request as it is sent.

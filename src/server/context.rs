@@ -16,7 +16,7 @@ use crate::{
     bootstrap::KeptResources,
     cli::{Cli, DrainStrategy},
     config::ConfigResult,
-    extensions::{self, Registry},
+    extensions::{self, Registry, common::workload::Workloads},
     listener::ListenerManager,
     runtime::Runtime,
     stats::{Stats, StatsConfig, Store},
@@ -77,6 +77,8 @@ pub struct ServerContext {
     pub clusters: ClusterManager,
     /// What names are resolved with.
     pub dns: Resolvers,
+    /// What workload discovery knows.
+    pub workloads: Arc<Workloads>,
     /// Names that the dynamic forward proxy knows.
     pub dns_caches: DnsCaches,
     /// `--drain-time-s`
@@ -153,6 +155,7 @@ impl ServerContext {
             )),
             clusters: ClusterManager::new(&stats),
             dns: Resolvers::default(),
+            workloads: Arc::default(),
             dns_caches: DnsCaches::default(),
             stats,
             xds: xds::Handle::default(),

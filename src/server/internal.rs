@@ -12,7 +12,7 @@ use xds_protos::{
 
 use crate::{
     config::{ConfigError, ConfigResult},
-    http::stream_info::{FilterState, Metadata},
+    http::stream_info::{FilterState, FindingSlot, Metadata},
     net::{InternalStream, internal_pair},
 };
 
@@ -50,6 +50,8 @@ pub struct Passthrough {
     pub metadata: Metadata,
     /// Shared objects: become filter state.
     pub filter_state: FilterState,
+    /// Where filters of the listener tell the upstream connection what they find out, if it wants to know.
+    pub told: Option<FindingSlot>,
 }
 
 /// A connection as an internal listener gets it.

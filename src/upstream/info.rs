@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     ClusterMsg, ClusterStats, DroppedCounts, HealthChecks, Host, HostSet, HostSets, OptionalStats, Provided,
-    ResourceManager, ResourcePriority, TransportSockets,
+    ResourceManager, ResourcePriority, TransportSockets, UpstreamNetworkFilters,
     circuit::CircuitBreakers,
     config::{ConnectOptions, DropOverload, HttpOptions, LbConfig, LbPolicy, Preconnect},
     dynamic_forward_proxy::DynamicForwardProxy,
@@ -300,6 +300,8 @@ pub struct ClusterInfo {
     pub close_on_host_set_change: bool,
     /// `close_connections_on_host_health_failure`: TCP connections end with their host's health.
     pub close_on_health_failure: bool,
+    /// `filters`
+    pub network_filters: UpstreamNetworkFilters,
     /// What is spoken below HTTP.
     pub sockets: TransportSockets,
     /// Load balancing.

@@ -92,6 +92,7 @@ impl ClientTransport for InternalUpstream {
         Passthrough {
             metadata,
             filter_state: shared.map(SharedObjects::to_filter_state).unwrap_or_default(),
+            told: None,
         }
     }
 }

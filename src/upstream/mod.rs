@@ -26,6 +26,7 @@ mod internal_upstream;
 pub mod lb;
 mod load_report;
 mod manager;
+mod network_filter;
 mod on_demand;
 pub mod optional_stats;
 pub mod orca;
@@ -55,6 +56,9 @@ pub use info::{Cluster, ClusterInfo};
 pub use lb::LbContext;
 pub use load_report::{DroppedCounts, LoadReports};
 pub use manager::{ClusterManager, ClusterSnapshot};
+pub use network_filter::{
+    NewConnection, UpstreamNetworkFilter, UpstreamNetworkFilterFactory, UpstreamNetworkFilters,
+};
 pub use on_demand::{Demanded, OnDemandClusters};
 pub use optional_stats::{OptionalStats, SizeStats, TimeoutBudgetStats};
 pub use outlier::{HostResult, OutlierDetector};

@@ -9,11 +9,12 @@ use xds_protos::envoy::config::bootstrap::v3::bootstrap::DynamicResources;
 
 use super::{
     WatchGuard, load_stats,
-    resources::{cds, lds, rtds},
+    resources::{cds, lds, rtds, workloads},
     source::GrpcTarget,
 };
 use crate::{
     config::{BuildCx, ConfigResult, InitTarget},
+    extensions::bootstrap::workload_discovery,
     server::{ServerContext, Worker},
 };
 
@@ -24,6 +25,7 @@ pub struct Subscriptions {
     rtds: Vec<WatchGuard>,
     cds: Option<WatchGuard>,
     lds: Option<WatchGuard>,
+    workloads: Option<WatchGuard>,
 }
 
 /// Checks `dynamic_resources` and sets up ADS; call it before anything subscribes. The stream itself begins once the
@@ -31,7 +33,7 @@ pub struct Subscriptions {
 pub fn configure(server: &Arc<ServerContext>) -> ConfigResult<()> {
     load_target(server)?;
     let Some(dynamic) = server.bootstrap.dynamic_resources.clone() else {
-        return Ok(());
+        return check_workloads(server);
     };
     let mut cx = BuildCx::new(server);
     cx.field("dynamic_resources", |cx| {
@@ -51,7 +53,17 @@ pub fn configure(server: &Arc<ServerContext>) -> ConfigResult<()> {
             }
         }
         Ok(())
-    })
+    })?;
+    check_workloads(server)
+}
+
+/// Where workloads come from, if workload discovery is on.
+fn check_workloads(server: &Arc<ServerContext>) -> ConfigResult<()> {
+    let Some(source) = workload_discovery::source(&server.bootstrap)? else {
+        return Ok(());
+    };
+    let mut cx = BuildCx::new(server);
+    cx.field("bootstrap_extensions", |cx| server.xds.check(&source, cx))
 }
 
 /// Where load reports go, if anywhere (`cluster_manager.load_stats_config`).
@@ -89,6 +101,10 @@ pub async fn start(worker: &Rc<Worker>) -> Subscriptions {
     }
     // As Envoy, once all layers have had their first answer.
     server.runtime.load();
+    // It was checked before.
+    if let Ok(Some(source)) = workload_discovery::source(&server.bootstrap) {
+        subscriptions.workloads = Some(workloads::subscribe(&source, server));
+    }
     let dynamic = server.bootstrap.dynamic_resources.as_ref();
     if let Some(source) = dynamic.and_then(|d| d.cds_config.as_ref()) {
         let (guard, target) = cds::subscribe(source, server);

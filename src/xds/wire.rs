@@ -6,10 +6,14 @@ use xds_protos::{
     any,
     envoy::service::discovery::v3::Resource as Wrapper,
     google::protobuf::{self as pb, Any},
+    istio::workload::Workload,
     prost::Message,
 };
 
-use super::handler::{Rejected, Resource};
+use super::{
+    handler::{Rejected, Resource},
+    resources::workloads,
+};
 use crate::config::duration;
 
 /// What a response's resources were decoded to.
@@ -113,6 +117,9 @@ fn name(type_url: &str, any: &Any) -> Result<String, Rejected> {
                 any.type_url
             ),
         });
+    }
+    if any::is::<Workload>(any) {
+        return Ok(workloads::name(&any.value).unwrap_or_default());
     }
     match Named::decode(any.value.as_slice()) {
         Ok(named) => Ok(named.name),

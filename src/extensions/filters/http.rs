@@ -1,5 +1,6 @@
 //! HTTP filters, one folder each.
 
+pub mod alpn;
 pub mod api_key_auth;
 pub mod bandwidth_limit;
 pub mod basic_auth;
@@ -26,6 +27,7 @@ pub mod local_ratelimit;
 pub mod lua;
 pub mod on_demand;
 pub mod original_src;
+pub mod peer_metadata;
 pub mod ratelimit;
 pub mod rbac;
 pub mod set_filter_state;

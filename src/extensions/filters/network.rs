@@ -6,6 +6,8 @@ pub mod echo;
 pub mod ext_authz;
 pub mod istio_stats;
 pub mod local_ratelimit;
+pub mod metadata_exchange;
+pub mod peer_metadata;
 pub mod ratelimit;
 pub mod rbac;
 pub mod set_filter_state;

@@ -13,7 +13,7 @@ use http::Version;
 use rustls_pki_types::CertificateDer;
 use xds_protos::envoy::config::core::v3::{Metadata as ProtoMetadata, TrafficDirection};
 
-use super::{FilterState, Flag, Metadata, Outcome, ResponseFlags};
+use super::{FilterState, FindingSlot, Flag, Metadata, Outcome, ResponseFlags, UpstreamInfo};
 use crate::net::{Address, OriginalSource};
 
 /// Filter state that says in which network namespace a connection was accepted.
@@ -74,6 +74,10 @@ pub struct ConnectionInfo {
     pub held: Arc<AtomicU64>,
     /// What the filter that served the connection has to say of it, where somebody wants to know: the listener's log.
     pub outcome: RefCell<Option<Box<Outcome>>>,
+    /// Where what is found out is told to the upstream connection that this internal connection is the other end of.
+    pub told: Option<FindingSlot>,
+    /// Who wants to see the upstream of the connection when it has one.
+    pub upstream_watchers: UpstreamWatchers,
     /// Why a network filter ended the connection: `%CONNECTION_TERMINATION_DETAILS%` of proxied bytes.
     pub termination_details: RefCell<Option<String>>,
 }
@@ -110,6 +114,8 @@ impl ConnectionInfo {
             held: Default::default(),
             outcome: Default::default(),
             termination_details: Default::default(),
+            told: None,
+            upstream_watchers: Default::default(),
         }
     }
 
@@ -119,6 +125,14 @@ impl ConnectionInfo {
         flags.set(flag);
         self.flags.set(flags);
         self.code_details.set(Some(details));
+    }
+
+    /// The connection has its upstream: tells whoever waits to see it.
+    pub fn upstream_ready(&self, upstream: &UpstreamInfo) {
+        let watchers = std::mem::take(&mut *self.upstream_watchers.0.borrow_mut());
+        for watch in watchers {
+            watch(self, upstream);
+        }
     }
 
     /// Whether the client is on this machine: a unix socket, a loopback address (127.0.0.1 and ::1 alone, as for
@@ -138,6 +152,25 @@ impl ConnectionInfo {
             (Address::Ip(address), true) => Some(*address),
             _ => None,
         }
+    }
+}
+
+type Watch = Box<dyn FnOnce(&ConnectionInfo, &UpstreamInfo)>;
+
+/// Network filters that want to see the upstream of a connection before the first of its bytes.
+#[derive(Default)]
+pub struct UpstreamWatchers(RefCell<Vec<Watch>>);
+
+impl UpstreamWatchers {
+    /// Calls `watch` when the connection has its upstream.
+    pub fn add(&self, watch: impl FnOnce(&ConnectionInfo, &UpstreamInfo) + 'static) {
+        self.0.borrow_mut().push(Box::new(watch));
+    }
+}
+
+impl fmt::Debug for UpstreamWatchers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UpstreamWatchers({})", self.0.borrow().len())
     }
 }
 

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use xds_protos::{envoy::config::core::v3::Metadata as ProtoMetadata, google::protobuf::Struct};
 
 pub use close::{DetectedClose, SideClose};
-pub use connection::{Cert, CertInfo, ConnectionInfo, NETWORK_NAMESPACE, TlsInfo};
+pub use connection::{Cert, CertInfo, ConnectionInfo, NETWORK_NAMESPACE, TlsInfo, UpstreamWatchers};
 pub use filter_state::{FilterState, FilterStateObject, SharedObjects, Sharing, StringObject};
 pub use findings::{Finding, FindingSlot, Findings};
 pub use flags::{Flag, ResponseFlags};

@@ -25,6 +25,7 @@ use xds_protos::{
 
 use super::{
     ClusterInfo, HealthCheckConfig, HostAttributes, Locality, OptionalStats, OutlierDetector, TransportSockets,
+    UpstreamNetworkFilters,
     circuit::{CircuitBreakers, Limits},
 };
 use crate::{
@@ -108,15 +109,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         return Err(cx.error_at("name", "value length must be at least 1 characters"));
     }
     check_upstream_config(upstream_config, cx)?;
-    for (i, filter) in filters.into_iter().enumerate() {
-        let config = filter.typed_config.map(|any| config::plain(any, cx)).transpose()?;
-        let type_name = config.as_ref().map_or("", |any| any.type_name());
-        // Istio puts it on every cluster of a mesh; it only exchanges peer metadata for telemetry.
-        if !type_name.ends_with(".MetadataExchange") {
-            return Err(cx.error_at(&format!("filters[{i}]"), "not supported: upstream network filters"));
-        }
-        cx.ignored("filters", "peer metadata is not exchanged");
-    }
+    let network_filters = UpstreamNetworkFilters::build(filters, cx)?;
 
     let legacy = protocol::Legacy {
         selection: protocol_selection,
@@ -256,6 +249,7 @@ pub fn build(proto: Proto, added_via_api: bool, cx: &mut BuildCx<'_>) -> ConfigR
         added_via_api,
         http,
         connect,
+        network_filters,
         sockets,
         lb,
         drops: Default::default(),

@@ -63,6 +63,7 @@ impl Target {
             internal: &InternalListeners::default(),
             source: None,
             shared: None,
+            told: None,
         })
         .await?;
         Ok(opened.0)

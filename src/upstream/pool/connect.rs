@@ -8,10 +8,10 @@ use xds_protos::envoy::config::core::v3::socket_option::SocketState;
 
 use super::{TransportOptions, UpstreamConnInfo, happy_eyeballs};
 use crate::{
-    http::stream_info::{ConnectTimes, SharedObjects, TlsInfo},
+    http::stream_info::{ConnectTimes, FindingSlot, Findings, SharedObjects, TlsInfo},
     net::{Address, OriginalSource, Stream, errno_text},
     server::InternalListeners,
-    upstream::{ClusterInfo, ConnectFailure, Host, transport_socket::TransportCx},
+    upstream::{ClusterInfo, ConnectFailure, Host, NewConnection, transport_socket::TransportCx},
 };
 
 /// A connected stream and what is known of it.
@@ -38,11 +38,19 @@ pub struct Dial<'a> {
     pub source: Option<OriginalSource>,
     /// Filter state that goes along to them.
     pub shared: Option<&'a SharedObjects>,
+    /// Where an internal listener tells what it finds out, if somebody asks.
+    pub told: Option<&'a FindingSlot>,
 }
 
-/// Connects to a host.
+/// Connects to a host, through the network filters of its cluster.
 pub async fn connect(dial: Dial<'_>, id: u64) -> Result<Connected, ConnectFailure> {
     let started = Instant::now();
+    let filtered = !dial.cluster.network_filters.is_empty();
+    let told = filtered.then(FindingSlot::default);
+    let dial = Dial {
+        told: told.as_ref(),
+        ..dial
+    };
     let limit = dial.cluster.connect_timeout;
     let (stream, local, remote, tls, end) = tokio::time::timeout(limit, open(&dial))
         .await
@@ -52,6 +60,13 @@ pub async fn connect(dial: Dial<'_>, id: u64) -> Result<Connected, ConnectFailur
         _ => Version::HTTP_11,
     };
     let secured = tls.is_some();
+    let (stream, found) = match &told {
+        None => (stream, None),
+        Some(told) => {
+            let (stream, findings) = filter(&dial, stream, tls.as_deref(), &local, told);
+            (stream, Some(Arc::new(findings)))
+        }
+    };
     let info = UpstreamConnInfo {
         id,
         local_address: local,
@@ -64,8 +79,32 @@ pub async fn connect(dial: Dial<'_>, id: u64) -> Result<Connected, ConnectFailur
             handshake: secured.then(Instant::now),
         },
         connect_time: started.elapsed(),
+        found,
     };
     Ok(Connected { stream, info })
+}
+
+/// Runs a new connection through the network filters.
+fn filter(
+    dial: &Dial<'_>,
+    mut stream: Stream,
+    tls: Option<&TlsInfo>,
+    local_address: &Address,
+    told: &FindingSlot,
+) -> (Stream, Findings) {
+    let mut findings = Findings::default();
+    for filter in dial.cluster.network_filters.iter() {
+        let connection = NewConnection {
+            cluster: dial.cluster,
+            host: dial.host,
+            tls,
+            local_address,
+            told,
+            findings: &mut findings,
+        };
+        stream = filter.connected(stream, connection);
+    }
+    (stream, findings)
 }
 
 type Opened = (Stream, Address, Address, Option<Arc<TlsInfo>>, Instant);
@@ -137,7 +176,8 @@ impl Dial<'_> {
             }
             Address::Internal { listener, endpoint } => {
                 let socket = self.cluster.sockets.for_host(self.host);
-                let passthrough = socket.passthrough(self.host, &self.cluster.metadata, self.shared);
+                let mut passthrough = socket.passthrough(self.host, &self.cluster.metadata, self.shared);
+                passthrough.told = self.told.cloned();
                 let stream = self.internal.connect(listener, endpoint, passthrough);
                 let mut stream = stream.ok_or_else(|| immediate(&io::Error::from_raw_os_error(22), address))?;
                 // As in Envoy, a listener that has no use for the connection refuses it before it is connected.

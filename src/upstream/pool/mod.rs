@@ -26,7 +26,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use http::Version;
 
 use super::ConnectFailure;
-use crate::{http::stream_info::TlsInfo, net::Address};
+use crate::{http::stream_info::{Findings, TlsInfo}, net::Address};
 
 pub use body::UpstreamBody;
 pub use lease::{Informed, Lease, UpstreamResponse};
@@ -59,6 +59,8 @@ pub struct UpstreamConnInfo {
     pub times: crate::http::stream_info::ConnectTimes,
     /// Time from connect to established.
     pub connect_time: Duration,
+    /// What the network filters of the cluster find out about it; none without such filters.
+    pub found: Option<Arc<Findings>>,
 }
 
 /// The pool of one host, priority and transport socket. Cheap to make: a handle.

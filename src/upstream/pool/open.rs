@@ -58,6 +58,7 @@ impl OpenGuard {
                 internal: &pool.internal,
                 source: pool.key.source,
                 shared: pool.key.shared.as_deref(),
+                told: None,
             },
             id,
         )

@@ -316,6 +316,7 @@ pub async fn connect(
         internal,
         source: options.source,
         shared: options.shared.as_deref(),
+        told: None,
     };
     match connect::connect(dial, id).await {
         Ok(connected) => {

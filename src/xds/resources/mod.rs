@@ -9,3 +9,4 @@ pub mod rds;
 pub mod rtds;
 pub mod srds;
 mod vhds;
+pub mod workloads;

@@ -5,7 +5,9 @@
 //! finds out about a peer leaves it in filter state ([`peer`](mod@peer)), where `istio.stats`, access logs and
 //! expressions read it.
 
+pub mod address;
 pub mod baggage;
+pub mod discovered;
 pub mod node;
 pub mod peer;
 
@@ -16,6 +18,7 @@ use xds_protos::{
     istio::workload::{Workload, WorkloadType as ProtoType},
 };
 
+pub use discovered::{WorkloadIndex, Workloads};
 pub use peer::{FoundPeer, Peer, PeerObject};
 
 /// What made a workload.

@@ -79,20 +79,20 @@ pub fn set_not_found(state: &mut FilterState) {
     state.set(NOT_FOUND.into(), Rc::new(NotFound), Sharing::None, false);
 }
 
-/// A peer as network filters of upstream connections find it.
+/// A peer as network filters find it.
 #[derive(Debug)]
-pub enum FoundPeer {
-    /// Its workload.
-    Known(Arc<WorkloadMetadata>),
-    /// It will not be found.
-    NotFound,
+pub struct FoundPeer {
+    /// Which one.
+    pub peer: Peer,
+    /// Its workload; none: it will not be found.
+    pub workload: Option<Arc<WorkloadMetadata>>,
 }
 
 impl Finding for FoundPeer {
     fn leave(&self, state: &mut FilterState) {
-        match self {
-            Self::Known(workload) => Peer::Upstream.set(state, workload.clone(), Sharing::None),
-            Self::NotFound => set_not_found(state),
+        match &self.workload {
+            Some(workload) => self.peer.set(state, workload.clone(), Sharing::None),
+            None => set_not_found(state),
         }
     }
 }

@@ -296,6 +296,7 @@ impl Connecting<'_> {
         upstream.remote_address = Some(conn.remote_address.clone());
         upstream.tls.clone_from(&conn.tls);
         upstream.connection_id = Some(conn.id);
+        upstream.found.clone_from(&conn.found);
     }
 
     fn note_failure(&mut self, cluster: &Rc<WorkerCluster>, host: &Arc<Host>, failure: Failure) {

@@ -58,6 +58,7 @@ pub(super) async fn serve(config: Arc<Config>, worker: Rc<Worker>, connection: C
     };
     drop(worker);
     session.tell_upstream();
+    session.info.connection.upstream_ready(&session.info.upstream);
     if config.log_moments.on_connected {
         session.log("TcpUpstreamConnected");
     }

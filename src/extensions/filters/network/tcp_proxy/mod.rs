@@ -24,6 +24,10 @@ use crate::{
     server::Worker,
 };
 
+pub(in crate::extensions::filters::network) use tunnel::{
+    Headers as TunnelHeaders, RESPONSE_HEADERS as TUNNEL_RESPONSE_HEADERS,
+};
+
 /// Filter state that names the cluster, before the configuration does.
 pub(in crate::extensions::filters) const CLUSTER: &str = "envoy.tcp_proxy.cluster";
 

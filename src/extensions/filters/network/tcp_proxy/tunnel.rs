@@ -38,7 +38,7 @@ use crate::{
 /// Filter state that turns tunneling off for a connection.
 const DISABLED: &str = "envoy.tcp_proxy.disable_tunneling";
 /// Filter state of the answer's headers.
-const RESPONSE_HEADERS: &str = "envoy.tcp_proxy.propagate_response_headers";
+pub(in super::super) const RESPONSE_HEADERS: &str = "envoy.tcp_proxy.propagate_response_headers";
 /// Filter state of the trailers after the last byte.
 const RESPONSE_TRAILERS: &str = "envoy.tcp_proxy.propagate_response_trailers";
 /// Dynamic metadata that has the request's id.
@@ -188,7 +188,15 @@ fn request_ids(
 
 /// Headers in filter state.
 #[derive(Debug)]
-struct Headers(Vec<(String, String)>);
+pub(in super::super) struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// The first header of this lower-case name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
 
 impl FilterStateObject for Headers {
     fn as_text(&self) -> Option<Cow<'_, str>> {

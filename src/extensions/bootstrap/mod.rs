@@ -1,0 +1,3 @@
+//! Bootstrap extensions.
+
+pub mod workload_discovery;
