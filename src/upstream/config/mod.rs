@@ -29,7 +29,7 @@ use super::{
     circuit::{CircuitBreakers, Limits},
 };
 use crate::{
-    config::{self, AnyExt, BuildCx, ConfigResult, DurationExt, Recent, Shared},
+    config::{AnyExt, BuildCx, ConfigResult, DurationExt, Recent, Shared},
     http::stream_info::Metadata,
     server::overload::Point,
 };

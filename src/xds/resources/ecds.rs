@@ -17,7 +17,7 @@ use xds_protos::{
 };
 
 use crate::{
-    config::{BuildCx, ConfigError, ConfigResult, InitTarget},
+    config::{BuildCx, ConfigError, ConfigResult, InitTarget, plain},
     server::ServerContext,
     stats::Stats,
     stats_block,
@@ -155,7 +155,7 @@ fn new_slot<T: Send + Sync + 'static>(
     cx.field("config_source", |cx| server.xds.check(&config_source, cx))?;
     let default = cx.opt("default_config", default_config, |any, cx| {
         check_type(&any, &type_urls).map_err(|reason| cx.error(reason))?;
-        build(&any, cx).map(Arc::new)
+        build(&plain(any, cx)?, cx).map(Arc::new)
     })?;
     let current = Arc::new(ArcSwapOption::empty());
     let (ready, receiver) = watch::channel(apply_default_config_without_warming && default.is_some());
@@ -251,7 +251,7 @@ impl<T, B: Fn(&Any, &mut BuildCx<'_>) -> ConfigResult<T>> Ecds<T, B> {
             let config: TypedExtensionConfig = open(&resource.any, &cx)?;
             let any = config.typed_config.unwrap_or_default();
             check_type(&any, &self.type_urls).map_err(|reason| cx.error(reason))?;
-            let built = cx.field("typed_config", |cx| (self.build)(&any, cx))?;
+            let built = cx.field("typed_config", |cx| (self.build)(&plain(any.clone(), cx)?, cx))?;
             self.current.store(Some(Arc::new(built)));
             self.stats.local().config_reload.inc();
         }

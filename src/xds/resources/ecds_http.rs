@@ -25,7 +25,10 @@ pub fn http_filter(
             type_url: url.clone(),
             value: Vec::new(),
         };
-        if cx.server.registry.find_http_filter(&wanted).is_none() {
+        // One of Envoy's that is not built in is refused when it comes: a list may name all that a filter could be.
+        let known = xds_protos::pool().get_message_by_name(wanted.type_name()).is_some();
+        let alone = source.type_urls.len() == 1;
+        if cx.server.registry.find_http_filter(&wanted).is_none() && (alone || !known) {
             let field = format!("type_urls[{i}]");
             return Err(cx.error_at(
                 &field,
