@@ -56,9 +56,7 @@ pub use info::{Cluster, ClusterInfo};
 pub use lb::LbContext;
 pub use load_report::{DroppedCounts, LoadReports};
 pub use manager::{ClusterManager, ClusterSnapshot};
-pub use network_filter::{
-    NewConnection, UpstreamNetworkFilter, UpstreamNetworkFilterFactory, UpstreamNetworkFilters,
-};
+pub use network_filter::{NewConnection, UpstreamNetworkFilter, UpstreamNetworkFilterFactory, UpstreamNetworkFilters};
 pub use on_demand::{Demanded, OnDemandClusters};
 pub use optional_stats::{OptionalStats, SizeStats, TimeoutBudgetStats};
 pub use outlier::{HostResult, OutlierDetector};

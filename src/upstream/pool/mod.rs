@@ -26,7 +26,10 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use http::Version;
 
 use super::ConnectFailure;
-use crate::{http::stream_info::{Findings, TlsInfo}, net::Address};
+use crate::{
+    http::stream_info::{Findings, TlsInfo},
+    net::Address,
+};
 
 pub use body::UpstreamBody;
 pub use lease::{Informed, Lease, UpstreamResponse};

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use xds_protos::{
-    envoy::config::core::v3::ConfigSource,
-    istio::workload::Workload,
-    prost::Message,
-};
+use xds_protos::{envoy::config::core::v3::ConfigSource, istio::workload::Workload, prost::Message};
 
 use crate::{
     config::{BuildCx, unpack},

@@ -7,9 +7,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use futures_util::future::LocalBoxFuture;
-use xds_protos::envoy::extensions::network_filters::peer_metadata::{
-    Config as Proto, UpstreamConfig as UpstreamProto,
-};
+use xds_protos::envoy::extensions::network_filters::peer_metadata::{Config as Proto, UpstreamConfig as UpstreamProto};
 
 use super::tcp_proxy::{TUNNEL_RESPONSE_HEADERS, TunnelHeaders};
 use crate::{

@@ -117,7 +117,10 @@ fn discovery(
                 Some(Discovery::UpstreamFilterState(peer_metadata_key))
             }
             (Some(Discover::UpstreamFilterState(_)), Peer::Downstream) => {
-                cx.ignored("downstream_discovery", "upstream filter state tells of upstream peers only");
+                cx.ignored(
+                    "downstream_discovery",
+                    "upstream filter state tells of upstream peers only",
+                );
                 None
             }
             (None, _) => None,

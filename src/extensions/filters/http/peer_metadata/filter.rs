@@ -69,13 +69,7 @@ impl Filter {
         }
     }
 
-    fn find(
-        &self,
-        way: &Discovery,
-        of: Peer,
-        cx: &FilterCx,
-        headers: &HeaderMap,
-    ) -> Option<Arc<WorkloadMetadata>> {
+    fn find(&self, way: &Discovery, of: Peer, cx: &FilterCx, headers: &HeaderMap) -> Option<Arc<WorkloadMetadata>> {
         match way {
             Discovery::Workload => {
                 let address = match of {
@@ -133,7 +127,9 @@ impl HttpFilter for Filter {
     fn request_headers<'a>(&'a mut self, cx: &'a mut FilterCx, head: &'a mut RequestHead, _: bool) -> Step<'a> {
         self.discover(Peer::Downstream, cx, &mut head.headers);
         let (cluster, worker) = (cx.info.upstream.cluster.as_deref(), &cx.worker);
-        self.tell(Peer::Upstream, &mut head.headers, |skip| left_out(cluster, skip, worker));
+        self.tell(Peer::Upstream, &mut head.headers, |skip| {
+            left_out(cluster, skip, worker)
+        });
         Step::Continue
     }
 
@@ -146,7 +142,9 @@ impl HttpFilter for Filter {
     ) -> Step<'a> {
         self.discover(Peer::Upstream, cx, &mut head.headers);
         let (cluster, worker) = (cx.info.upstream.cluster.as_deref(), &cx.worker);
-        self.tell(Peer::Downstream, &mut head.headers, |skip| left_out(cluster, skip, worker));
+        self.tell(Peer::Downstream, &mut head.headers, |skip| {
+            left_out(cluster, skip, worker)
+        });
         Step::Continue
     }
 }

@@ -20,7 +20,9 @@ use self::{
 };
 use crate::{
     config::{BuildCx, ConfigResult},
-    extensions::common::workload::{FoundPeer, Peer, WorkloadMetadata, Workloads, address, node::AdditionalLabels, peer},
+    extensions::common::workload::{
+        FoundPeer, Peer, WorkloadMetadata, Workloads, address, node::AdditionalLabels, peer,
+    },
     http::{ConnectionInfo, stream_info::Sharing},
     net::Stream,
     network_filter::{Connection, GateFilter, Gated, NetworkFilter, NetworkFilterFactory},

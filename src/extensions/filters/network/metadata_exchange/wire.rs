@@ -84,7 +84,9 @@ pub(super) enum Metadata {
 
 /// Reads the metadata.
 pub(super) fn metadata(bytes: &[u8], labels: &AdditionalLabels) -> Metadata {
-    let any = Any::decode(bytes).ok().filter(|any| any.type_name() == Struct::full_name());
+    let any = Any::decode(bytes)
+        .ok()
+        .filter(|any| any.type_name() == Struct::full_name());
     let Some(told) = any.and_then(|any| Struct::decode(any.value.as_slice()).ok()) else {
         return Metadata::Unreadable;
     };
