@@ -26,5 +26,6 @@ func All() []Scenario {
 	all = append(all, goControlPlane()...)
 	all = append(all, istioBootstraps()...)
 	all = append(all, istioAgents()...)
+	all = append(all, istioWaypoint()...)
 	return all
 }
