@@ -211,7 +211,7 @@ fn flush_stats(server: &Arc<ServerContext>) {
     use crate::config::DurationExt;
     let interval = flush_interval(server);
     let eviction = match &server.bootstrap.stats_eviction {
-        Some(StatsEviction::StatsEvictionInterval(every)) => Some(every.clone()).or_duration(Duration::ZERO),
+        Some(StatsEviction::StatsEvictionInterval(every)) => Some(*every).or_duration(Duration::ZERO),
         None => Duration::ZERO,
     };
     let eviction = eviction.as_nanos() / interval.as_nanos();

@@ -92,7 +92,9 @@ mod tests {
         let counter = root.evictable_counter("c", &[("a", "1"), ("b", ""), ("c", "3")]);
         let histogram = root.evictable_histogram("h", Unit::Bytes, &[]);
         let kept = root.counter("kept");
-        (counter.inc(), histogram.record(5), kept.inc());
+        counter.inc();
+        histogram.record(5);
+        kept.inc();
         store.evict_unused();
         assert_eq!(store.counter_value("c.a.1.b.c.3"), Some(1));
         assert_eq!(store.evictions(), 0);
