@@ -29,5 +29,6 @@ pub mod router;
 pub mod runtime;
 pub mod server;
 pub mod tls;
+pub mod tracing;
 pub mod upstream;
 pub mod xds;

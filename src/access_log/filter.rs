@@ -48,6 +48,8 @@ pub enum LogFilter {
     Any(Vec<LogFilter>),
     /// `not_health_check_filter`
     NotHealthCheck,
+    /// `traceable_filter`
+    Traceable,
     /// `envoy.access_loggers.extension_filters.cel`
     Cel(Box<CelExpression>),
     /// `log_type_filter`: names of [`StreamInfo::access_log_type`]
@@ -168,8 +170,7 @@ impl LogFilter {
                 cx.each("or_filter.filters", filters, Self::build).map(Self::Any)
             }
             FilterSpecifier::NotHealthCheckFilter(_) => Ok(Self::NotHealthCheck),
-            // Nothing is traced, so a filter for traced requests lets none through.
-            FilterSpecifier::TraceableFilter(_) => Ok(Self::Always(false)),
+            FilterSpecifier::TraceableFilter(_) => Ok(Self::Traceable),
             FilterSpecifier::LogTypeFilter(filter) => {
                 coverage!(cx, filter => LogTypeFilter { supported { types, exclude } });
                 let names = types.into_iter().filter_map(|t| AccessLogType::try_from(t).ok());
@@ -200,6 +201,7 @@ impl LogFilter {
                 }
             }
             Self::NotHealthCheck => !info.health_check,
+            Self::Traceable => info.traced && !info.health_check,
             Self::All(all) => all.iter().all(|f| f.passes(request, response, info)),
             Self::Any(any) => any.iter().any(|f| f.passes(request, response, info)),
             Self::Cel(expression) => expression.matches(&MatchCx {

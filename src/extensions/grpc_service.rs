@@ -14,6 +14,7 @@ use xds_protos::envoy::config::core::v3::{
 use crate::{
     config::{BuildCx, ConfigResult, DurationExt},
     server::Worker,
+    tracing::{CallSpan, Span},
     upstream::client::ClusterChannel,
 };
 
@@ -81,6 +82,20 @@ impl Target {
             request.metadata_mut().insert("grpc-timeout", timeout);
         }
         request
+    }
+}
+
+impl Target {
+    /// The span of a call of `method` (`package.Service.Method`), which the service is told of.
+    pub fn span<T>(&self, parent: Option<&Span>, method: &str, request: &mut Request<T>) -> CallSpan {
+        let authority = self.authority.as_deref().unwrap_or(&self.cluster);
+        let span = CallSpan::grpc(parent, method, &self.cluster, authority);
+        if parent.is_some() {
+            let mut headers = std::mem::take(request.metadata_mut()).into_headers();
+            span.inject(&mut headers);
+            *request.metadata_mut() = MetadataMap::from_headers(headers);
+        }
+        span
     }
 }
 

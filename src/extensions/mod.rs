@@ -9,6 +9,7 @@ pub mod formatter;
 pub mod grpc_service;
 mod registry;
 pub mod resource_monitors;
+pub mod tracers;
 
 pub use registry::Registry;
 
@@ -87,5 +88,7 @@ pub fn register_all() -> Registry {
     registry.resource_monitor(resource_monitors::downstream_connections::Factory);
     registry.resource_monitor(resource_monitors::fixed_heap::Factory);
     registry.resource_monitor(resource_monitors::injected_resource::Factory);
+    registry.tracer(tracers::opentelemetry::Factory);
+    registry.tracer(tracers::zipkin::Factory);
     registry
 }

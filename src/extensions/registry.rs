@@ -13,6 +13,7 @@ use crate::{
     listener::{ListenerFilter, ListenerFilterFactory, UdpListenerFilter, UdpListenerFilterFactory},
     network_filter::{NetworkFilter, NetworkFilterFactory},
     server::overload::{ErasedResourceMonitor, ResourceMonitorFactory},
+    tracing::{Tracer, TracerFactory},
     upstream::{UpstreamNetworkFilter, UpstreamNetworkFilterFactory},
 };
 
@@ -139,6 +140,19 @@ impl<F: CommandParserFactory> ErasedFormatter for F {
     }
 }
 
+/// A [`TracerFactory`] with its type erased.
+pub trait ErasedTracer: Send + Sync {
+    /// Opens and builds the tracer's configuration.
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn Tracer>>;
+}
+
+impl<F: TracerFactory> ErasedTracer for F {
+    fn build(&self, any: &Any, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn Tracer>> {
+        let proto = unpack::<F::Proto>(any, cx)?;
+        TracerFactory::build(self, proto, cx)
+    }
+}
+
 /// All extensions by type name. Built once at start, never changed.
 #[derive(Default)]
 pub struct Registry {
@@ -152,6 +166,7 @@ pub struct Registry {
     access_loggers: HashMap<String, Arc<dyn ErasedAccessLogger>>,
     formatters: HashMap<String, Arc<dyn ErasedFormatter>>,
     resource_monitors: HashMap<String, Arc<dyn ErasedResourceMonitor>>,
+    tracers: HashMap<String, Arc<dyn ErasedTracer>>,
 }
 
 impl Registry {
@@ -202,6 +217,16 @@ impl Registry {
     /// Adds a resource monitor under its message type.
     pub fn resource_monitor<F: ResourceMonitorFactory>(&mut self, factory: F) {
         self.resource_monitors.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// Adds a tracer under its message type.
+    pub fn tracer<F: TracerFactory>(&mut self, factory: F) {
+        self.tracers.insert(F::Proto::full_name(), Arc::new(factory));
+    }
+
+    /// The tracer whose configuration `any` holds.
+    pub fn find_tracer(&self, any: &Any) -> Option<&Arc<dyn ErasedTracer>> {
+        self.tracers.get(any.type_name())
     }
 
     /// The resource monitor whose configuration `any` holds.

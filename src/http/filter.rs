@@ -16,6 +16,7 @@ use crate::{
     config::{BuildCx, ConfigResult},
     route::{RouteMatch, RouteOutcome, RouteTable},
     server::{OverloadManager, Worker},
+    tracing::Span,
 };
 
 /// A filter's per-route configuration, opened again with `downcast_ref` by the filter that made it.
@@ -78,6 +79,8 @@ pub struct FilterCx {
     pub newer_routes: Option<Arc<RouteTable>>,
     /// Where informational responses go.
     pub informational: Informational,
+    /// The request's span, where it is traced.
+    pub span: Option<Span>,
 }
 
 /// Routes that come when they are asked for (VHDS).

@@ -13,7 +13,6 @@ use xds_protos::envoy::{
             route_match::{PathSpecifier, TlsContextMatchOptions},
         },
     },
-    r#type::tracing::v3::CustomTag,
 };
 
 use super::{
@@ -31,6 +30,7 @@ use crate::{
         CookieMatcher, FilterStateMatcher, HeaderMatcher, MetadataMatcher, QueryParameterMatcher, RegexMatcher,
     },
     runtime::RuntimeFractionalPercent,
+    tracing::CustomTag,
 };
 
 /// One route of a virtual host.
@@ -101,12 +101,12 @@ pub struct RouteTracing {
     pub random_sampling: FractionalPercent,
     /// Upper bound of both; default all.
     pub overall_sampling: FractionalPercent,
-    /// Tags, as they came.
+    /// Tags, which come before those of the connection manager.
     pub custom_tags: Vec<CustomTag>,
-    /// Format of the span's name; empty for none.
-    pub operation: String,
-    /// Format of the upstream span's name; empty for none.
-    pub upstream_operation: String,
+    /// The span's name.
+    pub operation: Option<Format>,
+    /// The name of an attempt's span.
+    pub upstream_operation: Option<Format>,
 }
 
 /// `RouteMatch`, built: everything in it must hold.
@@ -339,20 +339,25 @@ impl Decorator {
 }
 
 impl RouteTracing {
-    fn build(proto: ProtoTracing, _cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        coverage!(_cx, proto => ProtoTracing {
+    fn build(proto: ProtoTracing, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
+        coverage!(cx, proto => ProtoTracing {
             supported {
                 client_sampling, random_sampling, overall_sampling, custom_tags, operation, upstream_operation,
             }
         });
         let share = |p: Option<_>| p.as_ref().map_or(FractionalPercent::FULL, fraction);
+        let custom_tags = cx.each("custom_tags", custom_tags, CustomTag::build)?;
+        let mut format = |name: &str, text: String| match text.is_empty() {
+            true => Ok(None),
+            false => cx.field(name, |cx| Format::parse_omit_empty(&text, cx).map(Some)),
+        };
         Ok(Self {
             client_sampling: share(client_sampling),
             random_sampling: share(random_sampling),
             overall_sampling: share(overall_sampling),
             custom_tags,
-            operation,
-            upstream_operation,
+            operation: format("operation", operation)?,
+            upstream_operation: format("upstream_operation", upstream_operation)?,
         })
     }
 }

@@ -190,7 +190,11 @@ impl UpstreamTail {
         log: Option<Box<AttemptLog>>,
         deferred: Option<Arc<Host>>,
     ) -> Body {
+        let mut log = log;
         if matches!(body, Body::Empty) {
+            if let Some(log) = &mut log {
+                log.complete = true;
+            }
             let now = Instant::now();
             info.progress.last_upstream_rx.set(Some(now));
             timing.record(info.start, now, &info.progress);
@@ -260,11 +264,17 @@ impl HttpBody for UpstreamTail {
                 }
                 let failure = std::task::ready!(this.poll_limits(cx));
                 failure.count(this.timing.cluster.local());
+                if let Some(log) = &mut this.log {
+                    log.note_late(&failure);
+                }
                 return Poll::Ready(Some(Err(failure.late())));
             }
         };
         if let Some(Err(error)) = &frame {
             let failure = Failure::Upstream(UpstreamFailure::of_body(error));
+            if let Some(log) = &mut this.log {
+                log.note_late(&failure);
+            }
             return Poll::Ready(Some(Err(failure.late())));
         }
         let now = Instant::now();
@@ -282,7 +292,13 @@ impl HttpBody for UpstreamTail {
             if let (Some(trailers), Some(host)) = (frame.trailers_ref(), this.deferred.take()) {
                 count_grpc(&host, trailers);
             }
-            ended = this.inner.is_end_stream();
+            if let (Some(trailers), Some(log)) = (frame.trailers_ref(), &mut this.log) {
+                log.note_trailers(trailers);
+            }
+            ended = this.inner.is_end_stream() || frame.is_trailers();
+        }
+        if ended && let Some(log) = &mut this.log {
+            log.complete = true;
         }
         if ended || matches!(&frame, Some(Ok(f)) if f.is_trailers()) {
             this.progress.meters.upstream_received.end();

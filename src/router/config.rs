@@ -30,6 +30,8 @@ pub struct RouterConfig {
     pub strict_check_headers: Vec<HeaderName>,
     /// `suppress_grpc_request_failure_code_stats`: gRPC requests count no codes.
     pub suppress_grpc_code_stats: bool,
+    /// `start_child_span`: attempts have spans of their own.
+    pub start_child_span: bool,
     /// This proxy's zone, where it is known.
     pub zone: Option<String>,
     /// `upstream_http_filters`: each attempt's, unless its cluster has some.
@@ -55,10 +57,9 @@ impl RouterConfig {
         coverage!(cx, proto => Proto {
             supported {
                 dynamic_stats, upstream_log, suppress_envoy_headers, strict_check_headers, respect_expected_rq_timeout,
-                upstream_http_filters, suppress_grpc_request_failure_code_stats, upstream_log_options
+                upstream_http_filters, suppress_grpc_request_failure_code_stats, upstream_log_options, start_child_span
             }
             ignored {
-                start_child_span: "no tracer is built in yet: spans are not reported",
                 reject_connect_request_early_data: "bytes sent before CONNECT is answered wait for the answer",
             }
         });
@@ -75,6 +76,7 @@ impl RouterConfig {
             suppress_grpc_code_stats: suppress_grpc_request_failure_code_stats,
             upstream_log_on_stream,
             upstream_log_interval,
+            start_child_span,
             zone: zone.filter(|zone| !zone.is_empty()),
             upstream_filters: http_filter_chain("upstream_http_filters", upstream_http_filters, cx)?,
             suppress_envoy_headers,

@@ -281,7 +281,7 @@ async fn one_by_one(
         request
             .route
             .rewrite_host(head, &host.hostname, !config.suppress_envoy_headers);
-        let mut log = AttemptLog::start(config, head, &cx.info);
+        let mut log = AttemptLog::start(config, head, cx);
         let result = {
             let (shared, head) = (RefCell::new(&mut *cx), RefCell::new(&mut *head));
             // Pinned where it is made: `select!` would move kilobytes of it.
@@ -299,7 +299,7 @@ async fn one_by_one(
             leave(&cx.info.progress).await;
         }
         if let Some(log) = &mut log {
-            log.note(&cx.info, &result);
+            log.note(cx, &result);
         }
         report(request, &host, &result);
         if let Err(failure) = &result {

@@ -81,7 +81,7 @@ pub(super) async fn run(
         let late = Rc::new(Cell::new(false));
         let (to, told, shared, head) = (host.clone(), late.clone(), &shared, &head);
         Running {
-            log: AttemptLog::start(request.config, &head.borrow(), &shared.borrow().info),
+            log: AttemptLog::start(request.config, &mut head.borrow_mut(), &shared.borrow()),
             future: Box::pin(async move { attempt::run(request, shared, head, &to, bodies, Some(&told)).await }),
             host,
             late,
@@ -162,7 +162,7 @@ pub(super) async fn run(
                 }
                 let cx = &mut *shared.borrow_mut();
                 if let Some(log) = &mut ended.log {
-                    log.note(&cx.info, &result);
+                    log.note(cx, &result);
                 }
                 if !ended.reported || result.is_ok() {
                     report(request, &ended.host, &result);

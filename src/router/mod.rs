@@ -20,6 +20,7 @@ mod redirect;
 mod replay;
 mod request;
 mod retry;
+mod span;
 mod terminate;
 mod timeout;
 mod timing;

@@ -284,7 +284,7 @@ impl Request<'_> {
         cx: &mut FilterCx,
         host: &Arc<Host>,
         upgrade: Option<Upgrade>,
-        log: Option<Box<AttemptLog>>,
+        mut log: Option<Box<AttemptLog>>,
     ) -> Routed {
         let Answer {
             head: mut response,
@@ -319,6 +319,9 @@ impl Request<'_> {
         // Mutations may print both.
         cx.info.response_code = Some(response.status);
         cx.info.response_code_details = Some("via_upstream".into());
+        if let Some(log) = &mut log {
+            log.note_stream(cx);
+        }
         self.route
             .finalize_response_headers(&mut response, Some(head), &cx.info);
         let tunnel = match (upgrade, upstream) {

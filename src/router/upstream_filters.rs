@@ -60,6 +60,7 @@ impl UpstreamFilters {
                 override_host: None,
                 on_demand_routes: None,
                 newer_routes: None,
+                span: stream.span.clone(),
                 worker: stream.worker.clone(),
                 filter_name: "".into(),
                 informational: stream.informational.clone(),

@@ -1,4 +1,4 @@
-//! `upstream_log`: a line for each attempt, as the upstream's side of it was.
+//! An attempt as its upstream has seen it: a line of `upstream_log`, and the end of its span.
 
 use std::{
     pin::Pin,
@@ -8,14 +8,17 @@ use std::{
     time::Instant,
 };
 
-use super::{RouterConfig, attempt::Answer, failure::Failure};
+use http::HeaderMap;
+
+use super::{RouterConfig, attempt::Answer, failure::Failure, span};
 use crate::{
     access_log::LogCx,
-    http::{RequestHead, ResponseHead, StreamInfo, stream_info::Progress},
+    http::{Body, RequestHead, ResponseHead, StreamInfo, filter::FilterCx, stream_info::Progress},
     net::Deadline,
+    tracing::Span,
 };
 
-/// An attempt that will be logged. Dropping it writes the line.
+/// An attempt that will be logged, or has a span. Dropping it writes the line and ends the span.
 pub(super) struct AttemptLog {
     config: Arc<RouterConfig>,
     /// What kind of line the last one is.
@@ -27,14 +30,26 @@ pub(super) struct AttemptLog {
     moved: Option<Rc<Progress>>,
     /// When the next line of an attempt that lasts is due.
     due: Option<Deadline>,
+    /// Where attempts are traced.
+    span: Option<Span>,
+    /// The span's, as of when the attempt's outcome was known.
+    custom_tags: Vec<(String, String)>,
+    trailers: Option<HeaderMap>,
+    /// It has ended by itself.
+    pub(super) complete: bool,
 }
 
 impl AttemptLog {
-    /// None when nothing is logged.
-    pub(super) fn start(config: &Arc<RouterConfig>, head: &RequestHead, stream: &StreamInfo) -> Option<Box<Self>> {
-        if config.upstream_log.is_empty() {
+    /// None when nothing is logged, and attempts have no spans. The upstream is told of the span in `head`.
+    pub(super) fn start(config: &Arc<RouterConfig>, head: &mut RequestHead, cx: &FilterCx) -> Option<Box<Self>> {
+        let span = span::start(config, cx, head);
+        if span.is_none() && config.upstream_log.is_empty() {
             return None;
         }
+        Some(Self::new(config, head, &cx.info, span))
+    }
+
+    fn new(config: &Arc<RouterConfig>, head: &RequestHead, stream: &StreamInfo, span: Option<Span>) -> Box<Self> {
         stream.progress.upstream_bytes_received.set(0);
         let mut info = StreamInfo::new(stream.connection.clone(), None);
         info.upstream.cluster.clone_from(&stream.upstream.cluster);
@@ -43,7 +58,7 @@ impl AttemptLog {
             .clone_from(&stream.upstream.cluster_observability_name);
         info.upstream.host.clone_from(&stream.upstream.host);
         info.request_id.clone_from(&stream.request_id);
-        Some(Box::new(Self {
+        Box::new(Self {
             config: config.clone(),
             info,
             end: "UpstreamEnd",
@@ -51,21 +66,31 @@ impl AttemptLog {
             response: None,
             moved: None,
             due: config.upstream_log_interval.map(Deadline::after),
-        }))
+            span,
+            custom_tags: Vec::new(),
+            trailers: None,
+            complete: false,
+        })
     }
 
     /// Writes a line for an attempt that has its connection now (`flush_upstream_log_on_upstream_stream`).
     pub(super) fn pool_ready(config: &Arc<RouterConfig>, head: &RequestHead, stream: &StreamInfo) {
-        if config.upstream_log_on_stream
-            && let Some(mut log) = Self::start(config, head, stream)
-        {
+        if config.upstream_log_on_stream && !config.upstream_log.is_empty() {
+            let mut log = Self::new(config, head, stream, None);
             log.note_connection(stream);
             log.end = "UpstreamPoolReady";
         }
     }
 
     /// Takes over how the attempt went.
-    pub(super) fn note(&mut self, stream: &StreamInfo, result: &Result<Box<Answer>, Failure>) {
+    pub(super) fn note(&mut self, cx: &FilterCx, result: &Result<Box<Answer>, Failure>) {
+        let stream = &cx.info;
+        self.note_stream(cx);
+        self.complete = match result {
+            Ok(answer) => matches!(answer.body, Body::Empty),
+            Err(Failure::Connect(_) | Failure::Upstream(_) | Failure::NoPool) => true,
+            Err(Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle | Failure::MaxDuration) => false,
+        };
         let connected = !matches!(result, Err(Failure::Connect(_)));
         if connected {
             self.note_connection(stream);
@@ -107,7 +132,30 @@ impl AttemptLog {
         self.info.protocol = stream.upstream.protocol;
     }
 
+    /// Takes over what the span is to tell of the request's stream.
+    pub(super) fn note_stream(&mut self, cx: &FilterCx) {
+        if let Some(span) = &self.span {
+            self.custom_tags = span::custom_tags(span, cx, &self.request);
+        }
+    }
+
+    /// Takes over what follows the response's body.
+    pub(super) fn note_trailers(&mut self, trailers: &HeaderMap) {
+        if self.span.is_some() {
+            self.trailers = Some(trailers.clone());
+        }
+    }
+
+    /// The response broke off.
+    pub(super) fn note_late(&mut self, failure: &Failure) {
+        self.info.flags.set(failure.flag());
+        self.complete = matches!(failure, Failure::Upstream(_));
+    }
+
     fn write(&mut self, kind: &'static str) {
+        if self.config.upstream_log.is_empty() {
+            return;
+        }
         self.info.access_log_type = kind;
         if let Some(moved) = &self.moved {
             let progress = &self.info.progress;
@@ -131,5 +179,15 @@ impl Drop for AttemptLog {
     fn drop(&mut self) {
         self.info.end = Some(Instant::now());
         self.write(self.end);
+        if let Some(span) = &self.span {
+            let ended = span::Ended {
+                info: &self.info,
+                moved: self.moved.as_deref(),
+                headers: self.response.as_ref().map(|r| &r.headers),
+                trailers: self.trailers.as_ref(),
+                canceled: !self.complete,
+            };
+            span::finish(span, &ended, std::mem::take(&mut self.custom_tags));
+        }
     }
 }

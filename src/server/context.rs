@@ -21,6 +21,7 @@ use crate::{
     runtime::Runtime,
     stats::{Stats, StatsConfig, Store},
     tls::Secrets,
+    tracing::Tracers,
     upstream::{ClusterManager, Http2CodecStats, dns::Resolvers, dynamic_forward_proxy::DnsCaches},
     xds,
 };
@@ -69,6 +70,8 @@ pub struct ServerContext {
     pub mailboxes: Mailboxes,
     /// Number of workers (`--concurrency`).
     pub concurrency: usize,
+    /// Tracers that connection managers share.
+    pub tracers: Tracers,
     /// The xDS client.
     pub xds: xds::Handle,
     /// Certificates, keys and validation contexts.
@@ -158,6 +161,7 @@ impl ServerContext {
             workloads: Arc::default(),
             dns_caches: DnsCaches::default(),
             stats,
+            tracers: Tracers::default(),
             xds: xds::Handle::default(),
             secrets: Secrets::default(),
             mailboxes: Mailboxes::default(),

@@ -75,6 +75,14 @@ pub fn bootstrap(fragments: &[Fragment], admin: u16) -> Value {
     for fragment in fragments {
         append(&mut whole, &Value::Object(fragment.bootstrap.clone()));
     }
+    if whole.get("layered_runtime").is_none() && whole.to_string().contains("config.trace.v3") {
+        // Spans are reported one by one, so that nobody has to wait for a timer.
+        let values = json!({"tracing.opentelemetry.min_flush_spans": 1, "tracing.zipkin.min_flush_spans": 1});
+        whole["layered_runtime"] = json!({"layers": [
+            {"name": "spans", "static_layer": values},
+            {"name": "admin", "admin_layer": {}},
+        ]});
+    }
     whole
 }
 

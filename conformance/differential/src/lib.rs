@@ -22,6 +22,7 @@ pub mod picks;
 pub mod ports;
 pub mod proxy;
 pub mod smuggle;
+pub mod spans;
 pub mod stats;
 pub mod substitute;
 pub mod suite;

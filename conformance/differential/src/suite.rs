@@ -23,6 +23,7 @@ use crate::diff::{Difference, differences};
 use crate::outcome::{self, Normalizer};
 use crate::proxy::{self, Proxy};
 use crate::substitute::{Scope, extra_names};
+use crate::spans;
 use crate::upstream::{self, Backend};
 use crate::{ports, stats};
 
@@ -513,6 +514,7 @@ async fn outcome(source: &Source, side: &Side, like: Option<(&Value, &[Regex])>)
     loop {
         let mut now = late(prepared, proxy).await?;
         now["responses"] = responses.clone();
+        spans::name_ids(&mut now, &source.yaml.to_string());
         let arrived = now["log"].as_array().map_or(0, Vec::len);
         let done = match like {
             Some((like, ignore)) => differences(like, &now, ignore)

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{connection::HcmConnection, request_id::Reason};
+use super::{connection::HcmConnection, request_id::Reason, tracing};
 use crate::{
     access_log::LogCx,
     http::{
@@ -84,6 +84,7 @@ impl Active {
                 worker,
                 filter_name: hcm.info.filter_chain.clone(),
                 informational: Informational::new(handle.clone(), hcm.config.clone()),
+                span: None,
             },
             head_request: head.method == Method::HEAD,
             head,
@@ -214,6 +215,9 @@ impl Active {
         let config = &self.hcm.config;
         if config.sampling.is_some() && !self.cx.info.health_check {
             self.trace_reason.count(config.tracing_stats.local());
+        }
+        if self.cx.span.is_some() {
+            tracing::finish(self);
         }
         self.hcm.stream_ended();
     }

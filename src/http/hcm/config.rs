@@ -49,6 +49,7 @@ use crate::{
     net::cidr_range,
     route::{HeaderMutationList, RouteTable, ScopeKeyBuilder},
     stats::Stats,
+    tracing::Config,
     xds::{
         rds::{RouteConfigs, RouteSlot},
         resources::srds::ScopeSlot,
@@ -150,6 +151,8 @@ pub struct HcmConfig {
     pub request_ids: RequestIds,
     /// `tracing`: what is sampled; none: nothing is decided.
     pub sampling: Option<Sampling>,
+    /// `tracing`: what is told of a request, and to whom.
+    pub tracing: Option<Arc<Config>>,
     /// `forward_client_cert_details`, `set_current_client_cert_details`, `forward_client_cert_matcher`
     pub xfcc: Xfcc,
     /// `forward_proto_config`
@@ -283,6 +286,8 @@ impl HcmConfig {
             ProxyStatus::build(proto, server_name.to_str().unwrap_or_default(), cx)
         })?;
         let stream_idle = stream_idle_timeout.enabled_or(Duration::from_secs(300));
+        let (sampling, tracing) = cx.opt("tracing", tracing, super::tracing::build)?.unzip();
+        let tracing = tracing.map(Arc::new);
         let chain = filter_chain("http_filters", http_filters, &stat_prefix, cx)?;
         let (scheme_overwrite, scheme_of_upstream) = cx
             .opt("scheme_header_transformation", scheme_header_transformation, scheme)?
@@ -377,7 +382,8 @@ impl HcmConfig {
             preserve_external_request_id,
             always_set_request_id: always_set_request_id_in_response,
             request_ids,
-            sampling: cx.opt("tracing", tracing, Sampling::build)?,
+            sampling,
+            tracing,
             xfcc: Xfcc::build(
                 forward_client_cert_details,
                 set_current_client_cert_details,

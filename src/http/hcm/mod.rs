@@ -25,6 +25,7 @@ mod request_id;
 mod response;
 mod stats;
 mod timers;
+mod tracing;
 mod whole;
 mod xfcc;
 

@@ -2,8 +2,7 @@
 
 use std::{ops::ControlFlow, pin::pin, rc::Rc, sync::Arc};
 
-use http::{HeaderValue, Method, StatusCode, Version, header};
-use xds_protos::envoy::config::core::v3::TrafficDirection;
+use http::{Method, StatusCode, Version, header};
 
 use super::{
     HcmConfig,
@@ -14,9 +13,8 @@ use super::{
     mutate::{self, Given, X_FORWARDED_PROTO},
     overload,
     refuse::{refusal, reply_to},
-    request_id::{DECORATOR_OPERATION, X_REQUEST_ID},
     timers::{Timers, note_expiry},
-    whole,
+    tracing, whole,
 };
 use crate::{
     http::{
@@ -110,8 +108,9 @@ async fn serve(active: &mut Active, body: Body, upgrade: Option<Upgrade>, scheme
     // A route may replace the timers.
     active.cx.choose_route(&active.head, table.as_ref());
     if first {
-        decide_tracing(active);
+        tracing::decide(active);
     }
+    tracing::start(active);
     let timers = Timers::of(active);
     active.ends_at = timers.end();
     if active.hcm.config.log_moments.new_request {
@@ -144,27 +143,6 @@ pub(super) fn early_route(active: &mut Active) {
         let table = active.hcm.config.routes.load(&active.head);
         active.cx.choose_route(&active.head, table.as_ref());
     }
-}
-
-/// Decides whether the request is traced; its id may tell.
-fn decide_tracing(active: &mut Active) {
-    let config = &active.hcm.config;
-    let Some(sampling) = &config.sampling else { return };
-    let of_route = active.cx.route.as_ref().and_then(|r| r.tracing.as_ref());
-    // The operation's name is for the span, at the end of its way; or for the next hop, on the way out.
-    let decorator = active.cx.route.as_ref().and_then(|r| r.decorator.as_ref());
-    let name = decorator.filter(|d| d.propagate && !d.operation.is_empty());
-    let name = name.and_then(|d| HeaderValue::from_str(&d.operation).ok());
-    if active.hcm.info.direction == TrafficDirection::Outbound {
-        if let Some(name) = name {
-            active.head.headers.insert(DECORATOR_OPERATION, name);
-        }
-    } else {
-        let given = active.head.headers.remove(DECORATOR_OPERATION);
-        active.operation = name.filter(|_| given.is_none_or(|v| v.is_empty()));
-    }
-    active.trace_reason = config.request_ids.decide(&mut active.head.headers, sampling, of_route);
-    active.cx.info.request_id = active.head.headers.get(X_REQUEST_ID).cloned();
 }
 
 /// Ready when the request's body broke the protocol. Polled on the connection's task, which is woken then.

@@ -1,13 +1,7 @@
 //! `request_id_extension`: UUIDs, and the reason for tracing that one digit of them tells.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use xds_protos::envoy::{
-    extensions::{
-        filters::network::http_connection_manager::v3::http_connection_manager::Tracing as Proto,
-        request_id::uuid::v3::UuidRequestIdConfig,
-    },
-    r#type::v3::Percent,
-};
+use xds_protos::envoy::{extensions::request_id::uuid::v3::UuidRequestIdConfig, r#type::v3::Percent};
 
 use super::stats::TracingStats;
 use crate::{
@@ -192,25 +186,17 @@ impl Share {
 }
 
 impl Sampling {
-    /// Reads the shares of `tracing`; what is reported, and to whom, is not looked at here.
-    pub(super) fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        coverage!(cx, proto => Proto {
-            supported { client_sampling, random_sampling, overall_sampling }
-            ignored {
-                verbose: "no tracer is built in yet: spans are not reported",
-                max_path_tag_length: "no tracer is built in yet: spans are not reported",
-                custom_tags: "no tracer is built in yet: spans are not reported",
-                provider: "no tracer is built in yet: spans are not reported",
-                spawn_upstream_span: "no tracer is built in yet: spans are not reported",
-                operation: "no tracer is built in yet: spans are not reported",
-                upstream_operation: "no tracer is built in yet: spans are not reported",
-                no_context_propagation: "no tracer is built in yet: nothing is propagated",
-            }
-        });
-        Ok(Self {
-            client: Share::new(client_sampling, "tracing.client_enabled", cx),
-            random: Share::new(random_sampling, "tracing.random_sampling", cx),
-            overall: Share::new(overall_sampling, "tracing.global_enabled", cx),
-        })
+    /// Reads the shares of `tracing`.
+    pub(super) fn build(
+        client: Option<Percent>,
+        random: Option<Percent>,
+        overall: Option<Percent>,
+        cx: &BuildCx<'_>,
+    ) -> Self {
+        Self {
+            client: Share::new(client, "tracing.client_enabled", cx),
+            random: Share::new(random, "tracing.random_sampling", cx),
+            overall: Share::new(overall, "tracing.global_enabled", cx),
+        }
     }
 }

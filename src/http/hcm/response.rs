@@ -5,7 +5,6 @@ use std::pin::pin;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use xds_protos::envoy::{
-    config::core::v3::TrafficDirection,
     extensions::filters::network::http_connection_manager::v3::http_connection_manager::ServerHeaderTransformation as ServerHeader,
 };
 
@@ -13,8 +12,9 @@ use super::{
     complete::{Active, EdgeBody},
     mutate,
     request::Outcome,
-    request_id::{DECORATOR_OPERATION, X_REQUEST_ID},
+    request_id::X_REQUEST_ID,
     stats::count_response,
+    tracing,
     whole,
 };
 use crate::{
@@ -98,7 +98,7 @@ impl Active {
             .map(|(n, v)| n.as_str().len() + v.len() + 4)
             .sum::<usize>() as u64;
         // Only logs and filters look at the response once it is on its way.
-        let headers = match self.hcm.config.access_log.is_empty() && self.filters.is_empty() {
+        let headers = match self.hcm.config.access_log.is_empty() && self.filters.is_empty() && self.cx.span.is_none() {
             true => HeaderMap::new(),
             false => {
                 let mut headers = head.headers.clone();
@@ -217,11 +217,10 @@ impl Active {
         {
             head.headers.insert(X_REQUEST_ID, id.clone());
         }
-        if let Some(operation) = self.operation.take() {
-            head.headers.insert(DECORATOR_OPERATION, operation);
-        } else if config.sampling.is_some() && self.hcm.info.direction == TrafficDirection::Outbound {
-            head.headers.remove(DECORATOR_OPERATION);
+        if self.hcm.config.tracing.is_some() {
+            tracing::respond(self, head);
         }
+        let config = &self.hcm.config;
         if let Some(via) = &config.via {
             mutate::append(&mut head.headers, header::VIA, b", ", via);
         }

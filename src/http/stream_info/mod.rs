@@ -244,6 +244,8 @@ pub struct StreamInfo {
     pub route_metadata: Option<Arc<ProtoMetadata>>,
     /// `VirtualHost.metadata` of the chosen route.
     pub virtual_host_metadata: Option<Arc<ProtoMetadata>>,
+    /// Whether it was chosen to be traced, whoever it is reported to.
+    pub traced: bool,
     /// `%TRACE_ID%`
     pub trace_id: Option<Arc<str>>,
     /// `%SPAN_ID%`
@@ -291,6 +293,7 @@ impl StreamInfo {
             local_reply_body: None,
             route_metadata: None,
             virtual_host_metadata: None,
+            traced: false,
             trace_id: None,
             span_id: None,
             health_check: false,

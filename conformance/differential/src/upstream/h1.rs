@@ -52,7 +52,7 @@ pub(super) async fn serve(mut io: Io, state: &State, tls: Option<Value>) {
 async fn read_body(io: &mut Io, reader: &mut Reader, framing: &Framing, state: &State, index: usize) -> bool {
     let body = reader.body(io, framing).await;
     if !body.bytes.is_empty() {
-        state.note(index, "body", text::show(&body.bytes).into());
+        state.note_body(index, &body.bytes);
     }
     if !body.trailers.is_empty() {
         state.note(index, "trailers", headers_value(&body.trailers));

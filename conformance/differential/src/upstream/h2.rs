@@ -77,7 +77,7 @@ async fn read_body(body: &mut RecvStream, state: &State, index: usize) {
         }
     }
     if !bytes.is_empty() {
-        state.note(index, "body", text::show(&bytes).into());
+        state.note_body(index, &bytes);
     }
     if let Ok(Some(trailers)) = body.trailers().await {
         state.note(index, "trailers", map_value(&trailers));

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::case::{Break, Reply, Upstream, UpstreamProtocol};
 use crate::certs::Certs;
-use crate::ports;
+use crate::{ports, spans};
 
 /// How long anything waits for a backend to see something.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -161,6 +161,8 @@ impl State {
         }
         if self.spec.count_connections {
             json!({"connections": *self.connections.borrow(), "requests": seen})
+        } else if seen.iter().any(|r| r.get("spans").is_some()) {
+            spans::gather(seen)
         } else {
             json!({"requests": seen})
         }
@@ -192,6 +194,16 @@ impl State {
             && let Some(Value::Object(record)) = seen.get_mut(index)
         {
             record.insert(key.to_owned(), value);
+        }
+    }
+
+    /// The body of request number `index`: text, or the spans in it.
+    fn note_body(&self, index: usize, bytes: &[u8]) {
+        let line = |s: std::sync::MutexGuard<'_, Vec<Value>>| Some(s.get(index)?.get("request")?.as_str()?.to_owned());
+        let line = self.seen.lock().ok().and_then(line).unwrap_or_default();
+        match spans::decode(line.split(' ').nth(1).unwrap_or_default(), bytes) {
+            Some(spans) => self.note(index, "spans", spans),
+            None => self.note(index, "body", crate::text::show(bytes).into()),
         }
     }
 

@@ -11,21 +11,47 @@ use crate::{
     http::stream_info::CertInfo,
     net::Address,
     server::Worker,
+    tracing::Span,
 };
 
-/// Asks; none when there is no answer in time, or an error.
-pub async fn ask(target: &Target, question: CheckRequest, worker: Rc<Worker>) -> Option<CheckResponse> {
+/// Tag of what the service has said.
+pub const STATUS: &str = "ext_authz_status";
+/// It has nothing against the request.
+pub const ALLOWED: &str = "ext_authz_ok";
+/// It has.
+pub const DENIED: &str = "ext_authz_unauthorized";
+
+const METHOD: &str = "envoy.service.auth.v3.Authorization.Check";
+
+/// Asks; none when there is no answer in time, or an error. `parent` is the span of the request it is about.
+pub async fn ask(
+    target: &Target,
+    question: CheckRequest,
+    worker: Rc<Worker>,
+    parent: Option<&Span>,
+) -> Option<CheckResponse> {
     let mut client = AuthorizationClient::new(target.channel(worker));
     if let Some(limit) = target.max_message {
         client = client.max_decoding_message_size(limit);
     }
-    let request = target.request(question, target.timeout);
+    let mut request = target.request(question, target.timeout);
+    let span = target.span(parent, METHOD, &mut request);
     let answer = client.check(request);
     let answer = match target.timeout {
         None => answer.await,
-        Some(limit) => tokio::time::timeout(limit, answer).await.ok()?,
+        Some(limit) => match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                span.grpc_status(tonic::Code::DeadlineExceeded as i32);
+                return None;
+            }
+        },
     };
-    answer.ok().map(tonic::Response::into_inner)
+    span.grpc_status(answer.as_ref().err().map_or(0, |status| status.code() as i32));
+    let answer = answer.ok().map(tonic::Response::into_inner)?;
+    let allowed = answer.status.as_ref().is_some_and(|status| status.code == 0);
+    span.tag(STATUS, if allowed { ALLOWED } else { DENIED });
+    Some(answer)
 }
 
 /// One end of a connection: its address, and who it is by its certificate.

@@ -4,13 +4,17 @@ use std::{rc::Rc, time::Duration};
 
 use xds_protos::envoy::{
     config::ratelimit::v3::RateLimitServiceConfig,
-    service::ratelimit::v3::{RateLimitRequest, RateLimitResponse, rate_limit_service_client::RateLimitServiceClient},
+    service::ratelimit::v3::{
+        RateLimitRequest, RateLimitResponse, rate_limit_response::Code,
+        rate_limit_service_client::RateLimitServiceClient,
+    },
 };
 
 use crate::{
     config::{BuildCx, ConfigResult},
     extensions::grpc_service::Target,
     server::Worker,
+    tracing::Span,
 };
 
 /// Envoy's default for the service's answer.
@@ -25,23 +29,38 @@ pub fn service(proto: RateLimitServiceConfig, cx: &mut BuildCx<'_>) -> ConfigRes
     cx.required("grpc_service", grpc_service, Target::build)
 }
 
-/// Asks; none when the service does not answer within `timeout` (0 waits for ever), or with an error.
+const METHOD: &str = "envoy.service.ratelimit.v3.RateLimitService.ShouldRateLimit";
+
+/// Asks; none when the service does not answer within `timeout` (0 waits for ever), or with an error. `parent` is the
+/// span of the request it is about.
 pub async fn ask(
     service: &Target,
     question: RateLimitRequest,
     timeout: Duration,
     worker: Rc<Worker>,
+    parent: Option<&Span>,
 ) -> Option<RateLimitResponse> {
     let mut client = RateLimitServiceClient::new(service.channel(worker));
     if let Some(limit) = service.max_message {
         client = client.max_decoding_message_size(limit);
     }
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
-    let request = service.request(question, timeout);
+    let mut request = service.request(question, timeout);
+    let span = service.span(parent, METHOD, &mut request);
     let answer = client.should_rate_limit(request);
     let answer = match timeout {
         None => answer.await,
-        Some(limit) => tokio::time::timeout(limit, answer).await.ok()?,
+        Some(limit) => match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                span.grpc_status(tonic::Code::DeadlineExceeded as i32);
+                return None;
+            }
+        },
     };
-    answer.ok().map(tonic::Response::into_inner)
+    span.grpc_status(answer.as_ref().err().map_or(0, |status| status.code() as i32));
+    let answer = answer.ok().map(tonic::Response::into_inner)?;
+    let over = answer.overall_code == Code::OverLimit as i32;
+    span.tag("ratelimit_status", if over { "over_limit" } else { "ok" });
+    Some(answer)
 }

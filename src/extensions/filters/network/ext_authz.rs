@@ -182,7 +182,7 @@ impl ExtAuthz {
         let begun = Instant::now();
         let answer = {
             let _active = Active::new(stats);
-            ask(&self.service, self.question(info), worker).await
+            ask(&self.service, self.question(info), worker, None).await
         };
         let (allowed, details) = match answer {
             Some(answer) => self.answered(answer, begun, info),

@@ -142,7 +142,7 @@ impl RateLimit {
             stats.total.inc();
             stats.active.inc();
             let _active = Active(stats);
-            ask(&self.service, self.question(info), self.timeout, worker).await
+            ask(&self.service, self.question(info), self.timeout, worker, None).await
         };
         let Some(answer) = answer else {
             stats.error.inc();

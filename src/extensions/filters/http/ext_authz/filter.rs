@@ -202,10 +202,10 @@ impl Filter {
             .and_then(|s| s.service.as_ref())
             .or(config.service.as_ref());
         match service {
-            Some(Service::Http(http)) => http.ask(config, cx.worker.clone(), head, body.as_ref()).await,
+            Some(Service::Http(http)) => http.ask(config, cx, head, body.as_ref()).await,
             Some(Service::Grpc(target)) => {
                 let question = check::request(config, cx, head, body.as_ref(), context);
-                match authorization::ask(target, question, cx.worker.clone()).await {
+                match authorization::ask(target, question, cx.worker.clone(), cx.span.as_ref()).await {
                     Some(response) => Answer::of(response),
                     None => Answer::Error(None),
                 }

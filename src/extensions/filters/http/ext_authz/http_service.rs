@@ -20,9 +20,11 @@ use super::{
 };
 use crate::{
     config::{BuildCx, ConfigResult, DurationExt},
-    http::{Body, RequestHead, Scheme},
+    extensions::filters::common::authorization::{ALLOWED, DENIED, STATUS},
+    http::{Body, RequestHead, Scheme, filter::FilterCx},
     matching::StringMatcher,
     server::Worker,
+    tracing::CallSpan,
     upstream::client::{ClusterChannel, mark_own},
 };
 
@@ -125,14 +127,22 @@ impl HttpService {
     }
 
     /// Asks about a request.
-    pub async fn ask(&self, config: &Config, worker: Rc<Worker>, head: &RequestHead, body: Option<&Read>) -> Answer {
-        let asking = self.send(self.question(config, head, body), body, worker);
+    pub async fn ask(&self, config: &Config, cx: &FilterCx, head: &RequestHead, body: Option<&Read>) -> Answer {
+        let mut question = self.question(config, head, body);
+        let span = CallSpan::http(cx.span.as_ref(), &self.cluster);
+        span.inject(&mut question.headers);
+        let asking = self.send(question, body, cx.worker.clone(), &span);
         let answered = match self.timeout {
             Duration::ZERO => Ok(asking.await),
             limit => tokio::time::timeout(limit, asking).await,
         };
         match answered {
-            Ok(Some((status, headers, body))) => self.read(status, &headers, body),
+            Ok(Some((status, headers, body))) => {
+                span.tag("ext_authz_http_status", status.canonical_reason().unwrap_or("Unknown"));
+                let said = if status == StatusCode::OK { ALLOWED } else { DENIED };
+                span.tag(STATUS, said);
+                self.read(status, &headers, body)
+            }
             _ => Answer::Error(None),
         }
     }
@@ -184,6 +194,7 @@ impl HttpService {
         question: RequestHead,
         body: Option<&Read>,
         worker: Rc<Worker>,
+        span: &CallSpan,
     ) -> Option<(StatusCode, HeaderMap, Bytes)> {
         let channel = ClusterChannel::new(worker, self.cluster.clone(), None);
         let body = match body {
@@ -194,6 +205,7 @@ impl HttpService {
         let answer = answer
             .inspect_err(|error| tracing::debug!(%error, "external authorization"))
             .ok()?;
+        span.http_answer(answer.head.status.as_u16(), answer.conn.protocol, &answer.conn.remote_address);
         let whole = Limited::new(answer.body, MOST).collect().await.ok()?;
         Some((answer.head.status, answer.head.headers, whole.to_bytes()))
     }

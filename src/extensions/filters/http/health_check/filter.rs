@@ -61,6 +61,10 @@ impl HttpFilter for Filter {
         }
         self.health_check = true;
         cx.info.health_check = true;
+        if let Some(span) = &cx.span {
+            // Nor does anybody behind trace it.
+            span.set_sampled(false);
+        }
         let cached = config.cache.as_ref().and_then(|cache| cache.get(Instant::now()));
         if config.pass_through && !failing(&cx.worker.server) && cached.is_none() {
             return Step::Continue;

@@ -28,6 +28,7 @@ use crate::{
     },
     route::rate_limit::{Descriptor, DescriptorCx, RateLimitPolicy},
     server::Worker,
+    tracing::Span,
     upstream::ClusterInfo,
 };
 
@@ -87,7 +88,7 @@ impl HttpFilter for Filter {
             return Step::Continue;
         }
         Step::Wait(Box::pin(async move {
-            let answer = question.ask(&config, cx.worker.clone()).await;
+            let answer = question.ask(&config, cx.worker.clone(), cx.span.as_ref()).await;
             self.answered(answer, &question, &cluster, cx, head)
         }))
     }
@@ -111,7 +112,7 @@ impl HttpFilter for Filter {
         }
         let (config, worker) = (self.config.clone(), cx.worker.clone());
         // Nobody waits for this answer.
-        tokio::task::spawn_local(async move { question.ask(&config, worker).await });
+        tokio::task::spawn_local(async move { question.ask(&config, worker, None).await });
     }
 }
 
@@ -219,8 +220,8 @@ impl Question {
     }
 
     /// Asks the service; none when it does not answer in time, or with an error.
-    async fn ask(&self, config: &Config, worker: Rc<Worker>) -> Option<RateLimitResponse> {
-        rate_limit_service::ask(&config.service, self.message(), config.timeout, worker).await
+    async fn ask(&self, config: &Config, worker: Rc<Worker>, parent: Option<&Span>) -> Option<RateLimitResponse> {
+        rate_limit_service::ask(&config.service, self.message(), config.timeout, worker, parent).await
     }
 
     fn message(&self) -> RateLimitRequest {
