@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use xds_protos::envoy::{
-    config::{
-        core::v3::Metadata,
-        route::v3::{
-            Decorator as ProtoDecorator, DirectResponseAction, Route as Proto, RouteMatch as ProtoMatch,
-            Tracing as ProtoTracing, route,
-            route_match::{PathSpecifier, TlsContextMatchOptions},
-        },
+use xds_protos::envoy::config::{
+    core::v3::Metadata,
+    route::v3::{
+        Decorator as ProtoDecorator, DirectResponseAction, Route as Proto, RouteMatch as ProtoMatch,
+        Tracing as ProtoTracing, route,
+        route_match::{PathSpecifier, TlsContextMatchOptions},
     },
 };
 

@@ -30,7 +30,14 @@ pub(super) fn start(config: &RouterConfig, cx: &FilterCx, head: &mut RequestHead
     if let Some(format) = format.or(tracing.upstream_operation.as_ref()) {
         let request = Some(&*head);
         let response = None;
-        format.write(&mut name, &FormatCx { request, response, info });
+        format.write(
+            &mut name,
+            &FormatCx {
+                request,
+                response,
+                info,
+            },
+        );
     }
     if name.is_empty() {
         let cluster = info.upstream.cluster_observability_name.as_deref();

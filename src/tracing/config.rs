@@ -56,13 +56,15 @@ pub fn provider(proto: Http, cx: &mut BuildCx<'_>) -> ConfigResult<Arc<dyn Trace
     };
     let any = plain(any, cx)?;
     let server = cx.server.clone();
-    server.tracers.find_or_build(&any, || match server.registry.find_tracer(&any) {
-        Some(factory) => cx.field("typed_config", |cx| factory.build(&any, cx)),
-        None => Err(cx.error(format!(
-            "Didn't find a registered implementation for '{name}' with type URL: '{}'",
-            any.type_name()
-        ))),
-    })
+    server
+        .tracers
+        .find_or_build(&any, || match server.registry.find_tracer(&any) {
+            Some(factory) => cx.field("typed_config", |cx| factory.build(&any, cx)),
+            None => Err(cx.error(format!(
+                "Didn't find a registered implementation for '{name}' with type URL: '{}'",
+                any.type_name()
+            ))),
+        })
 }
 
 /// `tracing.http` of the bootstrap, for connection managers whose `tracing` has no provider.

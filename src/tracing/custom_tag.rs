@@ -112,7 +112,10 @@ fn metadata(kind: Option<Kind>, key: MetadataKey, cx: &BuildCx<'_>) -> ConfigRes
         Some(Segment::Index(_)) | None => None,
     }));
     if keys.iter().any(|k| k.is_empty() || k.contains([':', ')', '%'])) {
-        return Err(cx.error_at("metadata.metadata_key", "not supported: keys that are empty or contain : ) or %"));
+        return Err(cx.error_at(
+            "metadata.metadata_key",
+            "not supported: keys that are empty or contain : ) or %",
+        ));
     }
     Ok(format!("%METADATA({kind}:{})%", keys.join(":")))
 }

@@ -14,9 +14,9 @@ mod custom_tag;
 mod reporter;
 mod span;
 pub mod tags;
-mod tracers;
 #[cfg(test)]
 mod tests;
+mod tracers;
 
 use std::sync::Arc;
 

@@ -39,7 +39,10 @@ pub fn of_request(span: &Span, request: Option<&RequestHead>, response: Option<&
         span.set_tag("user_agent", header("user-agent").unwrap_or_else(|| "-".to_owned()));
         span.set_tag("http.protocol", protocol(info.protocol));
         let peer = &info.connection.direct_remote_address;
-        span.set_tag(PEER_ADDRESS, peer.ip().map_or_else(|| peer.to_string(), |ip| ip.to_string()));
+        span.set_tag(
+            PEER_ADDRESS,
+            peer.ip().map_or_else(|| peer.to_string(), |ip| ip.to_string()),
+        );
         if let Some(id) = header("x-client-trace-id") {
             span.set_tag("guid:x-client-trace-id", id);
         }
@@ -111,13 +114,25 @@ pub fn events(span: &Span, info: &StreamInfo, progress: &Progress, of_upstream: 
     let at = |moment: Instant| -> SystemTime { info.start_time + moment.saturating_duration_since(info.start) };
     let downstream = |moment: Option<Instant>| moment.filter(|_| !of_upstream);
     let moments = [
-        (downstream(progress.last_downstream_rx.get()), "last_downstream_rx_byte_received"),
+        (
+            downstream(progress.last_downstream_rx.get()),
+            "last_downstream_rx_byte_received",
+        ),
         (progress.first_upstream_tx.get(), "first_upstream_tx_byte_sent"),
-        (progress.last_upstream_tx.get().or(progress.first_upstream_tx.get()), "last_upstream_tx_byte_sent"),
+        (
+            progress.last_upstream_tx.get().or(progress.first_upstream_tx.get()),
+            "last_upstream_tx_byte_sent",
+        ),
         (progress.first_upstream_rx.get(), "first_upstream_rx_byte_received"),
         (progress.last_upstream_rx.get(), "last_upstream_rx_byte_received"),
-        (downstream(progress.first_downstream_tx.get()), "first_downstream_tx_byte_sent"),
-        (downstream(progress.last_downstream_tx.get()), "last_downstream_tx_byte_sent"),
+        (
+            downstream(progress.first_downstream_tx.get()),
+            "first_downstream_tx_byte_sent",
+        ),
+        (
+            downstream(progress.last_downstream_tx.get()),
+            "last_downstream_tx_byte_sent",
+        ),
     ];
     for (moment, name) in moments {
         if let Some(moment) = moment {
@@ -135,7 +150,11 @@ fn url(head: &RequestHead, longest: usize) -> String {
     let path = text(head.get("x-envoy-original-path")).unwrap_or_else(|| head.path().to_owned());
     let scheme = text(head.get("x-forwarded-proto")).unwrap_or_default();
     let end = (0..=longest.min(path.len())).rev().find(|i| path.is_char_boundary(*i));
-    format!("{scheme}://{}{}", head.host(), path.get(..end.unwrap_or(0)).unwrap_or_default())
+    format!(
+        "{scheme}://{}{}",
+        head.host(),
+        path.get(..end.unwrap_or(0)).unwrap_or_default()
+    )
 }
 
 /// As logs print it.

@@ -91,9 +91,14 @@ fn a_span_is_reported_once_with_its_last_tags() {
     span.set_tag("a", "3");
     span.finish();
     let spans = kept.0.lock().unwrap();
-    let [call, root] = spans.as_slice() else { panic!("{}", spans.len()) };
+    let [call, root] = spans.as_slice() else {
+        panic!("{}", spans.len())
+    };
     assert_eq!(root.tags, [("a".into(), "2".to_owned())]);
-    assert_eq!((call.name.as_str(), call.context.parent), ("async p.S.M egress", Some(1)));
+    assert_eq!(
+        (call.name.as_str(), call.context.parent),
+        ("async p.S.M egress", Some(1))
+    );
     assert!(call.tags.contains(&("error".into(), "true".to_owned())));
 }
 
@@ -113,7 +118,11 @@ fn what_is_not_sampled_is_told_and_not_reported() {
 fn tags_of_a_request() {
     let kept = Arc::new(Kept::default());
     let span = span(&kept, true);
-    let head = request("h.test", "/long/path", &[("x-forwarded-proto", "https"), ("user-agent", "ua")]);
+    let head = request(
+        "h.test",
+        "/long/path",
+        &[("x-forwarded-proto", "https"), ("user-agent", "ua")],
+    );
     tags::of_request(&span, Some(&head), None, &stream());
     span.finish();
     let spans = kept.0.lock().unwrap();

@@ -28,7 +28,13 @@ pub fn decode(path: &str, body: &[u8]) -> Option<Value> {
     }
     match serde_json::from_slice::<Value>(body) {
         Ok(Value::Array(spans)) => Some(spans.into_iter().map(zipkin_json).collect()),
-        _ => Some(fields(body)?.iter().filter(|f| f.0 == 1).filter_map(|f| zipkin_proto(f.1.bytes())).collect()),
+        _ => Some(
+            fields(body)?
+                .iter()
+                .filter(|f| f.0 == 1)
+                .filter_map(|f| zipkin_proto(f.1.bytes()))
+                .collect(),
+        ),
     }
 }
 
@@ -81,7 +87,10 @@ pub fn name_ids(outcome: &mut Value, case: &str) {
     }
     rename(outcome, &names, case);
     if let Some(upstreams) = outcome["upstreams"].as_object_mut() {
-        for spans in upstreams.values_mut().filter_map(|u| u.get_mut("spans")?.as_array_mut()) {
+        for spans in upstreams
+            .values_mut()
+            .filter_map(|u| u.get_mut("spans")?.as_array_mut())
+        {
             spans.iter_mut().for_each(Value::sort_all_objects);
             spans.sort_by_cached_key(Value::to_string);
         }
@@ -119,7 +128,12 @@ fn otlp(body: &[u8]) -> Option<Value> {
         for (_, of_scope) in parts.iter().filter(|f| f.0 == 2) {
             let scope = fields(of_scope.bytes())?;
             let mut name: Vec<Value> = Vec::new();
-            for (tag, value) in scope.iter().filter(|f| f.0 == 1).filter_map(|f| fields(f.1.bytes())).flatten() {
+            for (tag, value) in scope
+                .iter()
+                .filter(|f| f.0 == 1)
+                .filter_map(|f| fields(f.1.bytes()))
+                .flatten()
+            {
                 name.push(if tag == 1 { value.text() } else { "<version>".into() });
             }
             for (_, span) in scope.iter().filter(|f| f.0 == 2) {
@@ -167,7 +181,12 @@ fn otlp_span(bytes: &[u8]) -> Option<Value> {
         }
     }
     span["tags"] = Value::Object(attributes(&fields, 9));
-    timed(&mut span, start / 1000, end.saturating_sub(start) / 1000, start > 0 && end >= start);
+    timed(
+        &mut span,
+        start / 1000,
+        end.saturating_sub(start) / 1000,
+        start > 0 && end >= start,
+    );
     Some(span)
 }
 
@@ -176,11 +195,14 @@ fn attributes(fields: &[(u64, Wire<'_>)], tag: u64) -> Map<String, Value> {
         let pair = self::fields(bytes)?;
         let key = pair.iter().find(|f| f.0 == 1)?.1.text();
         let value = pair.iter().find(|f| f.0 == 2).and_then(|f| self::fields(f.1.bytes()));
-        let value = value.unwrap_or_default().first().map_or(Value::Null, |(kind, value)| match kind {
-            1 => value.text(),
-            2 => (value.number() != 0).into(),
-            _ => json!({ format!("kind {kind}"): value.number() }),
-        });
+        let value = value
+            .unwrap_or_default()
+            .first()
+            .map_or(Value::Null, |(kind, value)| match kind {
+                1 => value.text(),
+                2 => (value.number() != 0).into(),
+                _ => json!({ format!("kind {kind}"): value.number() }),
+            });
         Some((key.as_str()?.to_owned(), value))
     };
     let found = fields.iter().filter(|f| f.0 == tag);
@@ -192,14 +214,25 @@ fn attributes(fields: &[(u64, Wire<'_>)], tag: u64) -> Map<String, Value> {
 fn zipkin_json(mut span: Value) -> Value {
     let mut out = json!({});
     let Some(map) = span.as_object_mut() else { return span };
-    for (from, to) in [("traceId", "trace"), ("id", "id"), ("parentId", "parent"), ("name", "name"), ("kind", "kind")] {
+    for (from, to) in [
+        ("traceId", "trace"),
+        ("id", "id"),
+        ("parentId", "parent"),
+        ("name", "name"),
+        ("kind", "kind"),
+    ] {
         if let Some(value) = map.shift_remove(from) {
             out[to] = value;
         }
     }
     let timestamp = map.shift_remove("timestamp").and_then(|v| v.as_u64());
     let duration = map.shift_remove("duration").and_then(|v| v.as_u64());
-    timed(&mut out, timestamp.unwrap_or_default(), duration.unwrap_or_default(), duration.is_some());
+    timed(
+        &mut out,
+        timestamp.unwrap_or_default(),
+        duration.unwrap_or_default(),
+        duration.is_some(),
+    );
     if let Some(Value::Array(annotations)) = map.shift_remove("annotations") {
         for annotation in annotations {
             let stamped = annotation["timestamp"].as_u64().is_some_and(|t| t > 0);
@@ -308,11 +341,20 @@ impl<'a> Wire<'a> {
     }
 
     fn backward_hex(self) -> Value {
-        self.bytes().iter().rev().map(|b| format!("{b:02x}")).collect::<String>().into()
+        self.bytes()
+            .iter()
+            .rev()
+            .map(|b| format!("{b:02x}"))
+            .collect::<String>()
+            .into()
     }
 
     fn hex(self) -> Value {
-        self.bytes().iter().map(|b| format!("{b:02x}")).collect::<String>().into()
+        self.bytes()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect::<String>()
+            .into()
     }
 }
 
@@ -383,7 +425,10 @@ mod tests {
             "up": {"requests": [{"headers": {"traceparent": ["00-00000000000000000000000000000001-000000000000000a-01"]}}]},
         }});
         name_ids(&mut outcome, "");
-        assert_eq!(outcome["upstreams"]["up"]["requests"][0]["headers"]["traceparent"][0], "00-<trace 1>-<span 2>-01");
+        assert_eq!(
+            outcome["upstreams"]["up"]["requests"][0]["headers"]["traceparent"][0],
+            "00-<trace 1>-<span 2>-01"
+        );
         let child = outcome["upstreams"]["collector"]["spans"].as_array().unwrap();
         assert!(child.iter().any(|s| s["name"] == "b" && s["parent"] == "<span 1>"));
     }

@@ -22,8 +22,8 @@ use crate::config::{self, Fragment};
 use crate::diff::{Difference, differences};
 use crate::outcome::{self, Normalizer};
 use crate::proxy::{self, Proxy};
-use crate::substitute::{Scope, extra_names};
 use crate::spans;
+use crate::substitute::{Scope, extra_names};
 use crate::upstream::{self, Backend};
 use crate::{ports, stats};
 

@@ -3,9 +3,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use xds_protos::envoy::config::core::v3::{
-    HeaderValueOption, HttpService, HttpUri, http_uri::HttpUpstreamType,
-};
+use xds_protos::envoy::config::core::v3::{HeaderValueOption, HttpService, HttpUri, http_uri::HttpUpstreamType};
 
 use crate::{
     config::{BuildCx, ConfigResult, DurationExt},
@@ -54,7 +52,11 @@ impl HttpCollector {
             },
         };
         Ok(Self {
-            host: if host.is_empty() { cluster.clone() } else { host.to_owned() },
+            host: if host.is_empty() {
+                cluster.clone()
+            } else {
+                host.to_owned()
+            },
             path: path.to_owned(),
             headers: cx.each("request_headers_to_add", request_headers_to_add, header)?,
             timeout: timeout.enabled_or(Duration::ZERO),

@@ -30,7 +30,11 @@ pub fn extract(headers: &HeaderMap) -> Parent {
     let Some(mut context) = value.to_str().ok().and_then(parse) else {
         return Parent::Malformed;
     };
-    let states: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|v| v.to_str().ok()).collect();
+    let states: Vec<&str> = headers
+        .get_all(TRACESTATE)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .collect();
     context.state = states.join(",");
     Parent::Known(context)
 }

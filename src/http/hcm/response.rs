@@ -4,9 +4,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use xds_protos::envoy::{
-    extensions::filters::network::http_connection_manager::v3::http_connection_manager::ServerHeaderTransformation as ServerHeader,
-};
+use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::ServerHeaderTransformation as ServerHeader;
 
 use super::{
     complete::{Active, EdgeBody},
@@ -14,8 +12,7 @@ use super::{
     request::Outcome,
     request_id::X_REQUEST_ID,
     stats::count_response,
-    tracing,
-    whole,
+    tracing, whole,
 };
 use crate::{
     http::{Body, Flag, LocalReply, ResponseHead, codec::Handler, filter::settle, inline_headers},

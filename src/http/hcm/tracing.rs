@@ -100,7 +100,9 @@ fn direction(active: &Active) -> Direction {
 /// `operation`, or else the decorator's and what the hop before has called it.
 fn name(active: &mut Active, config: &Config, direction: Direction, span: Option<&Span>) {
     let route = active.cx.route.as_ref();
-    let of_route = route.and_then(|r| r.tracing.as_ref()).and_then(|t| t.operation.as_ref());
+    let of_route = route
+        .and_then(|r| r.tracing.as_ref())
+        .and_then(|t| t.operation.as_ref());
     if let Some(format) = of_route.or(config.operation.as_ref()) {
         if let Some(span) = span {
             let name = text(format, active, None);
@@ -110,7 +112,9 @@ fn name(active: &mut Active, config: &Config, direction: Direction, span: Option
         }
         return;
     }
-    let decorator = route.and_then(|r| r.decorator.as_ref()).filter(|d| !d.operation.is_empty());
+    let decorator = route
+        .and_then(|r| r.decorator.as_ref())
+        .filter(|d| !d.operation.is_empty());
     if let (Some(span), Some(decorator)) = (span, decorator) {
         span.set_operation(&decorator.operation);
     }
@@ -150,7 +154,9 @@ pub(super) fn respond(active: &mut Active, head: &mut ResponseHead) {
         head.headers.insert(DECORATOR_OPERATION, operation);
         return;
     }
-    let Some(config) = &active.hcm.config.tracing else { return };
+    let Some(config) = &active.hcm.config.tracing else {
+        return;
+    };
     let of_route = active.cx.route.as_ref().and_then(|r| r.tracing.as_ref());
     if config.operation.is_some() || of_route.is_some_and(|t| t.operation.is_some()) {
         return;

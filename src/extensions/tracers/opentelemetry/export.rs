@@ -97,7 +97,9 @@ impl Exporter {
                 let body = message.encode_to_vec();
                 let agent = HeaderValue::try_from(user_agent()).ok();
                 let timeout = Some(collector.timeout.unwrap_or(TIMEOUT));
-                let answer = collector.send(worker, "application/x-protobuf", agent, timeout, body).await;
+                let answer = collector
+                    .send(worker, "application/x-protobuf", agent, timeout, body)
+                    .await;
                 answer.map(|_| ()).map_err(|e| e.to_string())
             }
         };
@@ -132,7 +134,10 @@ impl Export for Exporter {
 
 async fn call(target: &Target, worker: Rc<Worker>, message: ExportTraceServiceRequest) -> Result<(), GrpcStatus> {
     let mut client = Grpc::new(target.channel(worker));
-    client.ready().await.map_err(|e| GrpcStatus::unavailable(e.to_string()))?;
+    client
+        .ready()
+        .await
+        .map_err(|e| GrpcStatus::unavailable(e.to_string()))?;
     let codec = ProstCodec::<ExportTraceServiceRequest, ExportTraceServiceResponse>::default();
     let mut request = target.request(message, None);
     let headers = request.metadata_mut();
@@ -158,7 +163,11 @@ fn user_agent() -> String {
 pub(super) fn of(span: SpanData) -> Span {
     let context = span.context;
     let tag = |name: &str| span.tags.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
-    let status = status(span.kind, tag(crate::tracing::tags::GRPC_STATUS), tag(crate::tracing::tags::HTTP_STATUS));
+    let status = status(
+        span.kind,
+        tag(crate::tracing::tags::GRPC_STATUS),
+        tag(crate::tracing::tags::HTTP_STATUS),
+    );
     Span {
         trace_id: context.trace_id.to_be_bytes().to_vec(),
         span_id: context.span_id.to_be_bytes().to_vec(),
@@ -171,7 +180,11 @@ pub(super) fn of(span: SpanData) -> Span {
         },
         start_time_unix_nano: nanos(span.start),
         end_time_unix_nano: nanos(span.end),
-        attributes: span.tags.into_iter().map(|(key, value)| text(key.into_owned(), value)).collect(),
+        attributes: span
+            .tags
+            .into_iter()
+            .map(|(key, value)| text(key.into_owned(), value))
+            .collect(),
         events: span
             .events
             .into_iter()

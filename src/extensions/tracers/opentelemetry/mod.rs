@@ -21,9 +21,7 @@ use crate::{
     extensions::grpc_service::Target,
     stats::Stats,
     stats_block,
-    tracing::{
-        Batching, Context, Direction, Kind, Relation, Reporter, Root, SpanData, Tracer, TracerFactory,
-    },
+    tracing::{Batching, Context, Direction, Kind, Relation, Reporter, Root, SpanData, Tracer, TracerFactory},
 };
 use export::{Exporter, Transport};
 use sampler::Sampler;

@@ -46,7 +46,10 @@ impl Resource {
 
     /// `service.name`
     pub(super) fn name_service(&mut self, name: &str) {
-        self.set("service.name", if name.is_empty() { "unknown_service:envoy" } else { name });
+        self.set(
+            "service.name",
+            if name.is_empty() { "unknown_service:envoy" } else { name },
+        );
     }
 
     /// Adds what a detector finds; it comes before what is there.

@@ -35,9 +35,16 @@ fn the_parent_decides_and_is_told_of() {
     let mut headers = HeaderMap::new();
     tracer.inject(&span.context, &mut headers);
     let text = headers["traceparent"].to_str().unwrap();
-    assert!(text.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && text.ends_with("-01"), "{text}");
+    assert!(
+        text.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && text.ends_with("-01"),
+        "{text}"
+    );
     assert_eq!(headers["tracestate"], "k=v");
-    for bad in ["00-xyz", "00-00000000000000000000000000000000-b7ad6b7169203331-01", &PARENT[1..]] {
+    for bad in [
+        "00-xyz",
+        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        &PARENT[1..],
+    ] {
         assert!(start(&*tracer, &[("traceparent", bad)], true).is_none(), "{bad}");
     }
 }
@@ -46,7 +53,11 @@ fn the_parent_decides_and_is_told_of() {
 fn samplers() {
     let with = |sampler: &str| {
         let name = "type.googleapis.com/envoy.extensions.tracers.opentelemetry.samplers.v3";
-        tracer(&format!("{{sampler: {{name: s, typed_config: {}}}}}", sampler.replace("NAME", name))).unwrap()
+        tracer(&format!(
+            "{{sampler: {{name: s, typed_config: {}}}}}",
+            sampler.replace("NAME", name)
+        ))
+        .unwrap()
     };
     let not = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
     let sampled = |tracer: &dyn Tracer, parent: Option<&str>, traced| {

@@ -105,7 +105,11 @@ fn parse_single(text: &str) -> Incoming {
 }
 
 fn read_single(text: &str) -> Option<Incoming> {
-    let digits = if text.as_bytes().get(32) == Some(&b'-') && text.as_bytes().get(16) != Some(&b'-') { 32 } else { 16 };
+    let digits = if text.as_bytes().get(32) == Some(&b'-') && text.as_bytes().get(16) != Some(&b'-') {
+        32
+    } else {
+        16
+    };
     let (id, rest) = text.split_at_checked(digits)?;
     let (trace_id, wide) = trace(id)?;
     let rest = rest.strip_prefix('-')?;
@@ -153,7 +157,10 @@ pub(super) fn inject(span: &Context, headers: &mut HeaderMap) {
     let sampled = u8::from(span.sampled);
     if span.single_header {
         let parent = span.parent.map(|p| format!("-{p:016x}")).unwrap_or_default();
-        return set(&SINGLE, format!("{}-{:016x}-{sampled}{parent}", trace_id(span), span.span_id));
+        return set(
+            &SINGLE,
+            format!("{}-{:016x}-{sampled}{parent}", trace_id(span), span.span_id),
+        );
     }
     set(&TRACE_ID, trace_id(span));
     set(&SPAN_ID, format!("{:016x}", span.span_id));

@@ -82,7 +82,8 @@ impl Export for Exporter {
         for span in &mut spans {
             span.tags.retain(|(_, value)| !value.is_empty());
             // The moment that the other side's annotation stands for.
-            span.events.push((span.end, if span.kind == Kind::Server { "ss" } else { "cr" }));
+            span.events
+                .push((span.end, if span.kind == Kind::Server { "ss" } else { "cr" }));
         }
         let (kind, body) = match self.format {
             Format::Json => ("application/json", json::encode(&self.endpoint, &spans)),

@@ -39,7 +39,10 @@ fn of(endpoint: &Endpoint, span: &SpanData) -> Value {
     if endpoint.shared && span.kind == Kind::Server {
         out["shared"] = true.into();
     }
-    let tags = span.tags.iter().map(|(key, value)| (key.to_string(), Value::from(value.as_str())));
+    let tags = span
+        .tags
+        .iter()
+        .map(|(key, value)| (key.to_string(), Value::from(value.as_str())));
     let tags: Map<String, Value> = tags.collect();
     if !tags.is_empty() {
         out["tags"] = tags.into();

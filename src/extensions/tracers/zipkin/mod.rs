@@ -23,9 +23,7 @@ use crate::{
     config::{BuildCx, ConfigResult},
     stats::Stats,
     stats_block,
-    tracing::{
-        Batching, Context, Direction, Kind, Relation, Reporter, Root, SpanData, Tracer, TracerFactory,
-    },
+    tracing::{Batching, Context, Direction, Kind, Relation, Reporter, Root, SpanData, Tracer, TracerFactory},
 };
 use b3::Incoming;
 use export::{Exporter, Format};
@@ -153,10 +151,7 @@ impl Tracer for Zipkin {
         if let (Incoming::None { sampled: None, .. }, true) = (&incoming, self.w3c)
             && let Parent::Known(context) = w3c::extract(headers)
         {
-            incoming = Incoming::Known {
-                context,
-                sampled: true,
-            };
+            incoming = Incoming::Known { context, sampled: true };
         }
         let kind = self.kind(root.relation, false);
         let context = match incoming {

@@ -43,7 +43,12 @@ fn what_cannot_be_read_is_told_from_what_is_not_there() {
     assert_eq!(extract(&headers(&[])), none(None, false));
     assert_eq!(extract(&headers(&[("x-b3-sampled", "0")])), none(Some(false), false));
     assert_eq!(extract(&headers(&[("b3", "d")])), none(Some(true), true));
-    for bad in ["x", "0af7651916cd43dd-b7ad6b716920333", "0af7651916cd43dz-b7ad6b7169203331", "0af7651916cd43dd-b7ad6b7169203331-z"] {
+    for bad in [
+        "x",
+        "0af7651916cd43dd-b7ad6b716920333",
+        "0af7651916cd43dz-b7ad6b7169203331",
+        "0af7651916cd43dd-b7ad6b7169203331-z",
+    ] {
         assert_eq!(extract(&headers(&[("b3", bad)])), Incoming::Malformed, "{bad}");
     }
     let bad = [("x-b3-traceid", "zzz"), ("x-b3-spanid", "b7ad6b7169203331")];

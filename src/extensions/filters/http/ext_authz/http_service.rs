@@ -205,7 +205,11 @@ impl HttpService {
         let answer = answer
             .inspect_err(|error| tracing::debug!(%error, "external authorization"))
             .ok()?;
-        span.http_answer(answer.head.status.as_u16(), answer.conn.protocol, &answer.conn.remote_address);
+        span.http_answer(
+            answer.head.status.as_u16(),
+            answer.conn.protocol,
+            &answer.conn.remote_address,
+        );
         let whole = Limited::new(answer.body, MOST).collect().await.ok()?;
         Some((answer.head.status, answer.head.headers, whole.to_bytes()))
     }
