@@ -13,6 +13,7 @@ use xds_protos::envoy::config::core::v3::{
 
 use crate::{
     config::{BuildCx, ConfigResult, DurationExt},
+    net::local_address,
     server::Worker,
     tracing::{CallSpan, Span},
     upstream::client::ClusterChannel,
@@ -76,6 +77,7 @@ impl Target {
     pub fn request<T>(&self, message: T, timeout: Option<Duration>) -> Request<T> {
         let mut request = Request::new(message);
         add_metadata(request.metadata_mut(), &self.metadata);
+        mark_own(request.metadata_mut(), timeout);
         if let Some(timeout) = timeout
             && let Ok(timeout) = MetadataValue::try_from(format!("{}m", timeout.as_millis()))
         {
@@ -96,6 +98,18 @@ impl Target {
             *request.metadata_mut() = MetadataMap::from_headers(headers);
         }
         span
+    }
+}
+
+/// Marks a call as the proxy's own, as Envoy's are.
+fn mark_own(headers: &mut MetadataMap, timeout: Option<Duration>) {
+    headers.insert("x-envoy-internal", AsciiMetadataValue::from_static("true"));
+    if let Ok(address) = AsciiMetadataValue::try_from(local_address().to_string()) {
+        headers.insert("x-forwarded-for", address);
+    }
+    if let Some(timeout) = timeout {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        headers.insert("x-envoy-expected-rq-timeout-ms", millis.into());
     }
 }
 

@@ -144,7 +144,8 @@ impl Failure {
         }
     }
 
-    fn reset_reason(&self) -> &'static str {
+    /// What a span calls it.
+    pub(super) fn reset_reason(&self) -> &'static str {
         match self {
             Self::Connect(f) => f.reset_reason(),
             Self::Upstream(f) => f.reset_reason(),

@@ -17,6 +17,7 @@ use super::request::Request;
 use crate::{
     http::{Body, BodyError, RequestHead, filter::FilterCx},
     route::MirrorPolicy,
+    tracing::CallSpan,
     upstream::{LbContext, PoolOptions, WorkerCluster},
 };
 
@@ -37,7 +38,10 @@ pub(super) fn send(request: &Request<'_>, head: &RequestHead, body: Body, limit:
         let Some(cluster) = cluster(policy, head, cx) else {
             continue;
         };
-        let copy = copy_of(policy, head, request, cx);
+        let mut copy = copy_of(policy, head, request, cx);
+        let info = &cluster.info;
+        let span = CallSpan::mirror(cx.span.as_ref(), &info.name, &info.observability_name);
+        span.inject(&mut copy.headers);
         let body = match body {
             Body::Empty => Body::Empty,
             _ => {
@@ -49,7 +53,7 @@ pub(super) fn send(request: &Request<'_>, head: &RequestHead, body: Body, limit:
         let dynamic_stats = request.config.dynamic_stats;
         let limit = request.limits.global;
         tokio::task::spawn_local(async move {
-            let sent = deliver(&cluster, copy, body, dynamic_stats);
+            let sent = deliver(&cluster, copy, body, dynamic_stats, span);
             match limit {
                 None => sent.await,
                 // Whoever waits for ever for an answer nobody reads only holds memory.
@@ -113,7 +117,13 @@ fn charge(cluster: &WorkerCluster, status: u16, dynamic_stats: bool) {
     }
 }
 
-async fn deliver(cluster: &Rc<WorkerCluster>, head: RequestHead, body: Body, dynamic_stats: bool) {
+async fn deliver(
+    cluster: &Rc<WorkerCluster>,
+    head: RequestHead,
+    body: Body,
+    dynamic_stats: bool,
+    span: CallSpan,
+) {
     let charge = |status: u16| charge(cluster, status, dynamic_stats);
     let Some(host) = cluster.pick(&LbContext::default()) else {
         return charge(503);
@@ -123,7 +133,9 @@ async fn deliver(cluster: &Rc<WorkerCluster>, head: RequestHead, body: Body, dyn
     };
     match lease.send(head, body, &mut |_| {}).await {
         Ok(response) => {
-            charge(response.head.status.as_u16());
+            let status = response.head.status.as_u16();
+            charge(status);
+            span.http_answer(status, response.conn.protocol, &response.conn.remote_address);
             let mut body: Body = response.body.into();
             while let Some(Ok(_)) = body.frame().await {}
         }

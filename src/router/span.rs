@@ -76,6 +76,8 @@ pub(super) struct Ended<'a> {
     pub(super) headers: Option<&'a HeaderMap>,
     /// Trailers of the response.
     pub(super) trailers: Option<&'a HeaderMap>,
+    /// How it was reset, if it was.
+    pub(super) reset_reason: Option<&'static str>,
     /// This side did not wait for its end.
     pub(super) canceled: bool,
 }
@@ -85,6 +87,9 @@ pub(super) fn finish(span: &Span, ended: &Ended<'_>, custom_tags: Vec<(String, S
     if span.is_sampled() {
         for headers in ended.headers.into_iter().chain(ended.trailers) {
             tags::of_grpc_response(span, headers);
+        }
+        if let Some(reason) = ended.reset_reason {
+            span.set_tag(tags::ERROR_REASON, reason);
         }
         if ended.canceled {
             span.set_tag(tags::CANCELED, "true");

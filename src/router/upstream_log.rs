@@ -35,6 +35,10 @@ pub(super) struct AttemptLog {
     /// The span's, as of when the attempt's outcome was known.
     custom_tags: Vec<(String, String)>,
     trailers: Option<HeaderMap>,
+    /// How it was reset, if it was.
+    reset_reason: Option<&'static str>,
+    /// It was given up with its request: its span has no flags.
+    untimely: bool,
     /// It has ended by itself.
     pub(super) complete: bool,
 }
@@ -69,6 +73,8 @@ impl AttemptLog {
             span,
             custom_tags: Vec::new(),
             trailers: None,
+            reset_reason: None,
+            untimely: false,
             complete: false,
         })
     }
@@ -103,6 +109,7 @@ impl AttemptLog {
             }
             Err(failure) => {
                 self.info.flags.set(failure.flag());
+                self.note_reset(failure);
                 self.info.upstream.transport_failure = failure.transport_failure().map(str::to_owned);
             }
         }
@@ -146,9 +153,19 @@ impl AttemptLog {
         }
     }
 
+    fn note_reset(&mut self, failure: &Failure) {
+        match failure {
+            Failure::Connect(_) | Failure::Upstream(_) => self.reset_reason = Some(failure.reset_reason()),
+            // The request's time is up, of which the attempt knows nothing.
+            Failure::Timeout => self.untimely = true,
+            Failure::NoPool | Failure::PerTryTimeout | Failure::PerTryIdle | Failure::MaxDuration => {}
+        }
+    }
+
     /// The response broke off.
     pub(super) fn note_late(&mut self, failure: &Failure) {
         self.info.flags.set(failure.flag());
+        self.note_reset(failure);
         self.complete = matches!(failure, Failure::Upstream(_));
     }
 
@@ -179,8 +196,12 @@ impl Drop for AttemptLog {
     fn drop(&mut self) {
         self.info.end = Some(Instant::now());
         self.write(self.end);
+        if self.untimely {
+            self.info.flags = Default::default();
+        }
         if let Some(span) = &self.span {
             let ended = span::Ended {
+                reset_reason: self.reset_reason,
                 info: &self.info,
                 moved: self.moved.as_deref(),
                 headers: self.response.as_ref().map(|r| &r.headers),

@@ -32,10 +32,19 @@ impl CallSpan {
 
     /// An HTTP request over `cluster`.
     pub fn http(parent: Option<&Span>, cluster: &str) -> Self {
-        let span = parent.map(|span| span.child(&format!("async {cluster} egress"), OUT));
+        Self::named(parent, || format!("async {cluster} egress"), cluster, cluster)
+    }
+
+    /// A copy of a request; `observed` is the cluster's name for statistics.
+    pub fn mirror(parent: Option<&Span>, cluster: &str, observed: &str) -> Self {
+        Self::named(parent, || "mirror".to_owned(), cluster, observed)
+    }
+
+    fn named(parent: Option<&Span>, name: impl FnOnce() -> String, cluster: &str, observed: &str) -> Self {
+        let span = parent.map(|span| span.child(&name(), OUT));
         if let Some(span) = &span {
             span.set_tag(UPSTREAM_CLUSTER, cluster);
-            span.set_tag("upstream_cluster.name", cluster);
+            span.set_tag("upstream_cluster.name", observed);
             span.set_tag("component", "proxy");
         }
         Self(span)
@@ -53,6 +62,11 @@ impl CallSpan {
         if let Some(span) = &self.0 {
             span.set_tag(name, value);
         }
+    }
+
+    /// This side has ended it.
+    pub fn canceled(&self) {
+        self.tag("status", "canceled");
     }
 
     /// How a gRPC call ended; `code` is its status.

@@ -11,6 +11,8 @@ use crate::http::{RequestHead, ResponseHead, StreamInfo, stream_info::Progress};
 pub const CANCELED: &str = "canceled";
 /// What is wrong.
 pub const ERROR: &str = "error";
+/// How an attempt was reset.
+pub const ERROR_REASON: &str = "error.reason";
 /// `grpc-status`
 pub const GRPC_STATUS: &str = "grpc.status_code";
 /// Status of a response.

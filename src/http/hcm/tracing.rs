@@ -103,13 +103,8 @@ fn name(active: &mut Active, config: &Config, direction: Direction, span: Option
     let of_route = route
         .and_then(|r| r.tracing.as_ref())
         .and_then(|t| t.operation.as_ref());
-    if let Some(format) = of_route.or(config.operation.as_ref()) {
-        if let Some(span) = span {
-            let name = text(format, active, None);
-            if !name.is_empty() {
-                span.set_operation(&name);
-            }
-        }
+    if of_route.or(config.operation.as_ref()).is_some() {
+        // It is written at the end, when all that it may tell of is known.
         return;
     }
     let decorator = route
@@ -133,19 +128,6 @@ fn name(active: &mut Active, config: &Config, direction: Direction, span: Option
         span.set_operation(&String::from_utf8_lossy(given.as_bytes()));
     }
     active.operation = told.filter(|_| given.is_none());
-}
-
-fn text(format: &Format, active: &Active, response: Option<&ResponseHead>) -> String {
-    let mut out = Vec::new();
-    format.write(
-        &mut out,
-        &FormatCx {
-            request: Some(&active.head),
-            response,
-            info: &active.cx.info,
-        },
-    );
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// The response goes out with the operation's name, or it has brought the next hop's.
@@ -186,6 +168,14 @@ pub(super) fn finish(active: &mut Active) {
             response,
             info,
         };
+        let operation = of_route.and_then(|t| t.operation.as_ref());
+        if let Some(operation) = operation.or(span.config().operation.as_ref()) {
+            let mut name = Vec::new();
+            operation.write(&mut name, &format);
+            if !name.is_empty() {
+                span.set_operation(&String::from_utf8_lossy(&name));
+            }
+        }
         let of_route = of_route.map_or(&[][..], |t| &t.custom_tags);
         for (name, value) in tracing::custom_tags(&span.config().custom_tags, of_route, &format) {
             span.set_tag(name, value);

@@ -49,7 +49,7 @@ pub async fn ask(
     };
     span.grpc_status(answer.as_ref().err().map_or(0, |status| status.code() as i32));
     let answer = answer.ok().map(tonic::Response::into_inner)?;
-    let allowed = answer.status.as_ref().is_some_and(|status| status.code == 0);
+    let allowed = answer.status.as_ref().is_none_or(|status| status.code == 0);
     span.tag(STATUS, if allowed { ALLOWED } else { DENIED });
     Some(answer)
 }

@@ -27,7 +27,6 @@ use super::{
 };
 use crate::{
     extensions::{grpc_service::Target, tracers::http_collector::HttpCollector},
-    net::local_address,
     server::Worker,
     stats::Stats,
     tracing::{Export, Kind, SpanData},
@@ -140,16 +139,8 @@ async fn call(target: &Target, worker: Rc<Worker>, message: ExportTraceServiceRe
         .map_err(|e| GrpcStatus::unavailable(e.to_string()))?;
     let codec = ProstCodec::<ExportTraceServiceRequest, ExportTraceServiceResponse>::default();
     let mut request = target.request(message, None);
-    let headers = request.metadata_mut();
-    let own: [(&str, String); 3] = [
-        ("user-agent", user_agent()),
-        ("x-envoy-internal", "true".to_owned()),
-        ("x-forwarded-for", local_address().to_string()),
-    ];
-    for (name, value) in own {
-        if let Ok(value) = AsciiMetadataValue::try_from(value) {
-            headers.insert(name, value);
-        }
+    if let Ok(agent) = AsciiMetadataValue::try_from(user_agent()) {
+        request.metadata_mut().insert("user-agent", agent);
     }
     client.unary(request, PathAndQuery::from_static(METHOD), codec).await?;
     Ok(())

@@ -54,21 +54,19 @@ impl TracerFactory for Factory {
             rejected { exporter: "exporter extensions" }
         });
         let transport = match (grpc_service, http_service) {
-            (Some(_), Some(_)) => {
+            (Some(_), Some(_)) | (None, None) => {
                 return Err(cx.error(
-                    "OpenTelemetry Tracer cannot have both gRPC and HTTP exporters configured. OpenTelemetry tracer \
-                     will be disabled.",
+                    "OpenTelemetry Tracer must have exactly one of gRPC, HTTP, or custom exporter configured.",
                 ));
             }
             (Some(service), None) => {
                 let target = cx.field("grpc_service", |cx| Target::build(service, cx))?;
-                Some(Transport::Grpc(target))
+                Transport::Grpc(target)
             }
             (None, Some(service)) => {
                 let collector = cx.field("http_service", |cx| HttpCollector::build(service, cx))?;
-                Some(Transport::Http(collector))
+                Transport::Http(collector)
             }
-            (None, None) => None,
         };
         let on = |flag: Option<xds_protos::google::protobuf::BoolValue>| flag.is_none_or(|v| v.value);
         let mut resource = resource::Resource::default();
@@ -83,15 +81,12 @@ impl TracerFactory for Factory {
         }
         let sampler = cx.opt("sampler", sampler, Sampler::build)?;
         let stats: Stats<OpenTelemetryStats> = cx.server.stats.scope("tracing.opentelemetry.").block();
-        let exporter = transport.map(|transport| {
-            let exporter = Exporter::new(transport, resource, on(set_instrumentation_scope), stats.clone());
-            let batching = Batching::new("tracing.opentelemetry.", cx);
-            let most = max_cache_size.map_or(MOST_SPANS, |v| v.value);
-            Reporter::start(Arc::new(exporter), batching, most as usize, cx)
-        });
+        let exporter = Exporter::new(transport, resource, on(set_instrumentation_scope), stats.clone());
+        let batching = Batching::new("tracing.opentelemetry.", cx);
+        let most = max_cache_size.map_or(MOST_SPANS, |v| v.value);
         Ok(Arc::new(OpenTelemetry {
             sampler,
-            reporter: exporter,
+            reporter: Reporter::start(Arc::new(exporter), batching, most as usize, cx),
             stats,
         }))
     }
@@ -99,8 +94,7 @@ impl TracerFactory for Factory {
 
 struct OpenTelemetry {
     sampler: Option<Sampler>,
-    /// None: ids go from hop to hop, and nobody is told.
-    reporter: Option<Reporter>,
+    reporter: Reporter,
     stats: Stats<OpenTelemetryStats>,
 }
 
@@ -127,6 +121,8 @@ impl Tracer for OpenTelemetry {
         if let Some(sampler) = &self.sampler {
             context.sampled = sampler.samples(parent.as_ref(), context.trace_id);
         }
+        // Neither a sampler nor the hop before gets what the connection manager does not want.
+        context.sampled &= root.traced;
         let Relation { direction, independent } = root.relation;
         let (kind, name) = match direction {
             Direction::Egress if independent => (Kind::Server, format!("egress {}", root.head.host())),
@@ -152,8 +148,7 @@ impl Tracer for OpenTelemetry {
     }
 
     fn report(&self, span: SpanData, worker: usize) {
-        let Some(reporter) = &self.reporter else { return };
-        if !reporter.report(span, worker) {
+        if !self.reporter.report(span, worker) {
             self.stats.local().spans_dropped.inc();
         }
     }

@@ -9,7 +9,8 @@ use crate::{
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn tracer(yaml: &str) -> ConfigResult<Arc<dyn Tracer>> {
-    let proto: Proto = typed(yaml, Syntax::Yaml, &LoadOptions::default()).unwrap();
+    let yaml = yaml.replacen('{', "{grpc_service: {envoy_grpc: {cluster_name: c}}, ", 1);
+    let proto: Proto = typed(&yaml, Syntax::Yaml, &LoadOptions::default()).unwrap();
     Factory.build(proto, &mut BuildCx::new(&server()))
 }
 
@@ -29,7 +30,7 @@ fn start(tracer: &dyn Tracer, headers: &[(&str, &str)], traced: bool) -> Option<
 #[test]
 fn the_parent_decides_and_is_told_of() {
     let tracer = tracer("{}").unwrap();
-    let span = start(&*tracer, &[("traceparent", PARENT), ("tracestate", "k=v")], false).unwrap();
+    let span = start(&*tracer, &[("traceparent", PARENT), ("tracestate", "k=v")], true).unwrap();
     assert!(span.context.sampled && span.context.remote);
     assert_eq!(span.context.parent, Some(0xb7ad_6b71_6920_3331));
     let mut headers = HeaderMap::new();
@@ -65,14 +66,14 @@ fn samplers() {
         start(tracer, &headers, traced).unwrap().context.sampled
     };
     let on = with("{'@type': NAME.AlwaysOnSamplerConfig}");
-    assert!(sampled(&*on, Some(not), false) && sampled(&*on, None, false));
+    assert!(sampled(&*on, Some(not), true) && sampled(&*on, None, true) && !sampled(&*on, None, false));
     let none = with("{'@type': NAME.TraceIdRatioBasedSamplerConfig, sampling_percentage: {numerator: 0}}");
     assert!(!sampled(&*none, Some(PARENT), true));
     let parent = with(
         "{'@type': NAME.ParentBasedSamplerConfig, wrapped_sampler: {name: w, typed_config: {'@type': NAME.AlwaysOnSamplerConfig}}}",
     );
-    assert!(!sampled(&*parent, Some(not), true) && sampled(&*parent, Some(PARENT), false));
-    assert!(sampled(&*parent, None, false));
+    assert!(!sampled(&*parent, Some(not), true) && sampled(&*parent, Some(PARENT), true));
+    assert!(sampled(&*parent, None, true));
     let error = tracer("{sampler: {name: s, typed_config: {'@type': type.googleapis.com/envoy.config.core.v3.Node}}}");
     assert_eq!(error.err().unwrap().reason(), "Sampler factory not found: 's'");
 }

@@ -113,7 +113,8 @@ fn read_single(text: &str) -> Option<Incoming> {
     let (id, rest) = text.split_at_checked(digits)?;
     let (trace_id, wide) = trace(id)?;
     let rest = rest.strip_prefix('-')?;
-    let (span_id, rest) = rest.split_at_checked(16)?;
+    // As in Envoy, the last field may be too short.
+    let (span_id, rest) = rest.split_at(rest.len().min(16));
     let mut context = Context {
         trace_id,
         wide,
@@ -122,23 +123,16 @@ fn read_single(text: &str) -> Option<Incoming> {
         ..Context::default()
     };
     let mut sampled = None;
-    if !rest.is_empty() {
-        let mut rest = rest.strip_prefix('-')?;
-        if rest.len() < 16 {
-            let first = rest.get(..1)?;
-            sampled = Some(flag(first)?);
-            rest = &rest[1..];
-        } else if rest.as_bytes().get(1) == Some(&b'-') {
-            sampled = Some(flag(&rest[..1])?);
-            rest = &rest[1..];
-        }
-        let parent = rest.strip_prefix('-').unwrap_or(rest);
-        if !parent.is_empty() {
-            if parent.len() != 16 {
-                return None;
-            }
+    if let Some(rest) = rest.strip_prefix('-') {
+        // There is no parent without a decision.
+        let (decision, rest) = rest.split_at_checked(1)?;
+        sampled = Some(flag(decision)?);
+        if !rest.is_empty() {
+            let parent = rest.strip_prefix('-').filter(|p| p.len() == 16)?;
             context.parent = Some(number(parent)?);
         }
+    } else if !rest.is_empty() {
+        return None;
     }
     context.sampled = sampled.unwrap_or_default();
     Some(Incoming::Known {

@@ -271,7 +271,7 @@ impl Filter {
             return session.clone();
         }
         let progress = cx.info.progress.clone();
-        let (session, request, response) = Session::open(self.config.clone(), settings.clone(), &cx.worker, progress);
+        let (session, request, response) = Session::open(self.config.clone(), settings.clone(), cx, progress);
         (self.request, self.response) = (Some(request), Some(response));
         self.session = Some(session.clone());
         session

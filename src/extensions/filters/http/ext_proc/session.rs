@@ -29,12 +29,14 @@ use super::{
 use crate::{
     config::duration,
     extensions::{filters::http::view::View, grpc_service::add_metadata},
-    http::{LocalReply, ResponseHead, stream_info::Progress},
-    server::Worker,
+    http::{LocalReply, ResponseHead, filter::FilterCx, stream_info::Progress},
     upstream::client::{ChannelError, ClusterChannel},
 };
 
 const METHOD: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
+
+/// The same as spans are named.
+const CALL: &str = "envoy.service.ext_proc.v3.ExternalProcessor.Process";
 
 /// Messages that wait for a service that does not read.
 const MESSAGES: usize = 8;
@@ -146,7 +148,7 @@ impl Session {
     pub fn open(
         config: Arc<Config>,
         settings: Arc<Settings>,
-        worker: &Rc<Worker>,
+        cx: &FilterCx,
         progress: Rc<Progress>,
     ) -> (Rc<Self>, Lane, Lane) {
         let (messages, outgoing) = mpsc::channel(MESSAGES);
@@ -165,9 +167,10 @@ impl Session {
             settings,
         });
         let service = session.settings.service.clone();
-        let channel = service.channel(worker.clone());
+        let channel = service.channel(cx.worker.clone());
         let mut call = service.request(ReceiverStream::new(outgoing), None);
         add_metadata(call.metadata_mut(), &session.settings.initial_metadata);
+        let span = service.span(cx.span.as_ref(), CALL, &mut call);
         let (limit, known) = (service.max_message, Rc::downgrade(&session));
         tokio::task::spawn_local(async move {
             let read = read(channel, call, limit, |answer| {
@@ -195,6 +198,11 @@ impl Session {
                 true
             });
             let end = read.await;
+            if known.strong_count() == 0 {
+                span.canceled();
+            } else {
+                span.grpc_status(end.as_ref().err().map_or(0, |status| status.code() as i32));
+            }
             if let Some(session) = known.upgrade() {
                 // The lanes see that their senders are gone, and look here.
                 *session.end.borrow_mut() = Some(end.map_err(|status| Failure::new(&status)));
