@@ -117,13 +117,7 @@ fn charge(cluster: &WorkerCluster, status: u16, dynamic_stats: bool) {
     }
 }
 
-async fn deliver(
-    cluster: &Rc<WorkerCluster>,
-    head: RequestHead,
-    body: Body,
-    dynamic_stats: bool,
-    span: CallSpan,
-) {
+async fn deliver(cluster: &Rc<WorkerCluster>, head: RequestHead, body: Body, dynamic_stats: bool, span: CallSpan) {
     let charge = |status: u16| charge(cluster, status, dynamic_stats);
     let Some(host) = cluster.pick(&LbContext::default()) else {
         return charge(503);
