@@ -1,56 +1,49 @@
-//! `/logging`: one level for all, as the process log has it.
+//! `/logging`: the levels of the process log.
 
 use http::StatusCode;
 
-use super::{AdminRequest, Reply};
+use super::{AdminRequest, Reply, reply::parameters};
 use crate::server::log;
 
-/// Envoy's names of loggers that tools look for.
-const LOGGERS: [&str; 24] = [
-    "admin",
-    "client",
-    "config",
-    "connection",
-    "conn_handler",
-    "dns",
-    "ext_authz",
-    "file",
-    "filter",
-    "forward_proxy",
-    "grpc",
-    "hc",
-    "health_checker",
-    "http",
-    "http2",
-    "init",
-    "jwt",
-    "main",
-    "pool",
-    "rbac",
-    "router",
-    "runtime",
-    "secret",
-    "upstream",
-];
+const USAGE: &str = "usage: /logging?<name>=<level> (change single level)
+usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)
+usage: /logging?level=<level> (change all levels)
+usage: /logging?group=<group_name>:<level> (change group of loggers)
+levels: trace debug info warning error critical off 
+";
 
-/// `/logging?level=LEVEL`, `?paths=a:LEVEL,b:LEVEL`, or nothing to ask.
+/// At most one parameter; one without a value, or none, only asks.
 pub(super) fn logging(request: &AdminRequest) -> Reply {
-    let asked = request.param("level").or_else(|| {
-        request
-            .param("paths")
-            .or_else(|| request.param("group"))
-            .and_then(|p| p.rsplit(':').next().map(str::to_owned))
-    });
-    if let Some(level) = asked.filter(|l| !l.is_empty())
-        && !log::set_level(&level)
-    {
-        return Reply::error(StatusCode::BAD_REQUEST, "error: invalid logger level\n");
+    match change(&parameters(&request.query)) {
+        Ok(()) => Reply::text(active()),
+        Err(why) => Reply::error(
+            StatusCode::BAD_REQUEST,
+            format!("error: {why}\n\n{USAGE}{}", active()),
+        ),
     }
-    let level = log::current_level();
+}
+
+fn change(parameters: &[(String, String)]) -> Result<(), String> {
+    let (name, value) = match parameters {
+        [] => return Ok(()),
+        [one] => one,
+        _ => return Err("invalid number of parameters".to_owned()),
+    };
+    let done = match (name.as_str(), value.as_str()) {
+        (_, "") => Ok(()),
+        ("level", level) => log::set_all(level),
+        ("paths", pairs) => log::set_pairs(pairs),
+        ("group", _) => return Err("group parameter requires fine-grain logging to be enabled".to_owned()),
+        (logger, level) => log::set(logger, level),
+    };
+    done.map_err(|e| e.to_string())
+}
+
+fn active() -> String {
     let mut out = String::from("active loggers:\n");
-    for logger in LOGGERS {
+    for (logger, level) in log::levels() {
         out.push_str(&format!("  {logger}: {level}\n"));
     }
     out.push('\n');
-    Reply::text(out)
+    out
 }

@@ -78,7 +78,10 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    super::log::start(&cli);
+    if let Err(e) = super::log::start(&cli) {
+        eprintln!("{e}");
+        return ExitCode::FAILURE;
+    }
     match start(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -27,11 +27,16 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	kubesecrets "istio.io/istio/pilot/pkg/credentials/kube"
+	"istio.io/istio/pilot/pkg/model"
 	"istio.io/istio/pilot/test/xds"
 	"istio.io/istio/pkg/config/mesh"
+	"istio.io/istio/pkg/config/schema/kind"
+	"istio.io/istio/pkg/kube"
 	"istio.io/istio/pkg/monitoring"
 	"istio.io/istio/pkg/security"
 	"istio.io/istio/pkg/test"
+	"istio.io/istio/pkg/util/sets"
 )
 
 func main() {
@@ -74,6 +79,9 @@ func serve(t test.Failer, xdsAddress, socket, address, meshFile string, debounce
 		ListenerBuilder:            func() (net.Listener, error) { return listen(xdsAddress, socket) },
 	})
 	server.Discovery.Authenticators = []security.Authenticator{tokens{}}
+	if err := pushSecrets(t, server); err != nil {
+		return err
+	}
 	store := &store{server: server}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", metrics)
@@ -89,6 +97,23 @@ func serve(t test.Failer, xdsAddress, socket, address, meshFile string, debounce
 		_, _ = w.Write(rendered)
 	})
 	return http.ListenAndServe(address, mux)
+}
+
+// pushSecrets pushes what proxies hold of a secret when it changes; the fake server leaves that out.
+func pushSecrets(t test.Failer, server *xds.FakeDiscoveryServer) error {
+	changed := func(kind kind.Kind, name, namespace string) {
+		server.Discovery.ConfigUpdate(&model.PushRequest{
+			ConfigsUpdated: sets.New(model.ConfigKey{Kind: kind, Name: name, Namespace: namespace}),
+			Reason:         model.NewReasonStats(model.SecretTrigger),
+		})
+	}
+	creds := kubesecrets.NewCredentialsController(server.KubeClient(), []func(kind.Kind, string, string){changed}, true)
+	stop := test.NewStop(t)
+	server.KubeClient().RunAndWait(stop)
+	if !kube.WaitForCacheSync("secrets", stop, creds.HasSynced) {
+		return errors.New("secrets are not synchronised")
+	}
+	return nil
 }
 
 // tokens believes what a bearer token says: the agents here hold their SPIFFE identity in place of a

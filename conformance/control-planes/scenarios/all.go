@@ -27,5 +27,6 @@ func All() []Scenario {
 	all = append(all, istioBootstraps()...)
 	all = append(all, istioAgents()...)
 	all = append(all, istioWaypoint()...)
+	all = append(all, istioGateways()...)
 	return all
 }

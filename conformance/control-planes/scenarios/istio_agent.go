@@ -53,7 +53,7 @@ func newAgentGateway(t *kit.T, o plane.PilotAgentOptions) agentGateway {
 	app := t.Upstream("app", nil)
 	istiod := newIstiod(t)
 	port := t.Port()
-	istiod.Apply(member{name: "app", namespace: "default", port: 80, target: app.Port, ip: "127.0.0.1", protocol: "http"}.objects(),
+	istiod.Apply(webMember("app", 80, app.Port).objects(),
 		fmt.Sprintf(`
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -87,7 +87,7 @@ func runAgentOfSidecar(t *kit.T) {
 	other := t.Upstream("other", nil)
 	istiod := newIstiod(t)
 	in, out := t.Port(), t.Port()
-	istiod.Apply(member{name: "other", namespace: "default", port: out, target: other.Port, ip: "127.0.0.1", protocol: "http"}.objects(),
+	istiod.Apply(webMember("other", out, other.Port).objects(),
 		fmt.Sprintf(`
 apiVersion: networking.istio.io/v1
 kind: Sidecar

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -22,27 +23,32 @@ func newIstiod(t *kit.T) *plane.Istiod {
 // member is a service with one pod behind it.
 type member struct {
 	name, namespace string
-	// port is the service's, target the pod's at ip.
-	port, target int
-	ip           string
-	// protocol is in the port's name, as Istio reads it: http, tcp, ...
-	protocol string
-	// labels are the pod's besides app.
+	// ip is the pod's, one of the loopback network's. Default 127.0.0.1.
+	ip    string
+	ports []memberPort
+	// labels are the pod's besides those every pod has.
 	labels map[string]string
+	// meshed marks the pod as one with a sidecar: clients with a sidecar use mutual TLS to it.
+	meshed bool
 }
 
-// pod has the sidecar's mark: clients with a sidecar use mutual TLS to it.
-func (m member) meshed() member {
-	labels := map[string]string{"security.istio.io/tlsMode": "istio"}
-	for name, value := range m.labels {
-		labels[name] = value
-	}
-	m.labels = labels
-	return m
+// memberPort is a port of the service and the pod's port behind it; the name begins with the protocol, as Istio
+// reads it: http, tcp, ...
+type memberPort struct {
+	name         string
+	port, target int
+}
+
+// webMember is a service of one HTTP port, without a sidecar.
+func webMember(name string, port, target int) member {
+	return member{name: name, namespace: "default", ports: []memberPort{{"http", port, target}}}
 }
 
 func (m member) podLabels() map[string]string {
 	all := map[string]string{"app": m.name, "service.istio.io/canonical-name": m.name, "service.istio.io/canonical-revision": "v1"}
+	if m.meshed {
+		all["security.istio.io/tlsMode"] = "istio"
+	}
 	for name, value := range m.labels {
 		all[name] = value
 	}
@@ -51,48 +57,69 @@ func (m member) podLabels() map[string]string {
 
 // objects are the service, its pod and its endpoints.
 func (m member) objects() string {
-	var labels strings.Builder
-	for name, value := range m.podLabels() {
-		fmt.Fprintf(&labels, "    %s: %q\n", name, value)
+	if m.ip == "" {
+		m.ip = "127.0.0.1"
 	}
+	labels, _ := json.Marshal(m.podLabels())
+	var service, endpoints, containers []string
+	for _, p := range m.ports {
+		service = append(service, fmt.Sprintf("{name: %s, port: %d, targetPort: %d}", p.name, p.port, p.target))
+		endpoints = append(endpoints, fmt.Sprintf("{name: %s, port: %d, protocol: TCP}", p.name, p.target))
+		containers = append(containers, fmt.Sprintf("{containerPort: %d}", p.target))
+	}
+	// Any address that no other service has.
+	first := m.ports[0].target
 	return fmt.Sprintf(`
 apiVersion: v1
 kind: Service
 metadata: {name: %[1]s, namespace: %[2]s}
 spec:
-  clusterIP: %[8]s
+  clusterIP: 10.96.%[4]d.%[5]d
   selector: {app: %[1]s}
-  ports: [{name: %[6]s, port: %[3]d, targetPort: %[4]d}]
+  ports: [%[6]s]
 ---
 apiVersion: v1
 kind: Pod
-metadata:
-  name: %[1]s
-  namespace: %[2]s
-  labels:
-%[7]sspec:
+metadata: {name: %[1]s, namespace: %[2]s, labels: %[9]s}
+spec:
   serviceAccountName: %[1]s
-  containers: [{name: main, ports: [{containerPort: %[4]d}]}]
+  containers: [{name: main, ports: [%[8]s]}]
 status:
   phase: Running
-  podIP: %[5]s
-  podIPs: [{ip: %[5]s}]
+  podIP: %[3]s
+  podIPs: [{ip: %[3]s}]
   conditions: [{type: Ready, status: "True"}]
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata:
-  name: %[1]s
-  namespace: %[2]s
-  labels: {kubernetes.io/service-name: %[1]s}
+metadata: {name: %[1]s, namespace: %[2]s, labels: {kubernetes.io/service-name: %[1]s}}
 addressType: IPv4
 endpoints:
-- addresses: [%[5]s]
+- addresses: [%[3]s]
   conditions: {ready: true}
   targetRef: {kind: Pod, name: %[1]s, namespace: %[2]s}
-ports: [{name: %[6]s, port: %[4]d, protocol: TCP}]
-`, m.name, m.namespace, m.port, m.target, m.ip, m.protocol, labels.String(), m.clusterIP())
+ports: [%[7]s]
+`, m.name, m.namespace, m.ip, first/256, first%256,
+		strings.Join(service, ", "), strings.Join(endpoints, ", "), strings.Join(containers, ", "), labels)
 }
 
-// clusterIP differs from service to service.
-func (m member) clusterIP() string { return fmt.Sprintf("10.96.%d.%d", m.target/256, m.target%256) }
+// secretObject is a Kubernetes secret; fields are its data's names and texts in turn.
+func secretObject(namespace, name string, fields ...string) string {
+	data := map[string]string{}
+	for i := 0; i+1 < len(fields); i += 2 {
+		data[fields[i]] = fields[i+1]
+	}
+	// The fake client does not turn stringData into data, as the API server does.
+	encoded := map[string][]byte{}
+	for field, text := range data {
+		encoded[field] = []byte(text)
+	}
+	text, _ := json.Marshal(encoded)
+	return fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: %s}\ntype: Opaque\ndata: %s\n", name, namespace, text)
+}
+
+// tlsSecret is a secret with a certificate of this serial number for a DNS name.
+func tlsSecret(authority *kit.Authority, namespace, name, dns string, serial int64) string {
+	cert, key := authority.Issue(serial, dns)
+	return secretObject(namespace, name, "tls.crt", cert, "tls.key", key)
+}
