@@ -28,5 +28,6 @@ func All() []Scenario {
 	all = append(all, istioAgents()...)
 	all = append(all, istioWaypoint()...)
 	all = append(all, istioGateways()...)
+	all = append(all, istioSidecars()...)
 	return all
 }
