@@ -15,7 +15,9 @@ func newIstiod(t *kit.T) *plane.Istiod {
 	options := plane.IstiodOptions{Env: []string{"XDS_AUTH_PLAINTEXT=true"}, Mesh: "accessLogFile: /dev/stdout\n"}
 	if t.Public {
 		options.Env = append(options.Env, "PILOT_ENABLE_METADATA_EXCHANGE=false", "PILOT_ENABLE_ALPN_FILTER=false")
-		options.Mesh += "defaultProviders: {}\n"
+	} else {
+		// As Istio is installed.
+		options.Mesh += "defaultProviders: {metrics: [prometheus]}\n"
 	}
 	return plane.NewIstiod(t, options)
 }
