@@ -16,10 +16,7 @@ levels: trace debug info warning error critical off
 pub(super) fn logging(request: &AdminRequest) -> Reply {
     match change(&parameters(&request.query)) {
         Ok(()) => Reply::text(active()),
-        Err(why) => Reply::error(
-            StatusCode::BAD_REQUEST,
-            format!("error: {why}\n\n{USAGE}{}", active()),
-        ),
+        Err(why) => Reply::error(StatusCode::BAD_REQUEST, format!("error: {why}\n\n{USAGE}{}", active())),
     }
 }
 

@@ -234,7 +234,9 @@ pub fn set_pairs(pairs: &str) -> Result<(), LogError> {
 }
 
 fn change(with: impl FnOnce(&mut Levels) -> Result<(), LogError>) -> Result<(), LogError> {
-    let Some(log) = LOG.get() else { return with(&mut Levels::all(Level::Info)) };
+    let Some(log) = LOG.get() else {
+        return with(&mut Levels::all(Level::Info));
+    };
     let mut levels = log.levels.lock().unwrap_or_else(PoisonError::into_inner);
     let mut changed = levels.clone();
     with(&mut changed)?;

@@ -9,7 +9,10 @@ fn a_logger_has_its_modules_and_no_others() {
     let targets = levels.targets();
     assert!(targets.would_enable("nuncio::upstream::manager", &Written::DEBUG));
     assert!(!targets.would_enable("nuncio::upstream::pool::h1", &Written::WARN));
-    assert!(!targets.would_enable("nuncio::upstream::dns", &Written::INFO), "of the logger dns");
+    assert!(
+        !targets.would_enable("nuncio::upstream::dns", &Written::INFO),
+        "of the logger dns"
+    );
     assert!(targets.would_enable("nuncio::extensions::filters::http::rbac::filter", &Written::TRACE));
     assert!(!targets.would_enable("nuncio::extensions::filters::http::cors", &Written::INFO));
     assert!(targets.would_enable("some_library", &Written::WARN));
@@ -19,7 +22,10 @@ fn a_logger_has_its_modules_and_no_others() {
 #[test]
 fn wrong_names_are_told_apart() {
     let mut levels = Levels::all(Level::Info);
-    assert_eq!(levels.set("nobody", "info"), Err(LogError::UnknownLogger("nobody".into())));
+    assert_eq!(
+        levels.set("nobody", "info"),
+        Err(LogError::UnknownLogger("nobody".into()))
+    );
     assert_eq!(levels.set("rbac", "warn"), Err(LogError::UnknownLevel("warn".into())));
     assert_eq!(levels.set_pairs("rbac"), Err(LogError::Incomplete("rbac".into())));
     assert_eq!(levels.set_pairs("rbac:"), Err(LogError::Incomplete("rbac:".into())));
@@ -32,7 +38,10 @@ fn every_module_of_ours_that_a_logger_names_exists() {
     for (logger, modules) in LOGGERS {
         for module in modules.iter().filter_map(|m| m.strip_prefix("nuncio::")) {
             let path = root.join(module.replace("::", "/"));
-            assert!(path.exists() || path.with_extension("rs").exists(), "{logger}: {module}");
+            assert!(
+                path.exists() || path.with_extension("rs").exists(),
+                "{logger}: {module}"
+            );
         }
     }
 }
