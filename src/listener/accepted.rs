@@ -93,7 +93,7 @@ impl Accepted {
         match self {
             Self::Tcp(s, _) => Stream::Tcp(s),
             Self::Unix(s, _) => Stream::Unix(s),
-            Self::Internal(c) => Stream::Other(Box::pin(c.stream)),
+            Self::Internal(c) => Stream::Internal(c.stream),
         }
     }
 

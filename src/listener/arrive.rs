@@ -1,6 +1,13 @@
 //! A connection from its accept to its network filters: listener filters, filter chain, transport socket.
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::SystemTime};
+use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use futures_util::future::pending;
 use tokio::time::timeout;
@@ -17,7 +24,7 @@ use crate::{
         stream_info::{Inspected, NETWORK_NAMESPACE, Sharing, StringObject, TlsInfo},
     },
     net::{Address, Stream},
-    network_filter::Connection,
+    network_filter::{Connection, NetworkFilter},
     server::{
         Passthrough, Worker,
         overload::{ScaledTimer, expire},
@@ -132,12 +139,16 @@ pub(super) async fn arrive(
     let counted = Counted::new(counting, active, worker.clone());
     info.filter_chain = chain.name.clone();
     info.filter_chain_metadata.clone_from(&chain.metadata);
+    let since = Instant::now();
     let (stream, tls) = match handshake(accepted, &chain, &config, &worker).await {
         Ok(done) => done,
         Err(failure) => {
             if failure.timed_out {
                 let stats = counted.listener.stats.local();
                 stats.downstream_cx_transport_socket_connect_timeout.inc();
+            }
+            if let Some(NetworkFilter::Terminal(terminal)) = chain.filters.last() {
+                terminal.not_secured(since);
             }
             *info.transport_failure.borrow_mut() = Some(failure.reason);
             log_closed(&config, info, None, None);

@@ -22,7 +22,8 @@ pub(super) enum Predicate {
     And(Vec<Self>),
     Not(Box<Self>),
     Any,
-    /// The port the client connected to, as filters before this one may have restored it.
+    /// The port the client connected to, as filters before this one may have restored it. As in Envoy, an address
+    /// without ports is in every range.
     DestinationPort(Range<i32>),
 }
 
@@ -47,7 +48,7 @@ impl Predicate {
             Self::And(rules) => rules.iter().all(|r| r.matches(info)),
             Self::Not(rule) => !rule.matches(info),
             Self::Any => true,
-            Self::DestinationPort(range) => info.local_address.port().is_some_and(|p| range.contains(&p.into())),
+            Self::DestinationPort(range) => info.local_address.port().is_none_or(|p| range.contains(&p.into())),
         }
     }
 }

@@ -1,8 +1,13 @@
-//! A connection within this process: what internal listeners accept in place of a socket.
+//! A connection within this process: what internal listeners accept in place of a socket. As in Envoy, an end that goes
+//! without having said that it is done resets the other one, unless that one is done.
 
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -16,16 +21,26 @@ pub struct InternalStream {
     pipe: DuplexStream,
     /// Bytes that were looked at and not taken yet.
     seen: BytesMut,
+    /// This end is done.
+    shut: bool,
+    /// Set by the other end if it goes without having said that it is done.
+    reset: Arc<AtomicBool>,
+    /// The same, of the other end.
+    reset_other: Arc<AtomicBool>,
 }
 
 /// Both ends of a new connection; either direction holds up to `buffer` bytes.
 pub fn internal_pair(buffer: usize) -> (InternalStream, InternalStream) {
     let (a, b) = duplex(buffer);
-    let end = |pipe| InternalStream {
+    let (first, second) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let end = |pipe, reset: &Arc<AtomicBool>, reset_other: &Arc<AtomicBool>| InternalStream {
         pipe,
         seen: BytesMut::new(),
+        shut: false,
+        reset: reset.clone(),
+        reset_other: reset_other.clone(),
     };
-    (end(a), end(b))
+    (end(a, &first, &second), end(b, &second, &first))
 }
 
 impl InternalStream {
@@ -34,6 +49,7 @@ impl InternalStream {
     pub async fn peek(&mut self, seen: usize, limit: usize) -> io::Result<Vec<u8>> {
         while self.seen.len() <= seen && self.seen.len() < limit {
             if self.pipe.read_buf(&mut self.seen).await? == 0 {
+                self.end()?;
                 break;
             }
         }
@@ -43,7 +59,15 @@ impl InternalStream {
     /// Whether the other end is gone already, without a byte.
     pub fn is_refused(&mut self) -> bool {
         let seen = self.peek(0, 1).now_or_never();
-        seen.is_some_and(|seen| seen.is_ok_and(|bytes| bytes.is_empty()))
+        seen.is_some_and(|seen| seen.map_or(true, |bytes| bytes.is_empty()))
+    }
+
+    /// How it ended: an error when it was reset.
+    fn end(&self) -> io::Result<()> {
+        match self.reset.load(Ordering::Acquire) && !self.shut {
+            true => Err(io::ErrorKind::ConnectionReset.into()),
+            false => Ok(()),
+        }
     }
 
     /// Takes bytes that were seen.
@@ -52,10 +76,23 @@ impl InternalStream {
     }
 }
 
+impl Drop for InternalStream {
+    fn drop(&mut self) {
+        if !self.shut {
+            self.reset_other.store(true, Ordering::Release);
+        }
+    }
+}
+
 impl AsyncRead for InternalStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.seen.is_empty() {
-            return Pin::new(&mut self.pipe).poll_read(cx, buf);
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.pipe).poll_read(cx, buf))?;
+            return Poll::Ready(match buf.filled().len() == before && buf.remaining() > 0 {
+                true => self.end(),
+                false => Ok(()),
+            });
         }
         let n = buf.remaining().min(self.seen.len());
         buf.put_slice(self.seen.get(..n).unwrap_or_default());
@@ -78,6 +115,7 @@ impl AsyncWrite for InternalStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut = true;
         Pin::new(&mut self.pipe).poll_shutdown(cx)
     }
 }

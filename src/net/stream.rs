@@ -12,6 +12,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use super::InternalStream;
+
 /// What a transport socket may hand on when none of the named kinds fits.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> ByteStream for T {}
@@ -26,7 +28,9 @@ pub enum Stream {
     ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// TLS opened over TCP: the usual upstream.
     ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-    /// Anything else: peeked bytes in front, TLS over unix sockets, internal connections.
+    /// A connection within this process.
+    Internal(InternalStream),
+    /// Anything else: peeked bytes in front, TLS over unix sockets or internal connections.
     Other(Pin<Box<dyn ByteStream>>),
 }
 
@@ -45,7 +49,7 @@ impl From<UnixStream> for Stream {
 impl Stream {
     /// Whether [`Self::readable`] is told by the kernel.
     pub fn can_wait(&self) -> bool {
-        !matches!(self, Self::Other(_))
+        !matches!(self, Self::Internal(_) | Self::Other(_))
     }
 
     /// Makes the drop of the stream a reset, where the kernel has it.
@@ -54,7 +58,8 @@ impl Stream {
             Self::Tcp(s) => s,
             Self::ServerTls(s) => s.get_ref().0,
             Self::ClientTls(s) => s.get_ref().0,
-            Self::Unix(_) | Self::Other(_) => return,
+            // It is one unless both sides have ended.
+            Self::Internal(_) | Self::Unix(_) | Self::Other(_) => return,
         };
         // Who cannot be told by a reset is told by the end.
         let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
@@ -68,7 +73,7 @@ impl Stream {
             Self::Unix(s) => s.readable().await,
             Self::ServerTls(s) => s.get_ref().0.readable().await,
             Self::ClientTls(s) => s.get_ref().0.readable().await,
-            Self::Other(_) => Ok(()),
+            Self::Internal(_) | Self::Other(_) => Ok(()),
         }
     }
 }
@@ -80,6 +85,7 @@ macro_rules! delegate {
             Stream::Unix($s) => $call,
             Stream::ServerTls($s) => $call,
             Stream::ClientTls($s) => $call,
+            Stream::Internal($s) => $call,
             Stream::Other($o) => $other,
         }
     };
@@ -110,6 +116,7 @@ impl AsyncWrite for Stream {
             Self::Unix(s) => s.is_write_vectored(),
             Self::ServerTls(s) => s.is_write_vectored(),
             Self::ClientTls(s) => s.is_write_vectored(),
+            Self::Internal(s) => s.is_write_vectored(),
             Self::Other(s) => s.is_write_vectored(),
         }
     }

@@ -2,7 +2,7 @@
 
 pub mod hold;
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use futures_util::future::LocalBoxFuture;
 use xds_protos::prost::{Message, Name};
@@ -73,4 +73,7 @@ pub trait TerminalFilter: Send + Sync {
 
     /// A filter before this one closed the connection.
     fn refused(&self, _info: &Rc<ConnectionInfo>, _flag: Option<Flag>) {}
+
+    /// The connection ended in its transport socket's handshake, `since` when it was there for this filter to count.
+    fn not_secured(&self, _since: Instant) {}
 }

@@ -56,6 +56,8 @@ pub fn load(dir: &Path) -> Result<Vec<Source>> {
 fn read(path: &Path) -> Result<Source> {
     let text = std::fs::read_to_string(path)?;
     let yaml = serde_yaml_ng::from_str(&text).with_context(|| path.display().to_string())?;
+    let topic = path.parent().unwrap_or(Path::new("."));
+    let yaml = crate::base::expand(yaml, topic).with_context(|| path.display().to_string())?;
     let name = |p: &Path| {
         p.file_stem()
             .map(|s| s.to_string_lossy().into_owned())
@@ -179,6 +181,15 @@ pub struct Upstream {
     pub frames: Vec<Frame>,
     /// What a `udp` upstream sends back for each datagram, `{}` in it standing for that; default `NAME:{}`.
     pub udp: Option<Vec<String>>,
+    /// Its connections are HBONE: `protocol` is spoken within CONNECT tunnels.
+    pub hbone: bool,
+    /// The answer to each CONNECT, one after the other; the last one repeats. Default 200. `close_after` says GOAWAY too.
+    pub connects: Vec<Reply>,
+    /// Compare only the number of values of this header that any of its connections carried: requests that
+    /// cross have no order.
+    pub values_per_connection: Option<String>,
+    /// Compare which connection each request came by.
+    pub number_connections: bool,
     /// Compare how many connections it saw.
     pub count_connections: bool,
     /// The address it listens on; default 127.0.0.1.
@@ -187,6 +198,13 @@ pub struct Upstream {
     pub same_port: Option<String>,
     /// What a `dns` upstream answers, by name; other names do not exist.
     pub zone: BTreeMap<String, DnsAnswers>,
+}
+
+impl Upstream {
+    /// Whether records say which connection they are of.
+    pub fn number_connections(&self) -> bool {
+        self.number_connections || self.values_per_connection.is_some()
+    }
 }
 
 /// One answer for ever, or one for each query of a type; the last one repeats.
@@ -406,6 +424,8 @@ pub struct RequestFields {
     /// Another port than the listener's: a number, or the placeholder that becomes one.
     pub port: Option<Value>,
     pub tls: Option<ClientTls>,
+    /// The connection goes through a CONNECT tunnel.
+    pub tunnel: Option<TunnelFields>,
     /// Requests with the same name share a connection.
     pub connection: Option<String>,
     /// A scripted HTTP/1 connection instead of one request.
@@ -448,6 +468,18 @@ pub struct RequestFields {
 
 fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Option<String>>, D::Error> {
     Option::<String>::deserialize(d).map(Some)
+}
+
+/// A CONNECT tunnel over HTTP/2 and mutual TLS.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TunnelFields {
+    pub authority: String,
+    pub headers: Headers,
+    /// Client certificate; default `client`, empty is none.
+    pub cert: Option<String>,
+    /// Tunnels of one name share a connection.
+    pub connection: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]

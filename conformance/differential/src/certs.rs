@@ -32,6 +32,20 @@ const LEAVES: &[(&str, &str, &str, &[&str])] = &[
         "client",
         &["client.test", "spiffe://cluster.local/ns/default/sa/client"],
     ),
+    ("alice", "ca", "alice", &["spiffe://cluster.local/ns/default/sa/alice"]),
+    ("bob", "ca", "bob", &["spiffe://cluster.local/ns/default/sa/bob"]),
+    (
+        "foreign",
+        "ca",
+        "foreign",
+        &["spiffe://elsewhere.test/ns/default/sa/alice"],
+    ),
+    (
+        "expiredalice",
+        "ca",
+        "alice",
+        &["spiffe://cluster.local/ns/default/sa/alice"],
+    ),
     ("expired", "ca", "expired", &["example.test"]),
     ("future", "ca", "future", &["example.test"]),
     ("revoked", "ca", "revoked", &["example.test"]),
@@ -82,7 +96,7 @@ impl Certs {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         match name {
-            "expired" => params.not_after = date_time_ymd(2020, 1, 1),
+            "expired" | "expiredalice" => params.not_after = date_time_ymd(2020, 1, 1),
             "future" => params.not_before = date_time_ymd(2090, 1, 1),
             "revoked" => params.serial_number = Some(SerialNumber::from(REVOKED)),
             "wrongusage" => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning],

@@ -7,6 +7,7 @@
 //! everything volatile taken out, and [`diff`] says where the two differ. [`suite`] does this for
 //! all cases with as few processes as possible. README.md tells how to write a case.
 
+pub mod base;
 pub mod case;
 pub mod certs;
 pub mod chaos;
@@ -27,4 +28,5 @@ pub mod stats;
 pub mod substitute;
 pub mod suite;
 pub mod text;
+pub mod tunnel;
 pub mod upstream;

@@ -70,6 +70,14 @@ impl StreamHandle {
         }
     }
 
+    /// Whether the bytes after an upgrade ended while the client was not done, which resets a stream of HTTP/2.
+    pub fn tunnel_cut(&self) -> bool {
+        match &self.0 {
+            Kind::Http2(stream) => stream.tunnel_cut(),
+            _ => false,
+        }
+    }
+
     /// Why the stream was reset.
     pub fn reset(&self) -> Option<Reset> {
         match &self.0 {

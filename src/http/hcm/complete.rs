@@ -194,7 +194,7 @@ impl Active {
         // Envoy counts its own resets here, too: a request that was answered before its end is one.
         let cut = !self.cx.info.progress.request_complete.get()
             && (self.head.version < Version::HTTP_2 || self.upgrade.is_none());
-        if !self.ended || reset.is_some() || cut {
+        if !self.ended || reset.is_some() || cut || self.handle.tunnel_cut() {
             self.hcm.stats().downstream_rq_rx_reset.inc();
         }
         for (name, filter) in self.filters.iter_mut().rev() {

@@ -98,6 +98,17 @@ pub(super) async fn serve(config: Arc<HcmConfig>, worker: Rc<Worker>, connection
     .await;
 }
 
+/// Counts a connection that ended in its handshake, by the client as Envoy has it.
+pub(super) fn not_secured(stats: &HcmStats, since: Instant) {
+    stats.downstream_cx_total.inc();
+    stats.downstream_cx_ssl_total.inc();
+    stats.downstream_cx_destroy.inc();
+    stats.downstream_cx_destroy_remote.inc();
+    stats
+        .downstream_cx_length_ms
+        .record(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
+}
+
 /// Counts the end of a connection, however it comes.
 struct Ended(Rc<HcmConnection>);
 

@@ -29,7 +29,7 @@ mod tracing;
 mod whole;
 mod xfcc;
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use futures_util::future::LocalBoxFuture;
 use xds_protos::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as Proto;
@@ -65,5 +65,9 @@ struct HttpConnectionManager(Arc<HcmConfig>);
 impl TerminalFilter for HttpConnectionManager {
     fn serve(self: Arc<Self>, worker: Rc<Worker>, connection: Connection) -> LocalBoxFuture<'static, ()> {
         Box::pin(connection::serve(self.0.clone(), worker, connection))
+    }
+
+    fn not_secured(&self, since: Instant) {
+        connection::not_secured(self.0.stats.local(), since);
     }
 }

@@ -294,6 +294,9 @@ impl Active {
                 }
                 FirstToEnd::Idle => {
                     stats.downstream_rq_idle_timeout.inc();
+                    if half_close {
+                        stats.downstream_rq_tx_reset.inc();
+                    }
                     info.flags.set(Flag::StreamIdleTimeout);
                     info.response_code_details = Some("stream_idle_timeout".into());
                 }
@@ -302,6 +305,9 @@ impl Active {
                     if first == FirstToEnd::SecondFailed
                         || !half_close && info.upstream.protocol == Some(Version::HTTP_11) =>
                 {
+                    if half_close {
+                        stats.downstream_rq_tx_reset.inc();
+                    }
                     info.flags.set(Flag::UpstreamConnectionTermination);
                     info.response_code_details =
                         Some("upstream_reset_after_response_started{connection_termination}".into());

@@ -179,17 +179,14 @@ impl Dial<'_> {
                 let mut passthrough = socket.passthrough(self.host, &self.cluster.metadata, self.shared);
                 passthrough.told = self.told.cloned();
                 let stream = self.internal.connect(listener, endpoint, passthrough);
-                let mut stream = stream.ok_or_else(|| immediate(&io::Error::from_raw_os_error(22), address))?;
+                let refused = || immediate(&io::Error::from_raw_os_error(22), address);
+                let mut stream = stream.ok_or_else(refused)?;
                 // As in Envoy, a listener that has no use for the connection refuses it before it is connected.
                 tokio::task::yield_now().await;
                 if stream.is_refused() {
-                    return Err(ConnectFailure::Remote { reason: "".into() });
+                    return Err(refused());
                 }
-                Ok((
-                    Stream::Other(Box::pin(stream)),
-                    Address::internal_client(),
-                    address.clone(),
-                ))
+                Ok((Stream::Internal(stream), Address::internal_client(), address.clone()))
             }
         }
     }

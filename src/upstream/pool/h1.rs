@@ -304,7 +304,10 @@ pub(super) async fn drive(open: &mut OpenGuard, stream: Stream, conn: Rc<Conn>) 
     conn.retired.set(true);
     open.pool.forget(&conn);
     if let Some((mut counted, _)) = client.take_stream()
-        && matches!(counted.stream, Stream::ClientTls(_) | Stream::Other(_))
+        && matches!(
+            counted.stream,
+            Stream::ClientTls(_) | Stream::Internal(_) | Stream::Other(_)
+        )
     {
         // Best effort: the peer may be gone.
         let _ = tokio::time::timeout(CLOSE_TIME, counted.shutdown()).await;

@@ -17,6 +17,7 @@ use crate::certs::Certs;
 pub enum Io {
     Plain(TcpStream),
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Tunnel(Box<crate::tunnel::Tunnel>),
 }
 
 impl Io {
@@ -25,12 +26,13 @@ impl Io {
         let stream = match self {
             Io::Plain(stream) => stream,
             Io::Tls(stream) => stream.get_ref().0,
+            Io::Tunnel(stream) => return stream.arm_reset(),
         };
         let _ = stream.set_zero_linger();
     }
 }
 
-super::delegate_io!(Io, Plain, Tls);
+super::delegate_io!(Io, Plain, Tls, Tunnel);
 
 /// Connects to `port`; with TLS also says what was negotiated. `Err` is an outcome.
 pub async fn connect(

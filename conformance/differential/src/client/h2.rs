@@ -118,7 +118,8 @@ fn head(request: &RequestFields) -> Result<Request<()>, String> {
     Ok(head)
 }
 
-fn map(headers: &Headers) -> HeaderMap {
+/// The headers of a case.
+pub fn map(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in &headers.0 {
         let name = HeaderName::from_bytes(name.as_bytes());

@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod h1;
 pub mod h2;
+pub mod hbone;
 pub mod message;
 pub mod udp;
 
@@ -88,17 +89,26 @@ enum Connection {
     Udp(udp::Socket),
 }
 
+/// The connections that requests of a case share by name.
+#[derive(Default)]
+struct Kept {
+    connections: HashMap<String, Connection>,
+    outers: hbone::Outers,
+}
+
 /// Sends `requests` in order (background ones beside the others) and returns their outcomes in order.
 pub async fn send_all(requests: &[Request], target: &Arc<Target>) -> Vec<Value> {
-    let mut kept: HashMap<String, Connection> = HashMap::new();
+    let mut kept = Kept::default();
     let mut pending = Vec::new();
     for request in requests {
         for _ in 0..request.repeat.unwrap_or(1) {
             if request.background {
                 let (request, target) = (request.clone(), target.clone());
-                pending.push(tokio::spawn(async move {
-                    send(&request, &target, &mut HashMap::new()).await
-                }));
+                let mut kept = Kept {
+                    outers: kept.outers.clone(),
+                    ..Kept::default()
+                };
+                pending.push(tokio::spawn(async move { send(&request, &target, &mut kept).await }));
             } else {
                 let outcome = send(request, target, &mut kept).await;
                 pending.push(tokio::spawn(async move { outcome }));
@@ -114,7 +124,7 @@ pub async fn send_all(requests: &[Request], target: &Arc<Target>) -> Vec<Value> 
 
 /// Sends `request` so many times over one connection, one after the other, and returns the answers.
 pub async fn repeat(request: &RequestFields, times: usize, target: &Target) -> Vec<Value> {
-    let mut kept = HashMap::new();
+    let mut kept = Kept::default();
     let mut answers = Vec::with_capacity(times);
     for _ in 0..times {
         answers.push(exchange(request, target, &mut kept).await);
@@ -122,7 +132,7 @@ pub async fn repeat(request: &RequestFields, times: usize, target: &Target) -> V
     answers
 }
 
-async fn send(request: &RequestFields, target: &Arc<Target>, kept: &mut HashMap<String, Connection>) -> Value {
+async fn send(request: &RequestFields, target: &Arc<Target>, kept: &mut Kept) -> Value {
     let outcome = async {
         if let Err(error) = wait_seen(&request.when_seen, &target.backends).await {
             return json!({"harness_error": error.to_string()});
@@ -167,37 +177,50 @@ async fn send(request: &RequestFields, target: &Arc<Target>, kept: &mut HashMap<
         .unwrap_or_else(|_| json!({"no_response": "timed out"}))
 }
 
-async fn exchange(request: &RequestFields, target: &Target, kept: &mut HashMap<String, Connection>) -> Value {
+async fn exchange(request: &RequestFields, target: &Target, kept: &mut Kept) -> Value {
     if !request.frames.is_empty() {
-        return play(request, target).await;
+        return play(request, target, &kept.outers).await;
     }
-    let existing = request.connection.as_ref().and_then(|name| kept.remove(name));
-    let mut connection = match existing {
-        Some(connection) => connection,
-        None => match open(request, target).await {
-            Ok(connection) => connection,
+    let existing = request
+        .connection
+        .as_ref()
+        .and_then(|name| kept.connections.remove(name));
+    let (mut connection, tunnel) = match existing {
+        Some(connection) => (connection, None),
+        None => match open(request, target, &kept.outers).await {
+            Ok(opened) => opened,
             Err(outcome) => return outcome,
         },
     };
-    let outcome = match &mut connection {
+    let mut outcome = match &mut connection {
         Connection::H1(c) if request.steps.is_empty() => c.request(request).await,
         Connection::H1(c) => c.play(&request.steps, target).await,
         Connection::H2(c) => c.request(request).await,
         Connection::Udp(c) => c.play(&request.udp, target).await,
     };
+    if let Some(tunnel) = tunnel {
+        outcome["tunnel"] = tunnel;
+    }
     if let Some(name) = &request.connection {
-        kept.insert(name.clone(), connection);
+        kept.connections.insert(name.clone(), connection);
     }
     outcome
 }
 
 /// A scripted HTTP/2 connection.
-async fn play(request: &RequestFields, target: &Target) -> Value {
-    let connected = connect::connect(port(request, target), request.tls.as_ref(), true, &target.certs).await;
-    let (io, _) = match connected {
-        Ok(connected) => connected,
+async fn play(request: &RequestFields, target: &Target, outers: &hbone::Outers) -> Value {
+    let (io, _, tunnel) = match reach(request, target, outers).await {
+        Ok(reached) => reached,
         Err(outcome) => return outcome,
     };
+    let mut outcome = play_on(io, request, target).await;
+    if let Some(tunnel) = tunnel {
+        outcome["tunnel"] = tunnel;
+    }
+    outcome
+}
+
+async fn play_on(io: connect::Io, request: &RequestFields, target: &Target) -> Value {
     let mut peer = Peer::new(io, false, &request.frames).await;
     for step in &request.frames {
         if step.close {
@@ -239,17 +262,38 @@ fn port(request: &RequestFields, target: &Target) -> u16 {
     }
 }
 
-async fn open(request: &RequestFields, target: &Target) -> Result<Connection, Value> {
-    let port = port(request, target);
+/// A new connection and, of one through a tunnel, what was answered to CONNECT.
+async fn open(
+    request: &RequestFields,
+    target: &Target,
+    outers: &hbone::Outers,
+) -> Result<(Connection, Option<Value>), Value> {
     if !request.udp.is_empty() {
-        return udp::Socket::open(request, port).await.map(Connection::Udp);
+        let socket = udp::Socket::open(request, port(request, target)).await?;
+        return Ok((Connection::Udp(socket), None));
     }
-    let (io, about) = connect::connect(port, request.tls.as_ref(), request.h2, &target.certs).await?;
-    Ok(if request.h2 {
+    let (io, about, tunnel) = reach(request, target, outers).await?;
+    let connection = if request.h2 {
         Connection::H2(h2::Connection::new(io, about).await?)
     } else {
         Connection::H1(h1::Connection::new(io, about))
-    })
+    };
+    Ok((connection, tunnel))
+}
+
+/// A stream to the proxy, what TLS came to, and what was answered to CONNECT.
+async fn reach(
+    request: &RequestFields,
+    target: &Target,
+    outers: &hbone::Outers,
+) -> Result<(connect::Io, Option<Value>, Option<Value>), Value> {
+    let port = port(request, target);
+    if let Some(tunnel) = &request.tunnel {
+        let (io, answer) = hbone::open(tunnel, port, target, outers).await?;
+        return Ok((io, None, Some(answer)));
+    }
+    let (io, about) = connect::connect(port, request.tls.as_ref(), request.h2, &target.certs).await?;
+    Ok((io, about, None))
 }
 
 /// Waits until each named upstream has seen so many requests.

@@ -129,7 +129,8 @@ fn code(reply: &Reply) -> Reason {
     reply.reset_code.map_or(Reason::INTERNAL_ERROR, Reason::from)
 }
 
-fn map(headers: &Headers) -> HeaderMap {
+/// The headers of a case.
+pub(super) fn map(headers: &Headers) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in &headers.0 {
         let name = HeaderName::from_bytes(name.as_bytes());

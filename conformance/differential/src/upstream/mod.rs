@@ -5,10 +5,11 @@ mod dns;
 mod frames;
 mod h1;
 mod h2;
+mod hbone;
 mod tcp;
 mod udp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub struct State {
     name: String,
     spec: Upstream,
     seen: Mutex<Vec<Value>>,
+    tunnels: Mutex<Vec<Value>>,
     /// Requests (HTTP) or connections (TCP) begun.
     begun: watch::Sender<usize>,
     connections: watch::Sender<usize>,
@@ -120,6 +122,7 @@ impl Backend {
             name: name.to_owned(),
             spec: spec.clone(),
             seen: Mutex::default(),
+            tunnels: Mutex::default(),
             begun: watch::channel(0).0,
             connections: watch::channel(0).0,
         });
@@ -159,7 +162,14 @@ impl State {
             seen.sort_by_key(Value::to_string);
             seen.dedup();
         }
-        if self.spec.count_connections {
+        if let Some(header) = &self.spec.values_per_connection {
+            return json!({"values_per_connection": values_per_connection(&seen, header)});
+        }
+        if self.spec.hbone {
+            let tunnels = self.tunnels.lock().map(|t| t.clone()).unwrap_or_default();
+            let connections = self.spec.count_connections.then(|| *self.connections.borrow());
+            json!({"tunnels": tunnels, "requests": seen, "connections": connections})
+        } else if self.spec.count_connections {
             json!({"connections": *self.connections.borrow(), "requests": seen})
         } else if seen.iter().any(|r| r.get("spans").is_some()) {
             spans::gather(seen)
@@ -207,6 +217,28 @@ impl State {
         }
     }
 
+    /// Notes a CONNECT and says which it is, from 0.
+    fn begin_tunnel(&self, record: Value) -> usize {
+        self.tunnels.lock().map_or(0, |mut tunnels| {
+            tunnels.push(record);
+            tunnels.len() - 1
+        })
+    }
+
+    fn note_tunnel(&self, index: usize, key: &str, value: Value) {
+        if let Ok(mut tunnels) = self.tunnels.lock()
+            && let Some(Value::Object(record)) = tunnels.get_mut(index)
+        {
+            record.insert(key.to_owned(), value);
+        }
+    }
+
+    /// The answer to CONNECT number `index`.
+    fn connect_reply(&self, index: usize) -> Reply {
+        let all = &self.spec.connects;
+        all.get(index).or(all.last()).cloned().unwrap_or_default()
+    }
+
     /// The answer to request number `index`.
     fn reply(&self, index: usize, path: &str) -> Reply {
         let path = path.split('?').next().unwrap_or(path);
@@ -233,6 +265,25 @@ impl State {
     }
 }
 
+/// The most values of a header on one connection. Records tell their connection, or their tunnel.
+fn values_per_connection(seen: &[Value], header: &str) -> usize {
+    let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for record in seen {
+        let connection = values.entry(record["tls"].to_string()).or_default();
+        let text = match record.get("headers") {
+            Some(headers) => headers[header].to_string(),
+            // Of bytes, the first word.
+            None => record["bytes"]
+                .as_str()
+                .and_then(|b| b.split(' ').next())
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        connection.insert(text);
+    }
+    values.values().map(BTreeSet::len).max().unwrap_or(0)
+}
+
 /// The body of an answer that gives none.
 fn default_body(state: &State) -> Vec<u8> {
     format!("{}\n", state.name).into_bytes()
@@ -249,6 +300,7 @@ fn acceptor(name: &str, spec: &Upstream, certs: &Certs) -> Result<TlsAcceptor> {
     };
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = match spec.protocol {
+        _ if spec.hbone => vec![b"h2".to_vec()],
         UpstreamProtocol::H2 | UpstreamProtocol::Frames => vec![b"h2".to_vec()],
         _ => vec![b"http/1.1".to_vec()],
     };
@@ -259,13 +311,14 @@ async fn accept(listener: TcpListener, state: Arc<State>, tls: Option<TlsAccepto
     // Dropped with the accepting task, so that no connection outlives its case.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        let number = *state.connections.borrow();
         state.connections.send_modify(|n| *n += 1);
         let _ = stream.set_nodelay(true);
-        connections.spawn(connection(stream, state.clone(), tls.clone()));
+        connections.spawn(connection(stream, number, state.clone(), tls.clone()));
     }
 }
 
-async fn connection(stream: TcpStream, state: Arc<State>, tls: Option<TlsAcceptor>) {
+async fn connection(stream: TcpStream, number: usize, state: Arc<State>, tls: Option<TlsAcceptor>) {
     let (reset, close) = state.breaks_at(Break::Connect);
     if reset || close {
         if reset {
@@ -274,16 +327,20 @@ async fn connection(stream: TcpStream, state: Arc<State>, tls: Option<TlsAccepto
         return;
     }
     let Some(tls) = tls else {
-        return serve(Io::Plain(stream), state, None).await;
+        let about = state.spec.number_connections().then(|| json!({"connection": number}));
+        return serve(Io::Plain(stream), state, about).await;
     };
     match tls.accept(stream).await {
         Ok(stream) => {
             let session = stream.get_ref().1;
-            let about = json!({
+            let mut about = json!({
                 "sni": session.server_name(),
                 "alpn": session.alpn_protocol().map(crate::text::show),
                 "client_certificate": session.peer_certificates().is_some(),
             });
+            if state.spec.number_connections() {
+                about["connection"] = number.into();
+            }
             serve(Io::Tls(Box::new(stream)), state, Some(about)).await;
         }
         Err(error) => {
@@ -293,6 +350,14 @@ async fn connection(stream: TcpStream, state: Arc<State>, tls: Option<TlsAccepto
 }
 
 async fn serve(io: Io, state: Arc<State>, tls: Option<Value>) {
+    match state.spec.hbone {
+        true => hbone::serve(io, state, tls).await,
+        false => inner(io, state, tls).await,
+    }
+}
+
+/// Speaks the backend's own protocol.
+async fn inner(io: Io, state: Arc<State>, tls: Option<Value>) {
     match state.spec.protocol {
         UpstreamProtocol::H1 => h1::serve(io, &state, tls).await,
         UpstreamProtocol::H2 => h2::serve(io, state, tls).await,
@@ -307,6 +372,7 @@ async fn serve(io: Io, state: Arc<State>, tls: Option<Value>) {
 enum Io {
     Plain(TcpStream),
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Tunnel(Box<crate::tunnel::Tunnel>),
 }
 
 impl Io {
@@ -315,9 +381,10 @@ impl Io {
         let stream = match self {
             Io::Plain(stream) => stream,
             Io::Tls(stream) => stream.get_ref().0,
+            Io::Tunnel(stream) => return stream.arm_reset(),
         };
         let _ = stream.set_zero_linger();
     }
 }
 
-crate::client::delegate_io!(Io, Plain, Tls);
+crate::client::delegate_io!(Io, Plain, Tls, Tunnel);

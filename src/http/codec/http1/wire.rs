@@ -348,7 +348,11 @@ impl Wire {
     }
 
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.stream {
+            // Envoy's end of a connection without half close is a reset there, which its drop is.
+            Stream::Internal(stream) => Pin::new(stream).poll_flush(cx),
+            stream => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 
     /// Reads and drops what still comes; ready at its end.

@@ -51,7 +51,7 @@ pub use pump::{Pump, Pumped};
 pub use request::{library_limit, size};
 pub use stats::Http2CodecStats;
 pub use stream::StreamState;
-pub use tunnel::{tunnel, tunnel_to_upstream};
+pub use tunnel::tunnel_to_upstream;
 
 use frames::NOTICE;
 use io::{Counts, Socket};

@@ -4,6 +4,10 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -19,7 +23,7 @@ use super::{
     body::Incoming,
     observe::Observer,
     pump::{Pump, Pumped},
-    tunnel,
+    tunnel::{self, Left},
 };
 use crate::{
     http::{
@@ -69,6 +73,8 @@ pub struct StreamState {
     extended: bool,
     /// Why it ended early.
     ended: Cell<Option<Reset>>,
+    /// A tunnel's end, or the answer that refused it, came before the client's end.
+    tunnel_cut: Arc<AtomicBool>,
 }
 
 impl StreamState {
@@ -81,12 +87,18 @@ impl StreamState {
             extended,
             connect_failed: Cell::new(false),
             ended: Cell::new(None),
+            tunnel_cut: Arc::default(),
         })
     }
 
     /// Why the stream was reset, by either side.
     pub(in super::super) fn reset(&self) -> Option<Reset> {
         self.ended.get().or(self.connection.ended.get())
+    }
+
+    /// Whether a tunnel's end came before the client's.
+    pub(in super::super) fn tunnel_cut(&self) -> bool {
+        self.tunnel_cut.load(Ordering::Acquire)
     }
 
     /// Asks for the end of the connection once its streams are over.
@@ -162,6 +174,8 @@ pub(super) async fn run<H: Handler + 'static>(
     handler: Rc<H>,
     patience: Option<Duration>,
 ) {
+    let asks_open = promised.as_ref().is_some_and(|p| !p.body.is_end_stream());
+    stream.tunnel_cut.store(asks_open, Ordering::Release);
     // Boxed apart: a long response does not keep room for what led to it.
     let account = handler.account();
     let mut answering = Box::pin(handler.handle(request));
@@ -192,8 +206,16 @@ pub(super) async fn run<H: Handler + 'static>(
     let Ok(mut send) = sent else { return };
     if let Some(Promised { taker, body }) = promised {
         stream.connection.seen.expect_reset(stream.id);
+        let (leave, left) = oneshot::channel();
+        stream.tunnel_cut.store(false, Ordering::Release);
         // Who wanted the bytes may have gone.
-        let _ = taker.send(tunnel::tunnel(body, send));
+        let _ = taker.send(tunnel::tunnel(body, send, leave, stream.tunnel_cut.clone()));
+        // RFC 9113, 8.5: what is behind the tunnel broke. After an end in good order the library resets what the client
+        // may go on sending, with NO_ERROR.
+        if left.await == Ok(Left::Untold) {
+            stream.connection.write_out().await;
+            stream.send_reset(Reason::CONNECT_ERROR);
+        }
         return;
     }
     if !ends {

@@ -3,7 +3,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -20,15 +23,26 @@ use crate::net::Stream;
 /// So much of one write is copied at most.
 const PART: usize = 16 * 1024;
 
-/// Both directions of a client's stream as one byte stream.
-pub fn tunnel(recv: RecvStream, send: SendStream<Bytes>) -> Stream {
+/// What became of a client's stream when nobody wants its bytes any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Both sides have said that they are done, or the client has gone.
+    Done,
+    /// The client was told the end and may go on sending.
+    Told,
+    /// The client was told nothing.
+    Untold,
+}
+
+/// Both directions of a client's stream as one byte stream. What became of it is told to `left`.
+pub fn tunnel(recv: RecvStream, send: SendStream<Bytes>, left: oneshot::Sender<Left>, cut: Arc<AtomicBool>) -> Stream {
     Stream::Other(Box::pin(Tunnel {
         recv,
         send,
         read: Bytes::new(),
         read_all: false,
         shut: false,
-        upstream: None,
+        other: Other::Client(Some(left), cut),
     }))
 }
 
@@ -45,7 +59,7 @@ pub fn tunnel_to_upstream(
         read: Bytes::new(),
         read_all: false,
         shut: false,
-        upstream: Some((end, open)),
+        other: Other::Upstream(end, open),
     }))
 }
 
@@ -57,13 +71,28 @@ struct Tunnel {
     read_all: bool,
     /// The last byte was written.
     shut: bool,
-    /// Who is told of the end of a stream to an upstream.
-    upstream: Option<(Arc<TunnelEnd>, oneshot::Sender<()>)>,
+    other: Other,
+}
+
+/// Who is told of the end.
+enum Other {
+    /// Of a client's stream; the flag is set if the client has not ended.
+    Client(Option<oneshot::Sender<Left>>, Arc<AtomicBool>),
+    /// Of a stream to an upstream.
+    Upstream(
+        Arc<TunnelEnd>,
+        #[expect(dead_code, reason = "its drop tells")] oneshot::Sender<()>,
+    ),
 }
 
 impl Tunnel {
-    fn gone(&self, error: h2::Error) -> io::Error {
-        if let Some((end, _)) = &self.upstream {
+    fn gone(&mut self, error: h2::Error) -> io::Error {
+        if let Other::Client(left, _) = &mut self.other {
+            if let Some(left) = left.take() {
+                // Nobody has to listen.
+                let _ = left.send(Left::Done);
+            }
+        } else if let Other::Upstream(end, _) = &self.other {
             let reset = error.is_reset() && error.is_remote();
             end.set(match error.reason() {
                 Some(Reason::CONNECT_ERROR) if reset => TunnelState::RemoteClosed,
@@ -86,7 +115,7 @@ impl AsyncRead for Tunnel {
                 Some(Ok(data)) => this.read = data,
                 Some(Err(error)) => return Poll::Ready(Err(this.gone(error))),
                 None => {
-                    if let Some((end, _)) = &this.upstream
+                    if let Other::Upstream(end, _) = &this.other
                         && let Ok(Some(trailers)) = ready!(this.recv.poll_trailers(cx))
                     {
                         end.set_trailers(trailers);
@@ -148,13 +177,28 @@ impl AsyncWrite for Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        match &self.upstream {
-            None if !self.shut => self.send.send_reset(Reason::NO_ERROR),
-            Some((end, _)) if !(self.shut && self.read_all) && end.state() == TunnelState::Sound => {
+        match &mut self.other {
+            Other::Client(left, cut) => {
+                let how = match (self.shut, self.read_all) {
+                    (true, true) => Left::Done,
+                    (true, false) => Left::Told,
+                    (false, _) => Left::Untold,
+                };
+                if let Some(left) = left.take() {
+                    if how == Left::Untold {
+                        // So that there is something to be written, after which the reset takes nothing back.
+                        let _ = self.send.send_data(Bytes::new(), false);
+                    }
+                    cut.store(how != Left::Done, Ordering::Release);
+                    // The stream is over without anybody who listens.
+                    let _ = left.send(how);
+                }
+            }
+            Other::Upstream(end, _) if !(self.shut && self.read_all) && end.state() == TunnelState::Sound => {
                 end.set(TunnelState::LocalReset);
                 self.send.send_reset(Reason::INTERNAL_ERROR);
             }
-            _ => {}
+            Other::Upstream(..) => {}
         }
     }
 }
