@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 )
@@ -144,6 +146,13 @@ func (l *Load) Seen(key string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.seen[key]
+}
+
+// Keys are those of all answers so far.
+func (l *Load) Keys() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Sorted(maps.Keys(l.seen))
 }
 
 // Total is how many requests were asked so far.

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -41,11 +42,17 @@ func inMesh(o plane.IstiodOptions, run func(*mesh)) func(*kit.T) {
 	return func(t *kit.T) {
 		m := &mesh{T: t, net: freeNet(t), admin: t.Port(), stats: t.Port(), lively: time.Now().Add(time.Hour)}
 		o.Mesh = strings.ReplaceAll(o.Mesh, "NET", m.net)
+		if t.Public {
+			o.Env = append(slices.Clone(o.Env), publicEnv...)
+		}
 		m.istiod = plane.NewIstiod(t, o)
 		m.ca = t.Authority()
 		m.sds = plane.NewSDS(t)
 		m.rotate(m.lively)
 		m.istiod.Apply(fmt.Sprintf(waypointObjects, m.net))
+		if t.Public {
+			m.istiod.Apply(publicWaypoint())
+		}
 		run(m)
 	}
 }
@@ -156,6 +163,9 @@ func (m *mesh) startWith(more string) {
 		ProxyConfig:    fmt.Sprintf("configPath: %s\nproxyAdminPort: %d\nstatusPort: %d\n%s\n", m.istiod.Dir, m.admin, m.Port(), more),
 		PrometheusPort: m.stats, StatusPort: m.Port(),
 	})
+	if m.Public {
+		bootstrap = publicBootstrap(bootstrap)
+	}
 	m.proxy = m.Proxy("proxy", m.admin, bootstrap, "--drain-time-s", "45", "--drain-strategy", "immediate",
 		"--local-address-ip-version", "v4", "--file-flush-interval-msec", "1000", "--allow-unknown-static-fields", "-l", "warning")
 	m.proxy.Ready(20 * time.Second)
@@ -165,7 +175,11 @@ func (m *mesh) startWith(more string) {
 // finish holds the proxy to what every scenario ends with.
 func (m *mesh) finish() {
 	types := m.istiod.Synced(20*time.Second, 1)
-	for _, want := range []string{"Cluster", "Listener", "ClusterLoadAssignment"} {
+	wanted := []string{"Cluster", "Listener", "ClusterLoadAssignment", "Workload"}
+	if m.Public {
+		wanted = wanted[:3]
+	}
+	for _, want := range wanted {
 		m.Expect(slices.Contains(types, want), "%s is not among what is acknowledged: %v", want, types)
 	}
 	m.istiod.NoRejects()
@@ -232,7 +246,8 @@ func (p *pod) try(certificates ...tls.Certificate) (*kit.Ztunnel, error) {
 type app struct {
 	*pod
 	hbone *kit.HBONEServer // nil: not captured
-	hits  atomic.Int64
+	hits  atomic.Int64     // requests over HTTP
+	lines atomic.Int64     // heard over TCP
 	// handle, if set, may answer before the default does.
 	handle func(http.ResponseWriter, *http.Request) bool
 
@@ -258,7 +273,7 @@ func (m *mesh) app(name string, captured bool, labels string) *app {
 	server := &http.Server{Handler: a, Protocols: &protocols}
 	go func() { _ = server.Serve(listener) }()
 	m.Cleanup(func() { _ = server.Close() })
-	m.echoTCP(a.ip+":9000", name)
+	a.echoTCP()
 	if captured {
 		a.hbone = m.HBONEServer(a.ip, m.ca, a.certificate())
 	}
@@ -293,10 +308,10 @@ func (a *app) shared() (connections int, mixed []string) {
 	return len(a.heard), mixed
 }
 
-func (m *mesh) echoTCP(address, name string) {
-	listener, err := net.Listen("tcp", address)
-	m.OK(err, "TCP app")
-	m.Cleanup(func() { listener.Close() })
+func (a *app) echoTCP() {
+	listener, err := net.Listen("tcp", a.ip+":9000")
+	a.m.OK(err, "TCP app")
+	a.m.Cleanup(func() { listener.Close() })
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -305,8 +320,12 @@ func (m *mesh) echoTCP(address, name string) {
 			}
 			go func() {
 				defer conn.Close()
-				fmt.Fprintln(conn, name)
-				_, _ = io.Copy(conn, conn)
+				fmt.Fprintln(conn, a.name)
+				lines := bufio.NewScanner(conn)
+				for lines.Scan() {
+					a.lines.Add(1)
+					fmt.Fprintln(conn, lines.Text())
+				}
 			}()
 		}
 	}()
