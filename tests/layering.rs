@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("runtime", &["config", "stats"]),
     // A stream carries its span.
     ("http", &["config", "net", "route", "tracing", "upstream"]),
-    ("tracing", &["config", "formatter", "http", "runtime"]),
+    ("tracing", &["config", "formatter", "http", "net", "runtime"]),
     ("http::codec", &["config", "http", "matching", "net", "stats"]),
     ("matching", &["config", "http", "net", "runtime"]),
     ("formatter", &["config", "http", "matching", "net", "upstream", "stats"]),

@@ -189,6 +189,7 @@ fn the_samples_do_what_they_say() {
         ("lua.yaml", "/", "", "x-took-part: lua"),
         ("lua.yaml", "/", "user-agent: BadBot/1.0\r\n", "403 Forbidden"),
         ("stateful-session.yaml", "/", "", "set-cookie: session="),
+        ("tracing.yaml", "/", "", "traceparent: 00-"),
         ("resilience.yaml", "/", "", "v1\n"),
         ("resilience.yaml", "/", "x-version: v2\r\n", "v2\n"),
     ] {

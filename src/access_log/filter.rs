@@ -48,8 +48,6 @@ pub enum LogFilter {
     Any(Vec<LogFilter>),
     /// `not_health_check_filter`
     NotHealthCheck,
-    /// `traceable_filter`
-    Traceable,
     /// `envoy.access_loggers.extension_filters.cel`
     Cel(Box<CelExpression>),
     /// `log_type_filter`: names of [`StreamInfo::access_log_type`]
@@ -170,7 +168,8 @@ impl LogFilter {
                 cx.each("or_filter.filters", filters, Self::build).map(Self::Any)
             }
             FilterSpecifier::NotHealthCheckFilter(_) => Ok(Self::NotHealthCheck),
-            FilterSpecifier::TraceableFilter(_) => Ok(Self::Traceable),
+            // As in Envoy 1.40, where no line passes it, whether its request is traced or not.
+            FilterSpecifier::TraceableFilter(_) => Ok(Self::Always(false)),
             FilterSpecifier::LogTypeFilter(filter) => {
                 coverage!(cx, filter => LogTypeFilter { supported { types, exclude } });
                 let names = types.into_iter().filter_map(|t| AccessLogType::try_from(t).ok());
@@ -201,7 +200,6 @@ impl LogFilter {
                 }
             }
             Self::NotHealthCheck => !info.health_check,
-            Self::Traceable => info.traced && !info.health_check,
             Self::All(all) => all.iter().all(|f| f.passes(request, response, info)),
             Self::Any(any) => any.iter().any(|f| f.passes(request, response, info)),
             Self::Cel(expression) => expression.matches(&MatchCx {

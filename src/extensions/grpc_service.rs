@@ -88,10 +88,11 @@ impl Target {
 }
 
 impl Target {
-    /// The span of a call of `method` (`package.Service.Method`), which the service is told of.
-    pub fn span<T>(&self, parent: Option<&Span>, method: &str, request: &mut Request<T>) -> CallSpan {
+    /// The span of a call of `method` (`package.Service.Method`), which the service is told of. `silent`: it is not
+    /// reported.
+    pub fn span<T>(&self, parent: Option<&Span>, method: &str, request: &mut Request<T>, silent: bool) -> CallSpan {
         let authority = self.authority.as_deref().unwrap_or(&self.cluster);
-        let span = CallSpan::grpc(parent, method, &self.cluster, authority);
+        let span = CallSpan::grpc(parent, method, &self.cluster, authority).silent_if(silent);
         if parent.is_some() {
             let mut headers = std::mem::take(request.metadata_mut()).into_headers();
             span.inject(&mut headers);

@@ -41,6 +41,7 @@ pub(super) fn send(request: &Request<'_>, head: &RequestHead, body: Body, limit:
         let mut copy = copy_of(policy, head, request, cx);
         let info = &cluster.info;
         let span = CallSpan::mirror(cx.span.as_ref(), &info.name, &info.observability_name);
+        let span = span.silent_if(policy.trace_sampled == Some(false));
         span.inject(&mut copy.headers);
         let body = match body {
             Body::Empty => Body::Empty,

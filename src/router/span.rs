@@ -51,8 +51,9 @@ pub(super) fn start(config: &RouterConfig, cx: &FilterCx, head: &mut RequestHead
     Some(span)
 }
 
-/// The custom tags of an attempt, which tell of the request's stream as it is now.
-pub(super) fn custom_tags(span: &Span, cx: &FilterCx, head: &RequestHead) -> Vec<(String, String)> {
+/// Renames an attempt's span by `upstream_operation`. Returns its custom tags: both tell of the request's stream as it is
+/// now.
+pub(super) fn describe(span: &Span, cx: &FilterCx, head: &RequestHead) -> Vec<(String, String)> {
     if !span.is_sampled() {
         return Vec::new();
     }
@@ -62,6 +63,14 @@ pub(super) fn custom_tags(span: &Span, cx: &FilterCx, head: &RequestHead) -> Vec
         info: &cx.info,
     };
     let of_route = cx.route.as_ref().and_then(|r| r.tracing.as_ref());
+    let operation = of_route.and_then(|t| t.upstream_operation.as_ref());
+    if let Some(operation) = operation.or(span.config().upstream_operation.as_ref()) {
+        let mut name = Vec::new();
+        operation.write(&mut name, &format);
+        if !name.is_empty() {
+            span.set_operation(&String::from_utf8_lossy(&name));
+        }
+    }
     let of_route = of_route.map_or(&[][..], |t| &t.custom_tags);
     tracing::custom_tags(&span.config().custom_tags, of_route, &format)
 }

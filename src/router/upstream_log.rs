@@ -142,7 +142,7 @@ impl AttemptLog {
     /// Takes over what the span is to tell of the request's stream.
     pub(super) fn note_stream(&mut self, cx: &FilterCx) {
         if let Some(span) = &self.span {
-            self.custom_tags = span::custom_tags(span, cx, &self.request);
+            self.custom_tags = span::describe(span, cx, &self.request);
         }
     }
 

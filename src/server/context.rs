@@ -15,13 +15,13 @@ use crate::{
     access_log::LogFiles,
     bootstrap::KeptResources,
     cli::{Cli, DrainStrategy},
-    config::ConfigResult,
+    config::{BuildCx, ConfigResult},
     extensions::{self, Registry, common::workload::Workloads},
     listener::ListenerManager,
     runtime::Runtime,
     stats::{Stats, StatsConfig, Store},
     tls::Secrets,
-    tracing::Tracers,
+    tracing::{Tracers, check_bootstrap},
     upstream::{ClusterManager, Http2CodecStats, dns::Resolvers, dynamic_forward_proxy::DnsCaches},
     xds,
 };
@@ -193,6 +193,7 @@ impl ServerContext {
                 .clusters
                 .open_ejection_log(&log.event_log_path, &server.log_files)?;
         }
+        check_bootstrap(&mut BuildCx::new(&server))?;
         let weak = Arc::downgrade(&server);
         server.runtime.on_change(move |before, now| {
             if (before.has_circuit_breakers() || now.has_circuit_breakers())

@@ -50,6 +50,15 @@ impl CallSpan {
         Self(span)
     }
 
+    /// It is told of, and not reported.
+    #[must_use]
+    pub fn silent_if(self, silent: bool) -> Self {
+        if let Some(span) = self.0.as_ref().filter(|_| silent) {
+            span.set_sampled(false);
+        }
+        self
+    }
+
     /// Tells the service of it.
     pub fn inject(&self, headers: &mut HeaderMap) {
         if let Some(span) = &self.0 {

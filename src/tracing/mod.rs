@@ -24,7 +24,7 @@ use http::HeaderMap;
 use xds_protos::prost::{Message, Name};
 
 pub use call::CallSpan;
-pub use config::{Config, of_bootstrap, provider};
+pub use config::{Config, check_bootstrap, of_bootstrap, provider};
 pub use custom_tag::{CustomTag, values as custom_tags};
 pub use reporter::{Batching, Export, Reporter};
 pub use span::{Context, Direction, Kind, Relation, Root, Span, SpanData};

@@ -26,7 +26,7 @@ pub(super) fn build(proto: Proto, cx: &mut BuildCx<'_>) -> ConfigResult<(Samplin
         }
     });
     let tracer = match provider {
-        Some(provider) => Some(cx.field("provider", |cx| tracing::provider(provider, cx))?),
+        Some(provider) => cx.field("provider", |cx| tracing::provider(provider, cx))?,
         None => tracing::of_bootstrap(cx)?,
     };
     let mut format = |name: &str, text: String| match text.is_empty() {

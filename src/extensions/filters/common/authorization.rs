@@ -35,7 +35,7 @@ pub async fn ask(
         client = client.max_decoding_message_size(limit);
     }
     let mut request = target.request(question, target.timeout);
-    let span = target.span(parent, METHOD, &mut request);
+    let span = target.span(parent, METHOD, &mut request, false);
     let answer = client.check(request);
     let answer = match target.timeout {
         None => answer.await,

@@ -46,7 +46,7 @@ pub async fn ask(
     }
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
     let mut request = service.request(question, timeout);
-    let span = service.span(parent, METHOD, &mut request);
+    let span = service.span(parent, METHOD, &mut request, false);
     let answer = client.should_rate_limit(request);
     let answer = match timeout {
         None => answer.await,

@@ -65,6 +65,8 @@ pub(super) struct Config {
     pub raw_headers: bool,
     pub take_metadata: bool,
     pub most_denied_body: usize,
+    /// `emit_client_span: false`; as in Envoy, it holds for questions over HTTP.
+    pub silent: bool,
     pub stats: Stats<ExtAuthzStats>,
     /// Names below `cluster.<route's cluster>.`
     pub cluster_prefix: String,
@@ -108,7 +110,7 @@ impl Config {
                 route_typed_metadata_context_namespaces, filter_enabled, filter_enabled_metadata, deny_at_disable,
                 include_peer_certificate, stat_prefix, allowed_headers, disallowed_headers, include_tls_session,
                 charge_cluster_response_stats, encode_raw_headers, enable_dynamic_metadata_ingestion,
-                max_denied_response_body_bytes, decoder_header_mutation_rules,
+                max_denied_response_body_bytes, decoder_header_mutation_rules, emit_client_span,
             }
             ignored {
                 transport_api_version: "there is only V3",
@@ -117,7 +119,6 @@ impl Config {
                 emit_filter_state_stats: "no statistics in filter state",
                 filter_metadata: "there is no filter state to put it in",
                 enforce_response_header_limits: "limits of responses are the codec's",
-                emit_client_span: "questions have no spans",
             }
             rejected {
                 shadow_mode: "shadow mode",
@@ -129,6 +130,7 @@ impl Config {
             prefix => format!("{scope}.{prefix}"),
         };
         Ok(Self {
+            silent: emit_client_span.is_some_and(|v| !v.value),
             service: match services {
                 None => None,
                 Some(Services::GrpcService(proto)) => Some(grpc_service(proto, cx)?),
@@ -242,7 +244,7 @@ impl PerRoute {
                 supported {
                     context_extensions, disable_request_body_buffering, with_request_body, service_override,
                 }
-                ignored { emit_client_span: "questions have no spans" }
+                ignored { emit_client_span: "the filter's holds for all routes" }
             });
             if disable_request_body_buffering && with_request_body.is_some() {
                 return Err(cx.error(

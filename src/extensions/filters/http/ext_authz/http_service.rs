@@ -129,7 +129,7 @@ impl HttpService {
     /// Asks about a request.
     pub async fn ask(&self, config: &Config, cx: &FilterCx, head: &RequestHead, body: Option<&Read>) -> Answer {
         let mut question = self.question(config, head, body);
-        let span = CallSpan::http(cx.span.as_ref(), &self.cluster);
+        let span = CallSpan::http(cx.span.as_ref(), &self.cluster).silent_if(config.silent);
         span.inject(&mut question.headers);
         let asking = self.send(question, body, cx.worker.clone(), &span);
         let answered = match self.timeout {

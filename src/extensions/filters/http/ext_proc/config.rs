@@ -81,6 +81,8 @@ pub(super) struct Settings {
     pub metadata: Arc<Namespaces>,
     /// `grpc_initial_metadata` of routes.
     pub initial_metadata: Metadata,
+    /// `emit_client_span: false`
+    pub silent: bool,
 }
 
 /// Expressions by their text.
@@ -114,6 +116,7 @@ pub(super) struct Overrides {
     response_attributes: Option<Arc<Attributes>>,
     metadata: Option<Arc<Namespaces>>,
     initial_metadata: Metadata,
+    silent: Option<bool>,
 }
 
 impl Config {
@@ -125,11 +128,11 @@ impl Config {
                 message_timeout, stat_prefix, mutation_rules, max_message_timeout, forward_rules, allow_mode_override,
                 disable_immediate_response, metadata_options, observability_mode, disable_clear_route_cache,
                 route_cache_action, allowed_override_modes, status_on_error, allow_content_length_header,
+                emit_client_span,
             }
             ignored {
                 filter_metadata: "it is only for loggers that know the filter",
                 deferred_close_timeout: "a stream that is only observed ends with the request",
-                emit_client_span: "side calls have no spans",
             }
             rejected {
                 http_service: "the service speaks gRPC",
@@ -167,6 +170,7 @@ impl Config {
                     .unwrap_or_default()
                     .into(),
                 initial_metadata: Vec::new(),
+                silent: emit_client_span.is_some_and(|v| !v.value),
             }),
             message_timeout: message_timeout.as_ref().map_or(TIMEOUT, duration),
             max_message_timeout: max_message_timeout.as_ref().map_or(Duration::ZERO, duration),
@@ -294,11 +298,10 @@ impl Overrides {
         coverage!(cx, proto => ExtProcOverrides {
             supported {
                 processing_mode, request_attributes, response_attributes, grpc_service, metadata_options,
-                grpc_initial_metadata, failure_mode_allow,
+                grpc_initial_metadata, failure_mode_allow, emit_client_span,
             }
             ignored {
                 async_mode: "Envoy has not implemented it",
-                emit_client_span: "side calls have no spans",
             }
             rejected { processing_request_modifier: "there are no modifiers of requests to the service" }
         });
@@ -316,6 +319,7 @@ impl Overrides {
                 .opt("metadata_options", metadata_options, Namespaces::build)?
                 .map(Arc::new),
             initial_metadata: cx.each("grpc_initial_metadata", grpc_initial_metadata, grpc_service::header)?,
+            silent: emit_client_span.map(|v| !v.value),
         })
     }
 
@@ -339,6 +343,7 @@ impl Overrides {
         if let Some(metadata) = &self.metadata {
             settings.metadata = metadata.clone();
         }
+        settings.silent = self.silent.unwrap_or(settings.silent);
         for (key, value) in &self.initial_metadata {
             settings.initial_metadata.retain(|(k, _)| k != key);
             settings.initial_metadata.push((key.clone(), value.clone()));

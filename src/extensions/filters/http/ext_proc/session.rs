@@ -170,7 +170,7 @@ impl Session {
         let channel = service.channel(cx.worker.clone());
         let mut call = service.request(ReceiverStream::new(outgoing), None);
         add_metadata(call.metadata_mut(), &session.settings.initial_metadata);
-        let span = service.span(cx.span.as_ref(), CALL, &mut call);
+        let span = service.span(cx.span.as_ref(), CALL, &mut call, session.settings.silent);
         let (limit, known) = (service.max_message, Rc::downgrade(&session));
         tokio::task::spawn_local(async move {
             let read = read(channel, call, limit, |answer| {
@@ -198,7 +198,11 @@ impl Session {
                 true
             });
             let end = read.await;
-            if known.strong_count() == 0 {
+            if known
+                .upgrade()
+                .is_none_or(|session| session.messages.borrow().is_none())
+            {
+                // This side was done first.
                 span.canceled();
             } else {
                 span.grpc_status(end.as_ref().err().map_or(0, |status| status.code() as i32));

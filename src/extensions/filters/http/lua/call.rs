@@ -10,6 +10,7 @@ use super::{handle::each_header, run::collect};
 use crate::{
     http::{Body, Path, RequestHead, Scheme},
     server::Worker,
+    tracing::{CallSpan, Span},
     upstream::client::{ChannelError, ClusterChannel, mark_own},
 };
 
@@ -30,6 +31,10 @@ pub(super) struct Call {
     /// None: as long as it takes.
     timeout: Option<Duration>,
     duplicates: bool,
+    /// The span of the request it is made for.
+    parent: Option<Span>,
+    /// `trace_sampled: false`
+    silent: bool,
     /// Nobody waits for the answer.
     pub asynchronous: bool,
 }
@@ -44,7 +49,7 @@ pub(super) struct Answer {
 
 impl Call {
     /// From the arguments of `httpCall`, the handle left out.
-    pub fn new(worker: &Rc<Worker>, args: MultiValue) -> mlua::Result<Self> {
+    pub fn new(worker: &Rc<Worker>, parent: Option<Span>, args: MultiValue) -> mlua::Result<Self> {
         let error = mlua::Error::runtime::<&str>;
         let mut args = args.into_iter();
         let mut next = || args.next().unwrap_or(Value::Nil);
@@ -62,6 +67,8 @@ impl Call {
             body: Bytes::new(),
             timeout: None,
             duplicates: false,
+            parent,
+            silent: false,
             asynchronous: false,
         };
         let mut forwarded = true;
@@ -102,8 +109,7 @@ impl Call {
             match key.as_str() {
                 "asynchronous" => self.asynchronous = truth(&value),
                 "timeout_ms" => self.timeout = timeout(&value)?,
-                // There are no spans of calls.
-                "trace_sampled" => {}
+                "trace_sampled" => self.silent = !truth(&value),
                 "return_duplicate_headers" => self.duplicates = truth(&value),
                 "send_xff" => *forwarded = truth(&value),
                 key => {
@@ -147,7 +153,7 @@ impl Call {
     }
 
     /// Makes the call. There always is an answer: a failure is one of Envoy's own.
-    pub async fn perform(self) -> Answer {
+    pub async fn perform(mut self) -> Answer {
         let duplicates = self.duplicates;
         let answer = |status: &str, text: &str| Answer {
             status: status.to_owned(),
@@ -155,10 +161,14 @@ impl Call {
             body: text.into(),
             duplicates,
         };
+        let span = CallSpan::http(self.parent.as_ref(), &self.cluster).silent_if(self.silent);
+        span.inject(&mut self.head.headers);
         let channel = ClusterChannel::new(self.worker, self.cluster, None);
         let body = Body::full(self.body);
         let call = async {
             let response = channel.send(self.head, body).await?;
+            let conn = &response.conn;
+            span.http_answer(response.head.status.as_u16(), conn.protocol, &conn.remote_address);
             let body = collect(response.body.into(), MOST_BYTES).await;
             Ok::<_, ChannelError>((response.head, body))
         };

@@ -229,7 +229,7 @@ pub(super) fn waiting(lua: &Lua) -> mlua::Result<Table> {
         "httpCall",
         lua.create_function(move |_, (handle, args): (UserDataRef<Handle>, MultiValue)| {
             let stream = handle.live()?;
-            let call = Call::new(&stream.facts.worker, args)?;
+            let call = Call::new(&stream.facts.worker, stream.facts.span.clone(), args)?;
             match call.asynchronous {
                 true => {
                     call::spawn(call);

@@ -26,6 +26,7 @@ use crate::{
     route::RouteMatch,
     server::Worker,
     stats::Stats,
+    tracing::Span,
 };
 
 /// What a coroutine has yielded for.
@@ -58,6 +59,7 @@ pub(super) struct Loan {
 /// Facts that do not change.
 pub(super) struct Facts {
     pub worker: Rc<Worker>,
+    pub span: Option<Span>,
     pub connection: Rc<ConnectionInfo>,
     pub protocol: Option<Version>,
     pub remote_address: Address,
@@ -112,6 +114,7 @@ impl Stream {
         Rc::new(Self {
             facts: Facts {
                 worker: cx.worker.clone(),
+                span: cx.span.clone(),
                 connection: info.connection.clone(),
                 protocol: info.protocol,
                 remote_address: info.remote_address().clone(),
