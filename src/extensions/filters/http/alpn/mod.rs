@@ -112,3 +112,6 @@ impl HttpFilter for Filter {
         Step::Continue
     }
 }
+
+#[cfg(test)]
+mod tests;
