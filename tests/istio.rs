@@ -346,7 +346,7 @@ fn server_tls(alpn: &str) -> String {
 
 fn client_tls(alpn: &str) -> String {
     let context = format!("common_tls_context: {{alpn_protocols: [{alpn}]}}");
-    let socket = any(
+    let socket = typed_struct(
         "tls",
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         &context,

@@ -33,8 +33,12 @@ pub fn plain(any: Any, cx: &BuildCx<'_>) -> ConfigResult<Any> {
     })
 }
 
-/// Opens `any` as `T`, and checks it against the API's rules; the error names both types.
+/// Opens `any` as `T`, which a `TypedStruct` may stand for, and checks it against the API's rules; the error names both
+/// types.
 pub fn unpack<T: Message + Name + Default>(any: &Any, cx: &BuildCx<'_>) -> ConfigResult<T> {
+    if any.type_name().ends_with(".TypedStruct") && any.type_name() != T::full_name() {
+        return unpack(&plain(any.clone(), cx)?, cx);
+    }
     if any.type_name() != T::full_name() {
         return Err(cx.error(format!("expected {}, got {}", T::full_name(), any.type_name())));
     }

@@ -8,7 +8,7 @@ use xds_protos::{
 };
 
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult},
+    config::{AnyExt, BuildCx, ConfigResult, plain},
     matching::cel::CelExpression,
 };
 
@@ -69,7 +69,7 @@ impl Commands {
     pub fn build(protos: Vec<TypedExtensionConfig>, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
         cx.each("formatters", protos, |proto, cx| {
             let TypedExtensionConfig { name, typed_config } = proto;
-            let any = typed_config.unwrap_or_default();
+            let any = plain(typed_config.unwrap_or_default(), cx)?;
             let server = cx.server.clone();
             match server.registry.find_formatter(&any) {
                 Some(factory) => factory.build(&any, cx),

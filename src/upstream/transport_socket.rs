@@ -18,7 +18,7 @@ use super::{
     internal_upstream::InternalUpstream, proxy_protocol::UpstreamProxyProtocol, transport_matcher::SocketMatcher,
 };
 use crate::{
-    config::{AnyExt, BuildCx, ConfigResult, unpack},
+    config::{AnyExt, BuildCx, ConfigResult, plain, unpack},
     http::stream_info::{Metadata, SharedObjects, TlsInfo},
     net::{Address, Stream},
     server::Passthrough,
@@ -91,7 +91,7 @@ impl TransportSocket {
             return Ok(Self::RawBuffer);
         };
         let any = match config_type {
-            Some(ConfigType::TypedConfig(any)) => any,
+            Some(ConfigType::TypedConfig(any)) => plain(any, cx)?,
             None => Default::default(),
         };
         match any.type_name() {
