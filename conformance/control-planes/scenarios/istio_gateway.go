@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -250,6 +251,16 @@ spec:
     backendRefs: [{name: absent, port: 80}]
   - backendRefs: [{name: one, port: 80}]
 `, g.http, g.https))
+	// Without a cluster, istiod may have looked at the proxy before it knew all of the gateway: it looks again.
+	g.Eventually(15*time.Second, "the gateway's listener is there", func() error {
+		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", g.http), time.Second)
+		if err == nil {
+			return conn.Close()
+		}
+		time.Sleep(500 * time.Millisecond)
+		_, pushed := g.istiod.Get("/debug/adsz?push=true")
+		return errors.Join(err, pushed)
+	})
 	askUntil(g.T, g.http, "a.example", "/", 200, "one")
 	g.serves("a.example", "one", 7, nil)
 	askUntil(g.T, g.http, "other.example", "/", 404, "")
