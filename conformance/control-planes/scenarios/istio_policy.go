@@ -140,6 +140,56 @@ spec:
 	m.finish()
 }
 
+// waypointRemoteKeys: the proxy fetches an issuer's keys itself, from a service of the mesh; while there are none, only
+// what has a token waits for them.
+func waypointRemoteKeys(m *mesh) {
+	backend := m.app("app-0", true, "service: app, app: app, version: v1")
+	m.service("app", appVIP, backend)
+	remote := newIssuer(m.T, "remote.test")
+	var answer atomic.Value
+	answer.Store("these are no keys")
+	keys := m.app("keys-0", false, "service: keys, app: keys, version: v1")
+	keys.handle = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/keys" {
+			fmt.Fprint(w, answer.Load())
+		}
+		return r.URL.Path == "/keys"
+	}
+	m.serviceOf("keys", "10.96.0.30", "{name: http, port: 80, targetPort: 8080}", "{name: http, port: 8080, protocol: TCP}", "", []*pod{keys.pod})
+	// Istiod tells a waypoint of the services of its own policies only; this is how a user names one more.
+	m.istiod.Apply(`
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: keys, namespace: default, annotations: {envoyfilter.istio.io/referenced-services: default/keys.default.svc.cluster.local}}
+spec:
+  targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: waypoint}]
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: app, namespace: default}
+spec:
+  targetRefs: [{kind: Service, group: "", name: app}]
+  jwtRules: [{issuer: remote.test, jwksUri: "http://keys.default.svc.cluster.local/keys"}]
+`)
+	m.start()
+	_, z := m.client("curl")
+	client := z.Client(appHTTP, true)
+	load := m.Load(kit.LoadOptions{URL: "http://" + appHost + "/", Dial: dialTo(z, appHTTP), Clients: 2})
+	token := []string{"authorization", "Bearer " + remote.token(nil)}
+	m.expect("keys that are none", client, status(http.StatusUnauthorized), "/", token...)
+	m.Expect(keys.hits.Load() > 0, "nobody asked for keys")
+	answer.Store(remote.keys())
+	m.expect("good keys", client, from("app-0"), "/", token...)
+	asked := keys.hits.Load()
+	for range 20 {
+		m.expect("good keys", client, from("app-0"), "/", token...)
+	}
+	m.Expect(keys.hits.Load()-asked <= 2, "keys were asked for %d more times", keys.hits.Load()-asked)
+	m.expect("a token of another key", client, status(http.StatusUnauthorized), "/", "authorization", "Bearer "+newIssuer(m.T, "remote.test").token(nil))
+	load.StopClean(m.T)
+	m.finish()
+}
+
 // authorizer is an external authorization service: what it says is in the request's x-ask header.
 type authorizer struct {
 	auth.UnimplementedAuthorizationServer

@@ -17,6 +17,7 @@ func istioWaypoint() []Scenario {
 		{"istio/waypoint/authorization-by-principal", inMesh(none, waypointPrincipals)},
 		{"istio/waypoint/authorization-of-tcp", inMesh(none, waypointTCPPolicy)},
 		{"istio/waypoint/jwt", inMesh(none, waypointJWT)},
+		{"istio/waypoint/jwt-remote-keys", inMesh(plane.IstiodOptions{Env: []string{"PILOT_JWT_ENABLE_REMOTE_JWKS=envoy"}}, waypointRemoteKeys)},
 		{"istio/waypoint/ext-authz", inMesh(plane.IstiodOptions{Mesh: authProviders}, waypointExtAuthz)},
 		{"istio/waypoint/http-route", inMesh(none, waypointHTTPRoute)},
 		{"istio/waypoint/virtual-service", inMesh(none, waypointVirtualService)},
