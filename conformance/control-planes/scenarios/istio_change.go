@@ -3,6 +3,7 @@ package scenarios
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -161,7 +162,7 @@ func waypointCertificates(m *mesh) {
 
 // total is the sum of the proxy's statistics whose name matches.
 func (m *mesh) total(pattern string) int {
-	_, body, err := m.proxy.Get("/stats?usedonly&filter=" + strings.NewReplacer("\\", "%5C", "^", "%5E", "+", "%2B", "|", "%7C").Replace(pattern))
+	_, body, err := m.proxy.Get("/stats?usedonly&filter=" + url.QueryEscape(pattern))
 	m.OK(err, "/stats")
 	sum := 0
 	for _, line := range strings.Split(body, "\n") {

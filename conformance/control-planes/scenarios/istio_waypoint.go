@@ -1,9 +1,15 @@
 package scenarios
 
 import (
+	"bytes"
+	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"nuncio/conformance/control-planes/kit"
 	"nuncio/conformance/control-planes/plane"
@@ -16,6 +22,8 @@ func istioWaypoint() []Scenario {
 		{"istio/waypoint/http-and-tcp", inMesh(none, waypointTraffic)},
 		{"istio/waypoint/authorization-by-principal", inMesh(none, waypointPrincipals)},
 		{"istio/waypoint/authorization-of-tcp", inMesh(none, waypointTCPPolicy)},
+		{"istio/waypoint/authorization-dry-run", inMesh(none, waypointDryRun)},
+		{"istio/waypoint/grpc", inMesh(none, waypointGRPC)},
 		{"istio/waypoint/jwt", inMesh(none, waypointJWT)},
 		{"istio/waypoint/jwt-remote-keys", inMesh(plane.IstiodOptions{Env: []string{"PILOT_JWT_ENABLE_REMOTE_JWKS=envoy"}}, waypointRemoteKeys)},
 		{"istio/waypoint/ext-authz", inMesh(plane.IstiodOptions{Mesh: authProviders}, waypointExtAuthz)},
@@ -129,6 +137,9 @@ spec:
 	connections, mixed := backend.shared()
 	m.Expect(len(mixed) == 0, "%d of %d connections carried requests of more than one identity", len(mixed), connections)
 	m.Expect(connections >= 2, "%d connections", connections)
+	if n := m.total(`rbac\.denied$`); n < 400 {
+		m.Fatalf("%d denied requests are counted", n)
+	}
 	for identities := range backend.identities() {
 		m.Expect(identities != "mallory", "a request of mallory reached the app")
 	}
@@ -161,5 +172,80 @@ spec:
 	}
 	m.Expect(backend.lines.Load() == before, "the app heard mallory")
 	m.speaks(alice, appTCP, "app-0")
+	m.finish()
+}
+
+// waypointDryRun: a policy that is tried out denies nothing and is counted.
+func waypointDryRun(m *mesh) {
+	backend := m.app("app-0", true, "service: app, app: app, version: v1")
+	m.service("app", appVIP, backend)
+	m.istiod.Apply(`
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: app, namespace: default, annotations: {istio.io/dry-run: "true"}}
+spec:
+  targetRefs: [{kind: Service, group: "", name: app}]
+  action: DENY
+  rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/mallory]}}]}]
+`)
+	m.start()
+	_, alice := m.client("alice")
+	_, mallory := m.client("mallory")
+	m.expect("alice", alice.Client(appHTTP, true), from("app-0"), "/")
+	for range 3 {
+		m.expect("mallory, for now", mallory.Client(appHTTP, true), from("app-0"), "/")
+	}
+	m.Eventually(5*time.Second, "what would be denied is counted", func() error {
+		denied, allowed := m.total(`istio_dry_run_deny_[.]shadow_denied$`), m.total(`istio_dry_run_deny_[.]shadow_allowed$`)
+		if denied != 3 || allowed != 1 {
+			return fmt.Errorf("%d denied, %d allowed", denied, allowed)
+		}
+		return nil
+	})
+	m.finish()
+}
+
+// waypointGRPC: a port that is named grpc speaks HTTP/2 all the way, with trailers.
+func waypointGRPC(m *mesh) {
+	backend := m.app("app-0", true, "service: app, app: app, version: v1")
+	backend.handle = func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("content-type", "application/grpc")
+		w.Header().Set("trailer", "grpc-status")
+		w.Header().Set("x-protocol", r.Proto)
+		w.WriteHeader(http.StatusOK)
+		_, _ = w.Write([]byte{0, 0, 0, 0, 0})
+		w.Header().Set("grpc-status", "7")
+		return true
+	}
+	m.serviceOf("app", appVIP, "{name: grpc, port: 7000, targetPort: 8080}", "{name: grpc, port: 8080, protocol: TCP}",
+		"istio.io/use-waypoint: waypoint", []*pod{backend.pod})
+	m.start()
+	_, z := m.client("curl")
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http2.Transport{
+		AllowHTTP: true,
+		DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+			return z.Dial(ctx, appVIP+":7000")
+		},
+	}}
+	m.Eventually(10*time.Second, "a gRPC call", func() error {
+		request, err := http.NewRequest(http.MethodPost, "http://"+appHost+"/some.Service/Method", bytes.NewReader([]byte{0, 0, 0, 0, 0}))
+		if err != nil {
+			return err
+		}
+		request.Header.Set("content-type", "application/grpc")
+		request.Header.Set("te", "trailers")
+		resp, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		body, err := readAll(resp)
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("x-protocol") != "HTTP/2.0" || resp.Trailer.Get("grpc-status") != "7" || len(body) != 5 {
+			return fmt.Errorf("%d %v %v %q", resp.StatusCode, resp.Header, resp.Trailer, body)
+		}
+		return nil
+	})
 	m.finish()
 }
