@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use send_wrapper::SendWrapper;
@@ -20,6 +20,7 @@ use super::{LbContext, PoolOptions, UpstreamBody};
 use crate::{
     http::{Body, BodyError, RequestHead, Scheme},
     server::Worker,
+    stats::Charge,
 };
 
 const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
@@ -32,6 +33,18 @@ pub fn mark_own(headers: &mut HeaderMap, timeout: Option<Duration>) {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
     }
+}
+
+/// How the answers to the proxy's own requests count.
+const OWN: Charge = Charge {
+    internal: true,
+    canary: false,
+    completed_only: false,
+};
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Why a side call got no answer.
@@ -79,18 +92,34 @@ impl ClusterChannel {
             .clusters
             .get(&self.cluster)
             .ok_or_else(|| ChannelError::UnknownCluster(self.cluster.clone()))?;
-        let host = cluster
-            .pick(&LbContext::default())
-            .ok_or_else(|| ChannelError::NoHealthyUpstream(self.cluster.clone()))?;
-        let lease = cluster
-            .http(&host, &PoolOptions::default())
-            .acquire()
-            .await
-            .map_err(|e| ChannelError::Upstream(e.to_string()))?;
-        lease
-            .send(head, body, &mut |_| {})
-            .await
-            .map_err(|e| ChannelError::Upstream(e.to_string()))
+        // The answers of gRPC are told by their trailers, which whoever reads them sees.
+        let counted = !is_grpc(&head.headers);
+        let charge = |status: StatusCode| {
+            if counted {
+                cluster.info.codes.charge_as(status.as_u16(), OWN);
+            }
+        };
+        let Some(host) = cluster.pick(&LbContext::default()) else {
+            charge(StatusCode::SERVICE_UNAVAILABLE);
+            return Err(ChannelError::NoHealthyUpstream(self.cluster.clone()));
+        };
+        let sent = async {
+            let lease = cluster.http(&host, &PoolOptions::default()).acquire().await;
+            let lease = lease.map_err(|e| ChannelError::Upstream(e.to_string()))?;
+            let answer = lease.send(head, body, &mut |_| {}).await;
+            answer.map_err(|e| ChannelError::Upstream(e.to_string()))
+        };
+        let answer = sent.await;
+        charge(answer.as_ref().map_or(StatusCode::SERVICE_UNAVAILABLE, |a| a.head.status));
+        answer
+    }
+
+    /// Counts a request that was given up because its time was over.
+    pub fn timed_out(&self) {
+        if let Some(cluster) = self.worker.clusters.get(&self.cluster) {
+            cluster.info.stats.local().upstream_rq_timeout.inc();
+            cluster.info.codes.charge_as(StatusCode::GATEWAY_TIMEOUT.as_u16(), OWN);
+        }
     }
 
     fn head(&self, parts: http::request::Parts) -> RequestHead {

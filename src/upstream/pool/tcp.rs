@@ -68,7 +68,7 @@ impl AsyncRead for RequestStream {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         match read {
-            Poll::Ready(Err(_)) => self.counted.closed_locally = false,
+            Poll::Ready(Err(_)) => self.counted.broke(),
             // Both sides are done, and the upstream was the last.
             Poll::Ready(Ok(())) if self.shut && buf.filled().len() == before => self.counted.closed_locally = false,
             _ => {}
@@ -81,7 +81,7 @@ impl AsyncWrite for RequestStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         if let Poll::Ready(Err(_)) = written {
-            self.counted.closed_locally = false;
+            self.counted.broke();
         }
         written
     }
@@ -106,7 +106,7 @@ pub struct TcpCounted {
     busy: bool,
     /// Set it when this side closes first: decides between `destroy_local` and `destroy_remote`.
     pub closed_locally: bool,
-    /// It carries the bytes of an HTTP request, which ends before it does.
+    /// It carries the bytes of an HTTP request, which ends before it does, unless it breaks.
     of_request: bool,
     /// Set when the host's failure ended it.
     severed: Arc<AtomicBool>,
@@ -116,6 +116,12 @@ impl TcpCounted {
     /// Counts bytes that were sent after their client had gone.
     pub fn flushed(&self, bytes: u64) {
         self.cluster.stats.local().upstream_cx_tx_bytes_total.add(bytes);
+    }
+
+    /// The upstream broke it, and the request with it.
+    fn broke(&mut self) {
+        self.closed_locally = false;
+        self.of_request = false;
     }
 
     fn new(cluster: Arc<ClusterInfo>, host: Arc<Host>, priority: ResourcePriority) -> Self {

@@ -87,7 +87,8 @@ enum Other {
 
 impl Tunnel {
     fn gone(&mut self, error: h2::Error) -> io::Error {
-        if let Other::Client(left, _) = &mut self.other {
+        if let Other::Client(left, cut) = &mut self.other {
+            cut.store(true, Ordering::Release);
             if let Some(left) = left.take() {
                 // Nobody has to listen.
                 let _ = left.send(Left::Done);

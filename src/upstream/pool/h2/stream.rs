@@ -196,7 +196,13 @@ impl StreamGuard {
     }
 
     pub(super) fn fail_with(&mut self, error: &h2::Error) -> NotSent {
-        self.fail(UpstreamFailure::of_http2(error)).into()
+        let failure = UpstreamFailure::of_http2(error);
+        // What is behind a tunnel failed: as in Envoy, no reset that counts.
+        if matches!(failure, UpstreamFailure::RemoteReset) && error.reason() == Some(h2::Reason::CONNECT_ERROR) {
+            self.phase = Phase::Failed;
+            return failure.into();
+        }
+        self.fail(failure).into()
     }
 
     pub(super) fn fail(&mut self, failure: UpstreamFailure) -> UpstreamFailure {

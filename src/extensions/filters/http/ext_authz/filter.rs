@@ -1,13 +1,13 @@
 //! One stream under the eyes of the service.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use xds_protos::google::protobuf::Struct;
+use xds_protos::google::protobuf::{Struct, Value, value::Kind};
 
 use super::{
     answer::{Allowed, Answer, Change, Denied},
@@ -37,6 +37,7 @@ impl HttpFilterConfig for ExtAuthzFilter {
             config: self.0.clone(),
             body: None,
             response: Vec::new(),
+            asked: Instant::now(),
         }))
     }
 }
@@ -47,6 +48,8 @@ struct Filter {
     body: Option<BufferSettings>,
     /// What an allowing answer wants on the response.
     response: Vec<Change>,
+    /// When the service was asked.
+    asked: Instant,
 }
 
 impl HttpFilter for Filter {
@@ -185,6 +188,7 @@ fn rest_is_empty(rest: &Body) -> bool {
 
 impl Filter {
     async fn check(&mut self, cx: &mut FilterCx, head: &mut RequestHead, body: Option<Read>) -> Step<'static> {
+        self.asked = Instant::now();
         let answer = self.ask(cx, head, body).await;
         self.settle(answer, cx, head)
     }
@@ -227,7 +231,12 @@ impl Filter {
                 }
                 stats.ok.inc();
                 self.count(cx, "ok");
-                self.metadata(cx, allowed.metadata.clone());
+                let mut metadata = allowed.metadata.clone();
+                if !metadata.fields.is_empty() {
+                    let taken = Kind::NumberValue(self.asked.elapsed().as_millis() as f64);
+                    metadata.fields.insert("ext_authz_duration".to_owned(), Value { kind: Some(taken) });
+                }
+                self.metadata(cx, metadata);
                 self.allow(*allowed, cx, head);
                 Step::Continue
             }

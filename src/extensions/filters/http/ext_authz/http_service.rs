@@ -1,6 +1,6 @@
 //! Asking over HTTP: the request without its body, and what the response means.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
@@ -23,7 +23,6 @@ use crate::{
     extensions::filters::common::authorization::{ALLOWED, DENIED, STATUS},
     http::{Body, RequestHead, Scheme, filter::FilterCx},
     matching::StringMatcher,
-    server::Worker,
     tracing::CallSpan,
     upstream::client::{ClusterChannel, mark_own},
 };
@@ -131,19 +130,23 @@ impl HttpService {
         let mut question = self.question(config, head, body);
         let span = CallSpan::http(cx.span.as_ref(), &self.cluster).silent_if(config.silent);
         span.inject(&mut question.headers);
-        let asking = self.send(question, body, cx.worker.clone(), &span);
+        let channel = ClusterChannel::new(cx.worker.clone(), self.cluster.clone(), None);
+        let asking = self.send(question, body, &channel, &span);
         let answered = match self.timeout {
-            Duration::ZERO => Ok(asking.await),
-            limit => tokio::time::timeout(limit, asking).await,
+            Duration::ZERO => asking.await,
+            limit => tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| {
+                channel.timed_out();
+                None
+            }),
         };
         match answered {
-            Ok(Some((status, headers, body))) => {
+            Some((status, headers, body)) => {
                 span.tag("ext_authz_http_status", status.canonical_reason().unwrap_or("Unknown"));
                 let said = if status == StatusCode::OK { ALLOWED } else { DENIED };
                 span.tag(STATUS, said);
                 self.read(status, &headers, body)
             }
-            _ => Answer::Error(None),
+            None => Answer::Error(None),
         }
     }
 
@@ -193,10 +196,9 @@ impl HttpService {
         &self,
         question: RequestHead,
         body: Option<&Read>,
-        worker: Rc<Worker>,
+        channel: &ClusterChannel,
         span: &CallSpan,
     ) -> Option<(StatusCode, HeaderMap, Bytes)> {
-        let channel = ClusterChannel::new(worker, self.cluster.clone(), None);
         let body = match body {
             Some(read) if !read.bytes.is_empty() => Body::full(read.bytes.clone()),
             _ => Body::Empty,

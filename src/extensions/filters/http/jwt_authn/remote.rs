@@ -119,9 +119,14 @@ impl Remote {
 
     /// Fetches the keys; none when there was no answer with a key set in it.
     pub async fn fetch(&self, worker: &Rc<Worker>) -> Option<Arc<Fetched>> {
-        let text = tokio::time::timeout(self.timeout, self.get_with_retries(worker)).await;
+        let channel = ClusterChannel::new(worker.clone(), self.cluster.clone(), Some(&self.authority));
+        let text = tokio::time::timeout(self.timeout, self.get_with_retries(&channel)).await;
         let stats = self.stats.local();
-        let Some(text) = text.ok().flatten() else {
+        let text = text.unwrap_or_else(|_| {
+            channel.timed_out();
+            None
+        });
+        let Some(text) = text else {
             stats.jwks_fetch_failed.inc();
             tracing::warn!(cluster = %self.cluster, path = %self.path, "JSON web keys could not be fetched");
             return None;
@@ -148,23 +153,26 @@ impl Remote {
         headers
     }
 
-    async fn get_with_retries(&self, worker: &Rc<Worker>) -> Option<Bytes> {
+    async fn get_with_retries(&self, channel: &ClusterChannel) -> Option<Bytes> {
         for attempt in 0..=self.retries {
             if attempt > 0 {
                 let (base, longest) = self.back_off;
                 let pause = base.saturating_mul(1 << attempt.min(16)).min(longest);
                 tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
             }
-            let answer = tokio::time::timeout(self.per_try, self.get(worker)).await;
-            if let Ok(Some(text)) = answer {
-                return Some(text);
+            let answer = tokio::time::timeout(self.per_try, self.get(channel)).await;
+            match answer {
+                Ok(Some(text)) => return Some(text),
+                Ok(None) => {}
+                // A try that is followed by another is no request's end.
+                Err(_) if attempt < self.retries => {}
+                Err(_) => channel.timed_out(),
             }
         }
         None
     }
 
-    async fn get(&self, worker: &Rc<Worker>) -> Option<Bytes> {
-        let channel = ClusterChannel::new(worker.clone(), self.cluster.clone(), Some(&self.authority));
+    async fn get(&self, channel: &ClusterChannel) -> Option<Bytes> {
         let head = RequestHead {
             method: Method::GET,
             scheme: Scheme::Http,

@@ -174,7 +174,10 @@ impl Call {
         };
         let outcome = match self.timeout {
             None => Some(call.await),
-            Some(limit) => tokio::time::timeout(limit, call).await.ok(),
+            Some(limit) => tokio::time::timeout(limit, call)
+                .await
+                .inspect_err(|_| channel.timed_out())
+                .ok(),
         };
         match outcome {
             Some(Ok((head, Some(body)))) => Answer {
