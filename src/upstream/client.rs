@@ -110,7 +110,11 @@ impl ClusterChannel {
             answer.map_err(|e| ChannelError::Upstream(e.to_string()))
         };
         let answer = sent.await;
-        charge(answer.as_ref().map_or(StatusCode::SERVICE_UNAVAILABLE, |a| a.head.status));
+        charge(
+            answer
+                .as_ref()
+                .map_or(StatusCode::SERVICE_UNAVAILABLE, |a| a.head.status),
+        );
         answer
     }
 

@@ -234,7 +234,9 @@ impl Filter {
                 let mut metadata = allowed.metadata.clone();
                 if !metadata.fields.is_empty() {
                     let taken = Kind::NumberValue(self.asked.elapsed().as_millis() as f64);
-                    metadata.fields.insert("ext_authz_duration".to_owned(), Value { kind: Some(taken) });
+                    metadata
+                        .fields
+                        .insert("ext_authz_duration".to_owned(), Value { kind: Some(taken) });
                 }
                 self.metadata(cx, metadata);
                 self.allow(*allowed, cx, head);
