@@ -28,6 +28,7 @@ func istioAgents() []Scenario {
 	return []Scenario{
 		{"istio/agent/gateway", runAgentOfGateway},
 		{"istio/agent/sidecar", runAgentOfSidecar},
+		{"istio/agent/exit-on-zero", runAgentExitOnZero},
 		{"istio/agent/istioctl", runIstioctl},
 	}
 }
@@ -166,6 +167,33 @@ func drainOf(t *kit.T, agent *plane.PilotAgent, port int, host string, all bool,
 	t.Expect(!strings.Contains(log, "Error in invoking drain listeners"), "the agent's drain failed: %s", agent.Tail(600))
 	_, _, err = agent.Get("/ready")
 	t.Expect(err != nil, "the proxy outlived its agent")
+}
+
+// runAgentExitOnZero: an agent that ends when the last client has gone asks the proxy how many are left.
+func runAgentExitOnZero(t *kit.T) {
+	g := newAgentGateway(t, plane.PilotAgentOptions{
+		Drain: time.Minute, Env: []string{"EXIT_ON_ZERO_ACTIVE_CONNECTIONS=true", "MINIMUM_DRAIN_DURATION=1s"},
+	})
+	client := keepAlive()
+	a, err := hostRequest(client, g.port, "app.example", "/")
+	t.OK(err, "a connection that stays")
+	t.Expect(a.status == 200 && !a.closed, "a connection that stays: %d, closed %v", a.status, a.closed)
+	t.OK(g.agent.Signal(syscall.SIGTERM), "SIGTERM")
+	logged := func(line string) {
+		t.Eventually(10*time.Second, "the agent logs "+line, func() error {
+			if log := g.agent.Tail(1 << 20); !strings.Contains(log, line) {
+				return fmt.Errorf("its log ends with %s", g.agent.Tail(200))
+			}
+			return nil
+		})
+	}
+	logged("There are still 1 active connections")
+	t.Expect(g.agent.Running(), "the agent ended before its last client")
+	client.CloseIdleConnections()
+	logged("There are no more active connections")
+	code, err := g.agent.Wait(10 * time.Second)
+	t.OK(err, "the agent after its last client")
+	t.Expect(code == 0, "the agent's exit code is %d", code)
 }
 
 // agentStatistics reads the proxy's metrics as Prometheus does, from the proxy and merged by the agent.

@@ -64,7 +64,7 @@ pub(super) const LOGGERS: [(&str, &[&str]); 73] = [
     ("http", &["nuncio::http", "hyper"]),
     (
         "http2",
-        &["nuncio::http::codec::h2", "nuncio::upstream::pool::h2", "h2"],
+        &["nuncio::upstream::pool::h2", "h2"],
     ),
     ("hystrix", &[]),
     ("init", &[]),
