@@ -62,10 +62,7 @@ pub(super) const LOGGERS: [(&str, &[&str]); 73] = [
     ("hc", &["nuncio::upstream::health_check"]),
     ("health_checker", &["nuncio::extensions::filters::http::health_check"]),
     ("http", &["nuncio::http", "hyper"]),
-    (
-        "http2",
-        &["nuncio::upstream::pool::h2", "h2"],
-    ),
+    ("http2", &["nuncio::upstream::pool::h2", "h2"]),
     ("hystrix", &[]),
     ("init", &[]),
     ("io", &[]),
