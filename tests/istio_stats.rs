@@ -20,7 +20,7 @@ impl Drop for Proxy {
     }
 }
 
-const NODE: &str = "node: {id: n, cluster: c, metadata: {WORKLOAD_NAME: ratings-v1, NAMESPACE: default, CLUSTER_ID: c1, \
+const NODE: &str = "node: {id: ratings, cluster: c, metadata: {WORKLOAD_NAME: ratings-v1, NAMESPACE: default, CLUSTER_ID: c1, \
     ISTIO_VERSION: 1.30.0, LABELS: {app: ratings, version: v1, service.istio.io/canonical-name: ratings}}}";
 
 impl Proxy {

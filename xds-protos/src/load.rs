@@ -24,6 +24,7 @@
 
 mod build;
 mod error;
+mod flow;
 mod json;
 mod node;
 mod pbtext;

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use super::error::{LoadError, Problem};
+use super::flow;
 use super::node::{Key, Mark, Node, NodeKind};
 
 /// How deep lists and maps may nest; Envoy's parser gives up at the same order of depth.
@@ -20,8 +21,16 @@ const MAX_ALIASED_NODES: usize = 4_000_000;
 
 /// Reads the first document of `text`.
 pub(super) fn parse(text: &str) -> Result<Node, LoadError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    read(text).or_else(|error| match flow::indented(text) {
+        Some(indented) => read(&indented).map_err(|_| error),
+        None => Err(error),
+    })
+}
+
+fn read(text: &str) -> Result<Node, LoadError> {
     let mut reader = Reader {
-        parser: Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)),
+        parser: Parser::new_from_str(text),
         anchors: HashMap::new(),
         aliased: 0,
     };
