@@ -274,6 +274,9 @@ pub trait HttpFilter {
         body
     }
 
+    /// Every filter has seen the response's head: what filters before this one found out of it is known.
+    fn response_begun(&mut self, cx: &mut FilterCx, request: &RequestHead) {}
+
     /// The stream is over, well or not, also when it was cancelled: the last chance to count and to log.
     fn on_complete(&mut self, cx: &mut FilterCx) {}
 

@@ -83,6 +83,10 @@ impl Active {
                 }
             }
         }
+        for (name, filter) in &mut self.filters {
+            self.cx.filter_name = name.clone();
+            filter.response_begun(&mut self.cx, &self.head);
+        }
         self.finish_headers(&mut head, tunnel.is_some());
         if let Some(flag) = self.late_flag {
             self.cx.info.flags.set(flag);

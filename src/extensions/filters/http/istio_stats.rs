@@ -76,17 +76,10 @@ impl HttpFilter for Filter {
         Step::Continue
     }
 
-    fn response_headers<'a>(
-        &'a mut self,
-        cx: &'a mut FilterCx,
-        request: &'a RequestHead,
-        _: &'a mut ResponseHead,
-        _: bool,
-    ) -> Step<'a> {
+    fn response_begun(&mut self, cx: &mut FilterCx, request: &RequestHead) {
         if let Some(call) = &self.call {
             call.learn(&self.stats, cx, request);
         }
-        Step::Continue
     }
 
     fn log(&mut self, cx: &mut FilterCx, request: &RequestHead, response: Option<&ResponseHead>) {
