@@ -65,7 +65,11 @@ impl Proxy {
 
 fn get(port: u16, path: &str, host: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
@@ -84,7 +88,8 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-const STATS: &str = "\"@type\": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/stats.PluginConfig";
+const STATS: &str =
+    "\"@type\": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/stats.PluginConfig";
 
 fn http(port: u16, direction: &str, value: &str) -> String {
     format!(
@@ -137,7 +142,9 @@ fn series_that_are_not_used_expire() {
     let proxy = Proxy::start(&http(port, "OUTBOUND", "{}"), interval);
     for _ in 0..2 {
         get(port, "/", "x").unwrap();
-        eventually("it is counted, and forgotten", || proxy.value("istio_requests_total").is_none());
+        eventually("it is counted, and forgotten", || {
+            proxy.value("istio_requests_total").is_none()
+        });
     }
     assert_eq!(proxy.value("istio_build"), Some(1));
 }
@@ -176,7 +183,9 @@ fn connections_are_told_of_while_they_are_open() {
     client.write_all(b"678").unwrap();
     upstream.read_exact(&mut seen[..3]).unwrap();
     drop((client, upstream));
-    eventually("its end is told", || proxy.value("istio_tcp_connections_closed_total") == Some(1));
+    eventually("its end is told", || {
+        proxy.value("istio_tcp_connections_closed_total") == Some(1)
+    });
     let (labels, received) = proxy.series("istio_tcp_received_bytes_total").unwrap();
     assert_eq!(received, 8);
     for label in [
