@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
 use super::Target;
 use super::connect::{self, Io};
@@ -15,7 +14,11 @@ use crate::case::{ClientTls, TunnelFields};
 use crate::tunnel::Tunnel;
 
 /// The connections that tunnels of a case share, by name.
-pub type Outers = Arc<Mutex<HashMap<String, Arc<Outer>>>>;
+#[expect(
+    clippy::disallowed_types,
+    reason = "a test's client: who opens a connection lets the others wait"
+)]
+pub type Outers = Arc<tokio::sync::Mutex<HashMap<String, Arc<Outer>>>>;
 
 /// A connection that carries tunnels.
 pub struct Outer {

@@ -30,7 +30,6 @@ pub(super) struct Overrides {
 #[derive(Debug)]
 struct Expression {
     text: String,
-    /// None if it is no expression.
     compiled: CelExpression,
     /// The value of a metric, not a label.
     is_amount: bool,
