@@ -1,20 +1,21 @@
 //! Hot restart, as a restarter drives it: processes of one base id, each of one epoch more than the one before.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
+mod common;
+
 use std::{
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
 };
 
+use common::{eventually, free_port, get};
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nuncio");
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A line of processes: their socket, what they listen at.
 struct Line {
@@ -85,17 +86,8 @@ static_resources:
         Process { child, log }
     }
 
-    fn get(&self, port: u16, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    }
-
     fn stat(&self, name: &str) -> Option<u64> {
-        let all = self.get(self.admin, "/stats")?;
+        let all = get(self.admin, "/stats")?;
         let line = all.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "))?;
         line.trim().parse().ok()
     }
@@ -107,8 +99,7 @@ static_resources:
     }
 
     fn request(&self) -> bool {
-        self.get(self.port, "/")
-            .is_some_and(|a| a.ends_with("hello\r\n0\r\n\r\n") || a.ends_with("hello"))
+        get(self.port, "/").is_some_and(|a| a.ends_with("hello\r\n0\r\n\r\n") || a.ends_with("hello"))
     }
 }
 
@@ -149,18 +140,6 @@ impl Drop for Process {
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! Istio's private filters on a proxy that runs: who the peers of a request are, and how proxies tell one another.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod common;
+
 use std::{
     fs,
     io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, TcpStream},
     path::PathBuf,
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+
+use common::{Process, ask, eventually, free_port, get, is_live, tcp};
 
 /// This proxy's workload.
 const NODE: &str = "
@@ -35,16 +38,9 @@ resources:
 ";
 
 struct Proxy {
-    process: Child,
+    _process: Process,
     admin: u16,
     dir: tempfile::TempDir,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 impl Proxy {
@@ -73,22 +69,20 @@ static_resources:
         );
         let path = dir.path().join("config.yaml");
         fs::write(&path, config.replace("DIR", &dir.path().display().to_string())).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_nuncio"))
-            .args(["--disable-hot-restart", "-l", "error", "--concurrency", "1"])
-            .args(["--file-flush-interval-msec", "10", "-c"])
-            .arg(&path)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let proxy = Self { process, admin, dir };
+        let flags = ["--file-flush-interval-msec", "10", "-c", path.to_str().unwrap()];
+        let proxy = Self {
+            _process: Process::start(&flags),
+            admin,
+            dir,
+        };
         eventually("it serves, and knows the workloads", || {
-            get(admin, "/ready", "").is_some_and(|a| a.contains("LIVE")) && proxy.stat("workload_discovery.total") == 1
+            is_live(admin) && proxy.stat("workload_discovery.total") == 1
         });
         proxy
     }
 
     fn stat(&self, name: &str) -> u64 {
-        let stats = get(self.admin, &format!("/stats?filter=^{name}$"), "").unwrap_or_default();
+        let stats = get(self.admin, &format!("/stats?filter=^{name}$")).unwrap_or_default();
         let value = stats
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -108,33 +102,6 @@ static_resources:
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Waits until `holds`, at most half a minute: slow machines are slow.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(30), "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// `headers`: whole lines.
-fn get(port: u16, path: &str, headers: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
 /// What an echo makes of `text`, the end included.
 fn echo(port: u16, text: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -144,10 +111,6 @@ fn echo(port: u16, text: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
-}
-
-fn tcp(port: u16) -> String {
-    format!("{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}")
 }
 
 fn any(name: &str, type_: &str, more: &str) -> String {
@@ -272,7 +235,7 @@ resources:
     );
     let proxy = Proxy::start(&resources, &[("mx.yaml", mx.to_owned())]);
 
-    let answer = get(client, "/", "x-case: mesh\r\n").unwrap();
+    let answer = ask(client, "/", "x", "x-case: mesh\r\n").unwrap();
     assert!(
         answer.contains(" 200 OK") && !answer.contains("x-envoy-peer-metadata"),
         "{answer}"
@@ -281,18 +244,19 @@ resources:
     proxy.logged("client", "mesh productpage-v1 -");
 
     // Who tells nothing is told nothing, and is looked up by its address.
-    let answer = get(server, "/", "x-case: plain\r\n").unwrap();
+    let answer = ask(server, "/", "x", "x-case: plain\r\n").unwrap();
     assert!(!answer.contains("x-envoy-peer-metadata"), "{answer}");
     proxy.logged("server", "plain laptop-v1 - -");
-    get(external, "/", "x-case: outside\r\n").unwrap();
+    ask(external, "/", "x", "x-case: outside\r\n").unwrap();
     proxy.logged("server", "outside laptop-v1 - -");
     proxy.logged("egress", "outside laptop-v1 -");
 
     // Metadata that cannot be read cost nothing but their label.
     for (case, value) in [("base64", "!!!"), ("proto", "//////8="), ("long", &*"A".repeat(20_000))] {
-        let answer = get(
+        let answer = ask(
             server,
             "/",
+            "x",
             &format!("x-case: {case}\r\nx-envoy-peer-metadata: {value}\r\n"),
         )
         .unwrap();
@@ -303,12 +267,12 @@ resources:
     }
     // What one client says of another's name is not believed of the other.
     let ids = "x-envoy-peer-metadata-id: sidecar~10.0.0.1~productpage~default\r\nx-envoy-peer-metadata: CgA=\r\n";
-    get(server, "/", &format!("x-case: forged\r\n{ids}")).unwrap();
-    get(client, "/", "x-case: honest\r\n").unwrap();
+    ask(server, "/", "x", &format!("x-case: forged\r\n{ids}")).unwrap();
+    ask(client, "/", "x", "x-case: honest\r\n").unwrap();
     proxy.logged("server", "honest productpage-v1 front -");
 
     // A gateway between networks has its own address, not the client's.
-    get(server, "/", "x-case: remote\r\nx-forwarded-network: other\r\n").unwrap();
+    ask(server, "/", "x", "x-case: remote\r\nx-forwarded-network: other\r\n").unwrap();
     proxy.logged("server", "remote - - -");
     // Workloads come and go.
     let path = proxy.dir.path().join("workloads.yaml");
@@ -319,7 +283,7 @@ resources:
     .unwrap();
     fs::rename(proxy.dir.path().join("new"), path).unwrap();
     eventually("the workload changed", || {
-        get(server, "/", "x-case: changed\r\n").unwrap();
+        ask(server, "/", "x", "x-case: changed\r\n").unwrap();
         let log = fs::read_to_string(proxy.dir.path().join("server")).unwrap();
         log.contains("changed laptop-v2")
     });
@@ -439,7 +403,7 @@ fn alpn_tells_mesh_traffic_apart() {
     );
     let _proxy = Proxy::start(&resources, &certificate());
     for (path, expected) in [("/mesh", "in mesh"), ("/plain", "outside"), ("/mesh2", "in mesh by h2")] {
-        let answer = get(client, path, "").unwrap();
+        let answer = get(client, path).unwrap();
         assert!(
             answer.contains(" 200 OK") && answer.ends_with(expected),
             "{path}: {answer}"
@@ -506,7 +470,7 @@ fn the_answer_of_a_tunnel_tells_of_the_upstream() {
     );
     let proxy = Proxy::start(&resources, &[]);
     for path in ["/told", "/quiet"] {
-        let answer = get(waypoint, path, "").unwrap();
+        let answer = get(waypoint, path).unwrap();
         assert!(answer.ends_with("hi"), "{answer}");
     }
     proxy.logged("waypoint", "/told reviews-v1 books");

@@ -1,23 +1,18 @@
 //! Istio's metrics as a scrape of the running proxy shows them, with a statistics configuration like Istio's.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod common;
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
-struct Proxy {
-    process: Child,
-    admin: u16,
-}
+use common::{Process, ask, eventually, free_port, get, is_live};
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+struct Proxy {
+    _process: Process,
+    admin: u16,
 }
 
 const NODE: &str = "node: {id: ratings, cluster: c, metadata: {WORKLOAD_NAME: ratings-v1, NAMESPACE: default, CLUSTER_ID: c1, \
@@ -31,19 +26,16 @@ impl Proxy {
             "{NODE}\nadmin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}\n{more}\n\
              static_resources:\n  listeners:\n{listeners}"
         );
-        let process = Command::new(env!("CARGO_BIN_EXE_nuncio"))
-            .args(["--disable-hot-restart", "-l", "error", "--concurrency", "2"])
-            .args(["--config-yaml", &config])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let proxy = Self { process, admin };
-        eventually("it serves", || proxy.ask("/ready").contains("LIVE"));
+        let proxy = Self {
+            _process: Process::start(&["--concurrency", "2", "--config-yaml", &config]),
+            admin,
+        };
+        eventually("it serves", || is_live(admin));
         proxy
     }
 
     fn ask(&self, path: &str) -> String {
-        get(self.admin, path, "x").unwrap_or_default()
+        get(self.admin, path).unwrap_or_default()
     }
 
     /// The only series of a metric, and its value.
@@ -60,31 +52,6 @@ impl Proxy {
 
     fn value(&self, name: &str) -> Option<u64> {
         self.series(name).map(|(_, value)| value)
-    }
-}
-
-fn get(port: u16, path: &str, host: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Waits until `holds`, at most half a minute: slow machines are slow.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(30), "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -112,7 +79,7 @@ fn requests_of_an_inbound_listener() {
     let port = free_port();
     let proxy = Proxy::start(&http(port, "INBOUND", "{}"), ONLY_ISTIO);
     for _ in 0..3 {
-        assert!(get(port, "/", "ratings:9080").unwrap().starts_with("HTTP/1.1 418"));
+        assert!(ask(port, "/", "ratings:9080", "").unwrap().starts_with("HTTP/1.1 418"));
     }
     eventually("three requests", || proxy.value("istio_requests_total") == Some(3));
     let (labels, _) = proxy.series("istio_requests_total").unwrap();
@@ -141,7 +108,7 @@ fn series_that_are_not_used_expire() {
     let interval = "stats_flush_interval: 0.1s\nstats_eviction_interval: 0.2s";
     let proxy = Proxy::start(&http(port, "OUTBOUND", "{}"), interval);
     for _ in 0..2 {
-        get(port, "/", "x").unwrap();
+        ask(port, "/", "x", "").unwrap();
         eventually("it is counted, and forgotten", || {
             proxy.value("istio_requests_total").is_none()
         });

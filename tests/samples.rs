@@ -1,14 +1,15 @@
 //! Every file in `config-samples/` is one that people start from: it must be accepted, and the quickstart must serve.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod common;
+
 use std::{
     fs,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::Command,
 };
+
+use common::{Process, ask, eventually, free_port, get};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_nuncio");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -53,46 +54,6 @@ fn every_sample_is_accepted() {
     }
 }
 
-struct Proxy(Child);
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn get(port: u16, path: &str) -> Option<String> {
-    ask(port, path, "")
-}
-
-/// `headers`: whole lines.
-fn ask(port: u16, path: &str, headers: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
-/// Waits until `holds`, at most half a minute: slow machines are slow.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(30), "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// The quickstart as the README has it, on free ports and with its own copy of the files: serves, and follows an edit.
 #[test]
 fn the_quickstart_serves_and_follows_its_files() {
@@ -118,13 +79,8 @@ fn the_quickstart_serves_and_follows_its_files() {
         )
         .unwrap();
     }
-    let proxy = Command::new(BINARY)
-        .args(["--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c"])
-        .arg(dir.path().join("quickstart.yaml"))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _proxy = Proxy(proxy);
+    let bootstrap = dir.path().join("quickstart.yaml");
+    let _proxy = Process::start(&["-c", bootstrap.to_str().unwrap()]);
     eventually("the first answer", || {
         get(ingress, "/").is_some_and(|a| a.contains("200 OK") && a.ends_with("hello from nuncio\n"))
     });
@@ -146,7 +102,7 @@ fn the_quickstart_serves_and_follows_its_files() {
 }
 
 /// A sample on free ports. It answers at the port returned.
-fn serve(sample: &str) -> (Proxy, u16) {
+fn serve(sample: &str) -> (Process, u16) {
     let mut text = fs::read_to_string(Path::new(ROOT).join("config-samples").join(sample)).unwrap();
     let ingress = free_port();
     for (port, free) in [
@@ -157,20 +113,7 @@ fn serve(sample: &str) -> (Proxy, u16) {
     ] {
         text = text.replace(&format!("port_value: {port}}}"), &format!("port_value: {free}}}"));
     }
-    let proxy = Command::new(BINARY)
-        .args([
-            "--disable-hot-restart",
-            "--concurrency",
-            "1",
-            "-l",
-            "error",
-            "--config-yaml",
-            &text,
-        ])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    (Proxy(proxy), ingress)
+    (Process::start(&["--config-yaml", &text]), ingress)
 }
 
 /// What each sample says of itself in its first lines.
@@ -195,7 +138,7 @@ fn the_samples_do_what_they_say() {
     ] {
         let (_proxy, port) = serve(sample);
         eventually(&format!("{sample}: {expected}"), || {
-            ask(port, path, headers).is_some_and(|answer| answer.contains(expected))
+            ask(port, path, "localhost", headers).is_some_and(|answer| answer.contains(expected))
         });
     }
 }

@@ -1,6 +1,8 @@
 //! Listen sockets as clients see them: who serves a connection, where it comes from, and by which name it is reached.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+mod common;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -12,22 +14,14 @@ use std::{
             net::{SocketAddr as UnixAddr, UnixStream},
         },
     },
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
+use common::{Process, eventually, free_port, get, is_live, tcp};
 use socket2::{Domain, Socket, Type};
 
 struct Proxy {
-    process: Child,
+    _process: Process,
     admin: u16,
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 const DIRECT: &str = "{filters: [{name: d, typed_config: {\"@type\": \
@@ -44,42 +38,18 @@ impl Proxy {
             "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}\n\
              static_resources:\n{resources}"
         );
-        let process = Command::new(env!("CARGO_BIN_EXE_nuncio"))
-            .args(["--disable-hot-restart", "-l", "error", "--concurrency"])
-            .arg(workers.to_string())
-            .args(["--config-yaml", &config])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let proxy = Self { process, admin };
-        eventually("it serves", || proxy.ask("/ready").is_some_and(|a| a.contains("LIVE")));
+        let process = Process::start(&["--concurrency", &workers.to_string(), "--config-yaml", &config]);
+        let proxy = Self {
+            _process: process,
+            admin,
+        };
+        eventually("it serves", || is_live(admin));
         proxy
     }
 
     fn ask(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin)).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        get(self.admin, path)
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Waits until `holds`, at most half a minute: slow machines are slow.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(30), "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn tcp(port: u16) -> String {
-    format!("{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}")
 }
 
 fn greeting(mut stream: impl Read) -> String {
