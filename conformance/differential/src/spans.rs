@@ -62,12 +62,8 @@ pub fn gather(requests: Vec<Value>) -> Value {
     json!({"requests": forms, "spans": spans})
 }
 
-/// Gives the ids of an outcome names; those of the case itself are left as they are, and so is everything in a case
-/// without tracing: its digits mean something else.
+/// Gives the ids of an outcome names; those of the case itself are left as they are.
 pub fn name_ids(outcome: &mut Value, case: &str) {
-    if !case.contains("tracing") {
-        return;
-    }
     let mut spans: Vec<Value> = Vec::new();
     let upstreams = outcome["upstreams"].as_object().into_iter().flat_map(|m| m.values());
     for found in upstreams.filter_map(|u| u["spans"].as_array()) {
