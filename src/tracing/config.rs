@@ -51,8 +51,10 @@ impl Config {
 }
 
 /// Tracers of Envoy's that are not built in: whoever asks for one is not refused, and nothing is reported.
-const NOT_BUILT_IN: [&str; 5] = [
+const NOT_BUILT_IN: [&str; 6] = [
     "envoy.config.trace.v3.DatadogConfig",
+    // Gone from Envoy; Istio still writes it for a mesh that names it.
+    "envoy.config.trace.v3.LightstepConfig",
     "envoy.config.trace.v3.SkyWalkingConfig",
     "envoy.config.trace.v3.XRayConfig",
     "envoy.extensions.tracers.fluentd.v3.FluentdConfig",
