@@ -187,10 +187,9 @@ impl UpstreamTail {
         timing: Timing,
         info: &StreamInfo,
         ready: Instant,
-        log: Option<Box<AttemptLog>>,
+        mut log: Option<Box<AttemptLog>>,
         deferred: Option<Arc<Host>>,
     ) -> Body {
-        let mut log = log;
         if matches!(body, Body::Empty) {
             if let Some(log) = &mut log {
                 log.complete = true;

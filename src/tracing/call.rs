@@ -1,6 +1,9 @@
 //! The span of a call that the proxy makes by itself on behalf of a request: authorization, rate limits and the like.
 
+use std::time::Duration;
+
 use http::{HeaderMap, Version};
+use tonic::{Response, Status};
 
 use super::{
     Relation, Span,
@@ -76,6 +79,22 @@ impl CallSpan {
     /// This side has ended it.
     pub fn canceled(&self) {
         self.tag("status", "canceled");
+    }
+
+    /// The answer of a gRPC call and its status; none when there is none within `limit`, or an error.
+    pub async fn answer_of<T>(
+        &self,
+        limit: Option<Duration>,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Option<T> {
+        let answer = match limit {
+            None => call.await,
+            Some(limit) => tokio::time::timeout(limit, call)
+                .await
+                .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))),
+        };
+        self.grpc_status(answer.as_ref().err().map_or(0, |status| status.code() as i32));
+        answer.ok().map(Response::into_inner)
     }
 
     /// How a gRPC call ended; `code` is its status.

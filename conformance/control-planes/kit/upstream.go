@@ -42,3 +42,23 @@ func (t *T) Upstream(name string, config *tls.Config) *Upstream {
 	t.Cleanup(func() { _ = server.Close() })
 	return u
 }
+
+// EchoServer sends back what comes, at the port returned.
+func (t *T) EchoServer() int {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	t.OK(err, "echo server")
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.Copy(conn, conn)
+			}()
+		}
+	}()
+	return listener.Addr().(*net.TCPAddr).Port
+}

@@ -58,7 +58,7 @@ type line struct {
 func newLine(t *kit.T) *line {
 	l := &line{T: t, base: t.Port(), admin: t.Port(), http: t.Port(), https: t.Port(), tcp: t.Port()}
 	l.pipe = filepath.Join(t.SocketDir(), "http")
-	l.one, l.echo, l.ca = t.Upstream("one", nil), echo(&site{T: t}), t.Authority()
+	l.one, l.echo, l.ca = t.Upstream("one", nil), t.EchoServer(), t.Authority()
 	l.cert, l.key = l.ca.Issue(1, "localhost")
 	l.workers, l.connections, l.restartN = []string{"2"}, 100, 2
 	if t.Long {

@@ -320,7 +320,7 @@ spec:
 ---
 `, name, host, g.https)
 	}
-	echo := echoServer(g.T)
+	echo := g.EchoServer()
 	objects += member{name: "echo", namespace: "default", ports: []memberPort{{"tcp", 9000, echo}}}.objects()
 	g.istiod.Apply(objects, fmt.Sprintf(`
 apiVersion: networking.istio.io/v1
@@ -349,26 +349,6 @@ spec:
 	g.Expect(err != nil, "a name without a route is answered")
 	g.Eventually(10*time.Second, "TCP is passed on", func() error { return echoes(fmt.Sprintf("127.0.0.1:%d", g.http)) })
 	g.done()
-}
-
-// echoServer sends back what it is sent.
-func echoServer(t *kit.T) int {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	t.OK(err, "echo server")
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 // echoes sends a line and wants it back.

@@ -71,7 +71,7 @@ spec:
   - {port: {number: %d, protocol: HTTP, name: http}, bind: %[5]s, captureMode: NONE, defaultEndpoint: "127.0.0.1:%[2]d"}
   - {port: {number: %[3]d, protocol: TCP, name: tcp}, bind: %[5]s, captureMode: NONE, defaultEndpoint: "127.0.0.1:%[4]d"}
   egress: [{hosts: ["~/*"]}]
-`, s.inHTTP, s.app.Port, s.inTCP, echoServer(t), serverIP))
+`, s.inHTTP, s.app.Port, s.inTCP, t.EchoServer(), serverIP))
 	start := func(m member) *plane.PilotAgent {
 		return s.istiod.PilotAgent(plane.PilotAgentOptions{
 			Name: m.name, Namespace: m.namespace, Account: m.name, IP: m.ip, Labels: m.podLabels(), Authority: s.authority,

@@ -129,26 +129,6 @@ func (c *connections) http(s *site, count, port int, h2 bool) {
 	}
 }
 
-// echo sends back what comes.
-func echo(s *site) int {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	s.OK(err, "the echo")
-	s.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
 // updated has a chain for each of three ports, of which the last one is another in each version.
 func updated(proxied, kept, moving, n int) plane.Resource {
 	chain := func(name string, port int, filters string) string {
@@ -188,7 +168,7 @@ func listenerUpdates(s *site) {
 	one := s.Upstream("one", nil)
 	proxied, kept, moving, replaced := s.Port(), s.Port(), s.Port(), s.port
 	xds := plane.NewSnapshots(s.T)
-	back, bytes := staticCluster("back", one.Port), staticCluster("echo", echo(s))
+	back, bytes := staticCluster("back", one.Port), staticCluster("echo", s.EchoServer())
 	set := func(n int) { xds.Set(back, bytes, updated(proxied, kept, moving, n), whole(replaced, n)) }
 	set(0)
 	// A second of its drain time is not enough for a connection to hear of it with its next answer.

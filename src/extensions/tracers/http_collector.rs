@@ -30,16 +30,12 @@ pub struct HttpCollector {
 impl HttpCollector {
     /// Reads `HttpService`. The path is all of a URI without a scheme.
     pub fn build(proto: HttpService, cx: &mut BuildCx<'_>) -> ConfigResult<Self> {
-        let HttpService {
-            http_uri,
-            request_headers_to_add,
-            ..
-        } = proto;
-        let HttpUri {
-            uri,
-            timeout,
-            http_upstream_type,
-        } = http_uri.ok_or_else(|| cx.error_at("http_uri", "value is required"))?;
+        coverage!(cx, proto => HttpService {
+            supported { http_uri, request_headers_to_add }
+            ignored { formatters: "values of headers are sent as they are written" }
+        });
+        let http_uri = http_uri.ok_or_else(|| cx.error_at("http_uri", "value is required"))?;
+        coverage!(cx, http_uri => HttpUri { supported { uri, timeout, http_upstream_type } });
         let cluster = match http_upstream_type {
             Some(HttpUpstreamType::Cluster(name)) => name,
             None => return Err(cx.error_at("http_uri.cluster", "value is required")),
@@ -112,7 +108,15 @@ impl HttpCollector {
 }
 
 fn header(proto: HeaderValueOption, cx: &mut BuildCx<'_>) -> ConfigResult<(HeaderName, HeaderValue)> {
-    let header = proto.header.unwrap_or_default();
+    coverage!(cx, proto => HeaderValueOption {
+        supported { header }
+        ignored {
+            append: "each name has one value",
+            append_action: "each name has one value",
+            keep_empty_value: "an empty value is kept",
+        }
+    });
+    let header = header.unwrap_or_default();
     let bytes = match header.value.is_empty() {
         true => header.raw_value,
         false => header.value.into_bytes(),

@@ -36,19 +36,7 @@ pub async fn ask(
     }
     let mut request = target.request(question, target.timeout);
     let span = target.span(parent, METHOD, &mut request, false);
-    let answer = client.check(request);
-    let answer = match target.timeout {
-        None => answer.await,
-        Some(limit) => match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                span.grpc_status(tonic::Code::DeadlineExceeded as i32);
-                return None;
-            }
-        },
-    };
-    span.grpc_status(answer.as_ref().err().map_or(0, |status| status.code() as i32));
-    let answer = answer.ok().map(tonic::Response::into_inner)?;
+    let answer = span.answer_of(target.timeout, client.check(request)).await?;
     let allowed = answer.status.as_ref().is_none_or(|status| status.code == 0);
     span.tag(STATUS, if allowed { ALLOWED } else { DENIED });
     Some(answer)

@@ -47,19 +47,7 @@ pub async fn ask(
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
     let mut request = service.request(question, timeout);
     let span = service.span(parent, METHOD, &mut request, false);
-    let answer = client.should_rate_limit(request);
-    let answer = match timeout {
-        None => answer.await,
-        Some(limit) => match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                span.grpc_status(tonic::Code::DeadlineExceeded as i32);
-                return None;
-            }
-        },
-    };
-    span.grpc_status(answer.as_ref().err().map_or(0, |status| status.code() as i32));
-    let answer = answer.ok().map(tonic::Response::into_inner)?;
+    let answer = span.answer_of(timeout, client.should_rate_limit(request)).await?;
     let over = answer.overall_code == Code::OverLimit as i32;
     span.tag("ratelimit_status", if over { "over_limit" } else { "ok" });
     Some(answer)
